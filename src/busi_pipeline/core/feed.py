@@ -1,0 +1,69 @@
+"""The one place that decides in which order views of images reach the network."""
+
+import math
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+
+
+class ViewFeed(keras.utils.PyDataset):
+    """Batches of views: each epoch shows every image once, by another of its views.
+
+    Over `views` epochs each view of an image is shown once, in an order of the image's own. A
+    PyDataset feeds every Keras backend alike and reads each batch from the memory map as it goes,
+    so memory does not grow with the number of images.
+
+    Args:
+        values: (rows, ...), any float dtype; array or memory map.
+        rows: int (images, views), the row of each view.
+        labels: float32 (images, classes), one-hot.
+        weights: float32 (images,), sample weights.
+        batch_size: images a batch; the last one of an epoch may be smaller.
+        seed: of the order of images and views.
+    """
+
+    def __init__(
+        self,
+        values: np.ndarray,
+        rows: np.ndarray,
+        labels: np.ndarray,
+        weights: np.ndarray,
+        batch_size: int,
+        seed: int,
+    ):
+        super().__init__()
+        if rows.ndim != 2 or not len(rows) == len(labels) == len(weights):
+            raise ValueError(
+                "rows must be (images, views) with one label and weight an image; "
+                f"got {rows.shape}, {labels.shape}, {weights.shape}."
+            )
+        self._values, self._rows, self._labels, self._weights = values, rows, labels, weights
+        self._batch_size = batch_size
+        self._rng = np.random.default_rng(seed)
+        self._view_order = self._rng.permuted(
+            np.tile(np.arange(rows.shape[1]), (len(rows), 1)), axis=1
+        )
+        self._epoch = -1
+        self.on_epoch_end()
+
+    def __len__(self) -> int:
+        return math.ceil(len(self._rows) / self._batch_size)
+
+    def on_epoch_end(self) -> None:
+        """Turn to the next view of every image and shuffle the images."""
+        self._epoch += 1
+        self._order = self._rng.permutation(len(self._rows))
+
+    def __getitem__(self, batch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return float32 views, one-hot labels and sample weights."""
+        start = batch * self._batch_size
+        images = self._order[start : start + self._batch_size]
+        view = self._view_order[images, self._epoch % self._rows.shape[1]]
+        values = read_rows(self._values, self._rows[images, view])
+        return values, self._labels[images], self._weights[images]
+
+
+def read_rows(values: np.ndarray, rows: Sequence[int] | np.ndarray) -> np.ndarray:
+    """Return the rows as a float32 array of their own."""
+    return np.stack([values[row] for row in rows]).astype(np.float32)

@@ -1,0 +1,259 @@
+"""The two phases of transfer learning on features that were computed once.
+
+First the head alone, on pooled features of the frozen base; then head and tail together, on the
+features at the cut. Source: the Keras guide "Transfer learning & fine-tuning"
+(https://keras.io/guides/transfer_learning/).
+"""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import keras
+import numpy as np
+
+from .feed import ViewFeed, read_rows
+from .network import Network
+
+logger = logging.getLogger(__name__)
+
+
+class OptimizerShape(Protocol):
+    """What an optimiser is made of; `experiments.OptimizerSettings` fits."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def learning_rate(self) -> float: ...
+
+    @property
+    def weight_decay(self) -> float: ...
+
+    @property
+    def momentum(self) -> float: ...
+
+    @property
+    def ema_momentum(self) -> float: ...
+
+    @property
+    def schedule(self) -> str: ...
+
+    @property
+    def plateau_patience(self) -> int: ...
+
+    @property
+    def plateau_factor(self) -> float: ...
+
+
+class PhaseShape(Protocol):
+    """What a phase is made of; `experiments.PhaseSettings` fits."""
+
+    @property
+    def epochs(self) -> int: ...
+
+    @property
+    def batch_size(self) -> int: ...
+
+    @property
+    def patience(self) -> int: ...
+
+    @property
+    def optimizer(self) -> OptimizerShape: ...
+
+
+class LabelledViews(NamedTuple):
+    """Features of labelled images.
+
+    Attributes:
+        rows: int (images, views), the rows of each image in the features.
+        labels: int (images,), class positions.
+    """
+
+    rows: np.ndarray
+    labels: np.ndarray
+
+
+class PhaseResult(NamedTuple):
+    """`history`: {metric: one value an epoch}; `best_epoch` counts from 1; `seconds`: wall time."""
+
+    history: dict[str, list[float]]
+    best_epoch: int
+    seconds: float
+
+
+def make_optimizer(settings: OptimizerShape, steps: int) -> keras.optimizers.Optimizer:
+    """Build the optimiser for a phase of `steps` updates."""
+    rate: Any = settings.learning_rate
+    if settings.schedule == "cosine":
+        warmup = max(1, steps // 10)
+        rate = keras.optimizers.schedules.CosineDecay(
+            initial_learning_rate=0.0,
+            decay_steps=max(1, steps - warmup),
+            alpha=0.01,
+            warmup_target=settings.learning_rate,
+            warmup_steps=warmup,
+        )
+    common: dict[str, Any] = {"learning_rate": rate, "weight_decay": settings.weight_decay or None}
+    if settings.ema_momentum:
+        common |= {"use_ema": True, "ema_momentum": settings.ema_momentum}
+    builders: dict[str, Callable[[], keras.optimizers.Optimizer]] = {
+        # AdamW refuses None; 0 is the absence of decay there.
+        "adamw": lambda: keras.optimizers.AdamW(
+            **(common | {"weight_decay": settings.weight_decay})
+        ),
+        "adam": lambda: keras.optimizers.Adam(**common),
+        "rmsprop": lambda: keras.optimizers.RMSprop(momentum=settings.momentum, **common),
+        "sgd": lambda: keras.optimizers.SGD(
+            momentum=settings.momentum, nesterov=settings.momentum > 0, **common
+        ),
+    }
+    if settings.name not in builders:
+        raise ValueError(
+            f"optimizer.name must be one of {sorted(builders)}; got {settings.name!r}."
+        )
+    return builders[settings.name]()
+
+
+class _EpochLog(keras.callbacks.Callback):
+    """One line an epoch, for terminals and log files alike."""
+
+    def __init__(self, phase: str, epochs: int):
+        super().__init__()
+        self._phase, self._epochs = phase, epochs
+        self._begun = self._epoch_begun = time.perf_counter()
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        self._epoch_begun = time.perf_counter()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        logs = logs or {}
+        now = time.perf_counter()
+        left = (now - self._begun) / (epoch + 1) * (self._epochs - epoch - 1)
+        logger.info(
+            "%s, epoch %d of %d: loss %.3f, accuracy %.3f; validation loss %.3f, accuracy %.3f "
+            "(%.1f s, at most %.0f s left)",
+            self._phase,
+            epoch + 1,
+            self._epochs,
+            *(logs[k] for k in ("loss", "accuracy", "val_loss", "val_accuracy")),
+            now - self._epoch_begun,
+            left,
+        )
+
+
+def _fit_phase(
+    name: str,
+    model: keras.Model,
+    values: np.ndarray,
+    training: LabelledViews,
+    validation: LabelledViews,
+    class_weights: np.ndarray,
+    label_smoothing: float,
+    phase: PhaseShape,
+    seed: int,
+) -> PhaseResult:
+    one_hot = np.eye(len(class_weights), dtype=np.float32)
+    feed = ViewFeed(
+        values,
+        training.rows,
+        one_hot[training.labels],
+        class_weights[training.labels].astype(np.float32),
+        phase.batch_size,
+        seed,
+    )
+    model.compile(
+        optimizer=make_optimizer(phase.optimizer, len(feed) * phase.epochs),
+        loss=keras.losses.CategoricalCrossentropy(label_smoothing=label_smoothing),
+        metrics=["accuracy"],
+    )
+    callbacks: list[keras.callbacks.Callback] = []
+    if phase.optimizer.ema_momentum:
+        # First in the list, so that the averaged weights are the ones judged and kept.
+        callbacks.append(keras.callbacks.SwapEMAWeights(swap_on_epoch=True))
+    stopping = keras.callbacks.EarlyStopping(
+        monitor="val_loss", patience=phase.patience, restore_best_weights=True
+    )
+    callbacks += [stopping, _EpochLog(name, phase.epochs)]
+    if phase.optimizer.schedule == "plateau":
+        callbacks.append(
+            keras.callbacks.ReduceLROnPlateau(
+                monitor="val_loss",
+                factor=phase.optimizer.plateau_factor,
+                patience=phase.optimizer.plateau_patience,
+            )
+        )
+    begun = time.perf_counter()
+    history = model.fit(
+        feed,
+        validation_data=(
+            read_rows(values, validation.rows[:, 0]),
+            one_hot[validation.labels],
+        ),
+        epochs=phase.epochs,
+        callbacks=callbacks,
+        verbose=0,
+    ).history
+    seconds = time.perf_counter() - begun
+    best = int(np.argmin(history["val_loss"])) + 1
+    curves = {key: [float(v) for v in values] for key, values in history.items()}
+    logger.info("%s: best epoch %d, %.1f s", name, best, seconds)
+    return PhaseResult(curves, best, seconds)
+
+
+def pool_features(tail: keras.Model, values: np.ndarray, batch_size: int) -> np.ndarray:
+    """Run the tail over all rows, a batch at a time: float32 (rows, channels)."""
+    batches: Sequence[range] = [
+        range(start, min(start + batch_size, len(values)))
+        for start in range(0, len(values), batch_size)
+    ]
+    return np.concatenate([tail.predict_on_batch(read_rows(values, rows)) for rows in batches])
+
+
+def fit_head(
+    network: Network,
+    pooled: np.ndarray,
+    training: LabelledViews,
+    validation: LabelledViews,
+    class_weights: np.ndarray,
+    label_smoothing: float,
+    phase: PhaseShape,
+    seed: int,
+) -> PhaseResult:
+    """Train the head alone on pooled features: float32 (rows, channels)."""
+    return _fit_phase(
+        "head",
+        network.head,
+        pooled,
+        training,
+        validation,
+        class_weights,
+        label_smoothing,
+        phase,
+        seed,
+    )
+
+
+def fit_tail(
+    network: Network,
+    features: np.ndarray,
+    training: LabelledViews,
+    validation: LabelledViews,
+    class_weights: np.ndarray,
+    label_smoothing: float,
+    phase: PhaseShape,
+    seed: int,
+) -> PhaseResult:
+    """Train tail and head together on features at the cut: (rows, height, width, channels)."""
+    return _fit_phase(
+        "fine-tuning",
+        network.trainable,
+        features,
+        training,
+        validation,
+        class_weights,
+        label_smoothing,
+        phase,
+        seed,
+    )

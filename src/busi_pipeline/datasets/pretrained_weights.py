@@ -1,0 +1,121 @@
+"""Where pretrained weights come from, and what exactly they were."""
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from kedro.io import AbstractDataset, DatasetError
+
+from busi_pipeline.backbones import get_backbone
+from busi_pipeline.errors import BadInputError
+
+
+class ChosenWeights(NamedTuple):
+    """Attributes: `argument` for `weights=` of `keras.applications`; `tags` for the run."""
+
+    argument: str | None
+    tags: dict[str, str]
+
+
+class WeightsSource:
+    """Finds the weights of a backbone; knows the folder of weight files, if there is one."""
+
+    def __init__(self, directory: str | None):
+        self._directory = Path(directory) if directory else None
+
+    def choose(self, backbone: str, choice: str) -> ChosenWeights:
+        """Return what `choice` ("imagenet", "directory" or "none") means for the backbone.
+
+        Raises BadInputError in one line naming the choices where the weights cannot be had; random
+        weights are given only where "none" was asked for.
+        """
+        tags = {"weights": choice}
+        if choice == "none":
+            return ChosenWeights(None, tags | {"weights_file": "none", "weights_sha256": "none"})
+        find = self._find_file if choice == "directory" else self._download_imagenet
+        path = find(backbone)
+        return ChosenWeights(
+            str(path), tags | {"weights_file": path.name, "weights_sha256": _hash_file(path)}
+        )
+
+    def _find_file(self, backbone: str) -> Path:
+        name = f"{backbone}_notop.weights.h5"
+        if self._directory is None:
+            raise BadInputError(
+                "training.weights is 'directory', but the environment variable BUSI_WEIGHTS_DIR is "
+                f"not set: name the folder that holds {name}. {_CHOICES}"
+            )
+        path = self._directory / name
+        if not path.is_file():
+            found = sorted(p.name for p in self._directory.glob("*.h5"))
+            raise BadInputError(
+                f"no weights for {backbone}: {path} is missing; the folder holds {found}. "
+                + _CHOICES
+            )
+        return path
+
+    def _download_imagenet(self, backbone: str) -> Path:
+        """Let Keras fetch (or find) its ImageNet file, and return the file."""
+        import keras
+
+        row = get_backbone(backbone)
+        builder = getattr(keras.applications, row.builder)
+        size = (row.image_size, row.image_size, 3)
+        models = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras") / "models"
+        try:
+            builder(include_top=False, weights="imagenet", input_shape=size)
+        except Exception as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise BadInputError(
+                f"no weights for {backbone}: Keras could not download its ImageNet weights "
+                f"({reason}). {_CHOICES}"
+            ) from None
+        files = sorted(models.glob(f"{row.imagenet_file}*"))
+        if not files:
+            raise BadInputError(
+                f"Keras loaded ImageNet weights, but no {row.imagenet_file}* lies in {models}: set "
+                "KERAS_HOME to Keras' folder, so that the run can say which file it used. "
+                + _CHOICES
+            )
+        return files[0]
+
+
+_CHOICES = (
+    "Choices for training.weights: 'imagenet' (Keras downloads them), 'directory' (a folder of "
+    "<backbone>_notop.weights.h5, named in BUSI_WEIGHTS_DIR), or 'none' (random, from scratch)."
+)
+
+
+def _hash_file(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class PretrainedWeightsDataset(AbstractDataset[None, WeightsSource]):
+    """The source of pretrained weights; `directory` may be empty.
+
+    A folder that was named but does not exist stops the run.
+    """
+
+    def __init__(self, directory: str | None = None, metadata: dict[str, Any] | None = None):
+        self._directory = directory
+        self.metadata = metadata
+
+    def load(self) -> WeightsSource:
+        """Return the source; raises BadInputError where the folder is missing."""
+        if self._directory and not Path(self._directory).is_dir():
+            raise BadInputError(
+                f"BUSI_WEIGHTS_DIR names {self._directory}, which is no folder. {_CHOICES}"
+            )
+        return WeightsSource(self._directory)
+
+    def save(self, data: None) -> None:
+        """Refuse: pretrained weights are never written."""
+        raise DatasetError("pretrained weights are read-only")
+
+    def _exists(self) -> bool:
+        return True
+
+    def _describe(self) -> dict[str, Any]:
+        return {"directory": self._directory}

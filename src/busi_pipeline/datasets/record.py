@@ -1,0 +1,98 @@
+"""A dictionary kept as JSON and logged to the MLflow run as metrics, parameters or tags."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+import mlflow
+from kedro_datasets.json import JSONDataset
+from mlflow.entities import Metric, Param, RunTag
+from mlflow.tracking import MlflowClient
+from mlflow.utils.time import get_current_time_millis
+
+
+def flatten(record: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield (`outer.inner`, value) of a nested mapping, depth first."""
+    for key, value in record.items():
+        name = f"{prefix}.{key}" if prefix else str(key)
+        if isinstance(value, Mapping):
+            yield from flatten(value, name)
+        else:
+            yield name, value
+
+
+def is_only_experiment(experiment: str) -> bool:
+    """Tell whether the active MLflow run is about this experiment alone.
+
+    Then its keys stand bare, so that runs of different experiments line up in the MLflow UI. In a
+    run over several experiments they carry the experiment's name in front.
+    """
+    run = mlflow.active_run()
+    if run is None:
+        return False
+    tags = MlflowClient().get_run(run.info.run_id).data.tags
+    return tags.get("experiments") == experiment
+
+
+class RunRecordDataset(JSONDataset):
+    """JSON on disk; on saving within an MLflow run, its leaves are logged there as well.
+
+    Args:
+        filepath: of the JSON file.
+        log_as: `metrics` (numbers; a list becomes a curve over epochs 1, 2, ...), `params` or
+            `tags`. Leaves of other types stay in the file alone.
+        experiment: namespace the record belongs to, for the prefix in runs over several.
+        optional: loading gives None where nothing was saved yet, instead of an error.
+        metadata: for kedro-viz.
+    """
+
+    def __init__(
+        self,
+        *,
+        filepath: str,
+        log_as: Literal["metrics", "params", "tags"],
+        experiment: str | None = None,
+        optional: bool = False,
+        metadata: dict[str, Any] | None = None,
+    ):
+        super().__init__(filepath=filepath, save_args={"indent": 2}, metadata=metadata)
+        if log_as not in ("metrics", "params", "tags"):
+            raise ValueError(f"log_as must be 'metrics', 'params' or 'tags'; got {log_as!r}")
+        self._log_as = log_as
+        self._experiment = experiment
+        self.optional = optional
+        self._logging_activated = True  # kedro-mlflow switches it off for untracked pipelines
+
+    def load(self) -> Any:
+        """Return the record, or None where it is optional and was not saved yet."""
+        if self.optional and not self._exists():
+            return None
+        return super().load()
+
+    def save(self, data: Mapping[str, Any]) -> None:
+        """Write the JSON file and log to the active MLflow run, if there is one."""
+        super().save(data)
+        run = mlflow.active_run()
+        if run is None or not self._logging_activated:
+            return
+        prefix = ""
+        if self._experiment and not is_only_experiment(self._experiment):
+            prefix = self._experiment
+        leaves = dict(flatten(data, prefix))
+        client, run_id = MlflowClient(), run.info.run_id
+        if self._log_as == "metrics":
+            now = get_current_time_millis()
+            metrics = [Metric(key, v, now, step) for key, v, step in _list_points(leaves)]
+            for start in range(0, len(metrics), 500):  # MLflow takes at most 1000 a call
+                client.log_batch(run_id, metrics=metrics[start : start + 500])
+        elif self._log_as == "params":
+            client.log_batch(run_id, params=[Param(k, str(v)[:6000]) for k, v in leaves.items()])
+        else:
+            client.log_batch(run_id, tags=[RunTag(k, str(v)) for k, v in leaves.items()])
+
+
+def _list_points(leaves: Mapping[str, Any]) -> Iterator[tuple[str, float, int]]:
+    for key, value in leaves.items():
+        values = value if isinstance(value, list) else [value]
+        if all(isinstance(v, int | float) and not isinstance(v, bool) for v in values):
+            first = 1 if isinstance(value, list) else 0
+            yield from ((key, float(v), step) for step, v in enumerate(values, first))

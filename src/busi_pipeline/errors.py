@@ -1,0 +1,20 @@
+"""Errors that are the input's, not the program's."""
+
+import click
+
+
+class BadInputError(click.ClickException, ValueError):
+    """Data, parameters or environment are not as they must be.
+
+    The message is one line: what is wrong, where, what is allowed, what to do. On the command line
+    it is printed as it is, without a traceback; in Python it is a ValueError.
+    """
+
+
+def find_bad_input(error: BaseException | None) -> BadInputError | None:
+    """Return the BadInputError behind an error that Kedro wrapped around it, if there is one."""
+    while error is not None:
+        if isinstance(error, BadInputError):
+            return error
+        error = error.__cause__
+    return None

@@ -1,0 +1,74 @@
+"""What only the session knows about a run, written onto its MLflow run."""
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import mlflow
+from kedro.framework.hooks import hook_impl
+from kedro.io import DataCatalog
+from kedro.pipeline import Pipeline
+
+from busi_pipeline.errors import BadInputError, find_bad_input
+
+
+def describe_git_commit(project_path: Path) -> str:
+    """Return the commit hash of the project, with `-dirty` where tracked files were changed.
+
+    "unknown" where there is no git or no repository: an archive can be run as well.
+    """
+    try:
+        done = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            cwd=project_path,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return done.stdout.strip() or "unknown"
+
+
+class ClearErrors:
+    """Stops a run that cannot work before it starts, and says what a bad input is in one line."""
+
+    @hook_impl(tryfirst=True)
+    def before_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
+        """Raise BadInputError where a stage is run alone before the stage that feeds it."""
+        from kedro.framework.project import pipelines
+
+        for name in sorted(pipeline.inputs()):
+            makers = [key for key, other in pipelines.items() if name in other.all_outputs()]
+            needed = not getattr(catalog.get(name), "optional", False)
+            if makers and needed and not catalog.exists(name):
+                maker = min(makers, key=lambda key: len(pipelines[key].nodes))
+                raise BadInputError(
+                    f"{name} is not there yet: run `kedro run --pipeline={maker}` first."
+                )
+
+    @hook_impl(trylast=True)
+    def on_pipeline_error(self, error: Exception) -> None:
+        """Raise what is wrong with the input in place of Kedro's wrapping around it."""
+        bad_input = find_bad_input(error)
+        if bad_input is not None and bad_input is not error:
+            raise bad_input
+
+
+class RunProvenance:
+    """Tags the run kedro-mlflow has opened with the git commit and the experiments in it."""
+
+    @hook_impl(trylast=True)
+    def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline) -> None:
+        """Set the tags `git_commit`, `environment` and `experiments`."""
+        if mlflow.active_run() is None:
+            return
+        experiments = sorted({n.namespace.split(".")[0] for n in pipeline.nodes if n.namespace})
+        mlflow.set_tags(
+            {
+                "git_commit": describe_git_commit(Path(run_params["project_path"])),
+                "environment": run_params.get("env") or "local",
+                "experiments": ",".join(experiments),
+            }
+        )

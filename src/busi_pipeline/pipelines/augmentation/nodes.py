@@ -1,0 +1,106 @@
+"""Bring images to the network's size and decide how each training image is moved."""
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from busi_pipeline.arrays import ArrayStream, StoredArray
+from busi_pipeline.figures import new_figure
+from busi_pipeline.images import UInt8Array, decode_image, resize_image
+from busi_pipeline.progress import track
+
+from .transforms import Movement, list_movements, move_image
+
+PLAN_COLUMNS = ["image_id", "view", *Movement._fields]
+
+
+def prepare_images(
+    raw_images: Mapping[str, Callable[[], bytes]], manifest: pd.DataFrame, size: int
+) -> ArrayStream:
+    """Decode and resize every image of the manifest: uint8 (n, size, size, 3), RGB, 0-255."""
+
+    def chunks() -> Iterator[UInt8Array]:
+        for path in track(manifest["path"], f"images to {size} x {size}", "image"):
+            yield resize_image(decode_image(raw_images[path]()).pixels, size)[None]
+
+    return ArrayStream(
+        index=manifest[["image_id"]],
+        shape=(size, size, 3),
+        dtype="uint8",
+        chunks=chunks(),
+    )
+
+
+def plan_augmentation(split_manifest: pd.DataFrame, settings: Mapping[str, Any]) -> pd.DataFrame:
+    """Draw `views` movements for every training image, and for no other image.
+
+    Returns PLAN_COLUMNS, one row a view, views counted from 1. What is drawn for an image depends
+    on the seed and its id alone, so it stays the same when the split or the other images change.
+    """
+    limits, seed = settings["augmentation"], settings["training"]["seed"]
+    training = split_manifest.loc[split_manifest["split"] == "train", "image_id"]
+    plans = [_draw_movements(image_id, limits, seed) for image_id in training]
+    return pd.concat(plans, ignore_index=True)[PLAN_COLUMNS]
+
+
+def _draw_movements(image_id: str, limits: Mapping[str, Any], seed: int) -> pd.DataFrame:
+    digest = hashlib.sha256(image_id.encode()).digest()
+    rng = np.random.default_rng([seed, *np.frombuffer(digest, dtype=np.uint32).tolist()])
+    views = limits["views"]
+
+    def symmetric(limit: float) -> np.ndarray:
+        return rng.uniform(-1, 1, views) * limit
+
+    return pd.DataFrame(
+        {
+            "image_id": image_id,
+            "view": np.arange(1, views + 1),
+            "rotation_degrees": symmetric(limits["rotation_degrees"]),
+            "zoom": 1 + symmetric(limits["zoom"]),
+            "flip_horizontal": (rng.random(views) < 0.5) & limits["horizontal_flip"],
+            "flip_vertical": (rng.random(views) < 0.5) & limits["vertical_flip"],
+            "shift_x": symmetric(limits["shift"]),
+            "shift_y": symmetric(limits["shift"]),
+            "shear_degrees": symmetric(limits["shear_degrees"]),
+            "brightness": 1 + symmetric(limits["brightness"]),
+        }
+    )
+
+
+def draw_augmentation_sheet(
+    images: StoredArray,
+    split_manifest: pd.DataFrame,
+    augmentation_plan: pd.DataFrame,
+    settings: Mapping[str, Any],
+) -> Figure:
+    """Show, for two training images a class, the original and its first five augmented views."""
+    per_class, views = 2, 5
+    training = split_manifest[split_manifest["split"] == "train"]
+    shown = training.groupby("label", sort=True).head(per_class).sort_values("label", kind="stable")
+    figure = new_figure(
+        1.9 * (views + 1),
+        2.1 * len(shown) + 0.7,
+        f"{settings['title']}: training images and their augmented views, "
+        f"{settings['image_size']} x {settings['image_size']} pixels",
+    )
+    axes = figure.subplots(len(shown), views + 1, squeeze=False)
+    for row, (image_id, label) in enumerate(zip(shown["image_id"], shown["label"], strict=True)):
+        pixels = np.asarray(images.values[images.find_rows([image_id])[0]])
+        movements = augmentation_plan[augmentation_plan["image_id"] == image_id].head(views)
+        axes[row, 0].imshow(pixels)
+        axes[row, 0].set_title(f"original, {label}", fontsize=9)
+        for axis, movement in zip(axes[row, 1:], list_movements(movements), strict=False):
+            axis.imshow(move_image(pixels, movement))
+            mirrored = movement.flip_horizontal or movement.flip_vertical
+            axis.set_title(
+                f"{movement.rotation_degrees:+.0f}°, zoom {movement.zoom:.2f}"
+                + (", mirrored" if mirrored else ""),
+                fontsize=8,
+            )
+    for axis in axes.flat:
+        axis.axis("off")
+    return figure

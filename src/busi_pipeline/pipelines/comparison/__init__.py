@@ -1,0 +1,5 @@
+"""Which one."""
+
+from .pipeline import create_pipeline
+
+__all__ = ["create_pipeline"]

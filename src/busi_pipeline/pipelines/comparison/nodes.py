@@ -1,0 +1,139 @@
+"""One table and one plot over the latest run of each experiment."""
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from busi_pipeline.errors import BadInputError
+from busi_pipeline.experiments import ExperimentSettings, PublishedResult, load_experiments
+from busi_pipeline.figures import PALETTE, new_figure
+
+logger = logging.getLogger(__name__)
+
+OURS, REPLICATION, PUBLISHED = "this project", "published recipe, run here", "published"
+SOURCES = (PUBLISHED, REPLICATION, OURS)
+
+
+def compare_experiments(
+    experiments: Mapping[str, Any],
+    augmentation: Mapping[str, Any],
+    training: Mapping[str, Any],
+    **metrics: Mapping[str, Any] | None,
+) -> pd.DataFrame:
+    """Put every experiment's latest test metrics in one table, published rows beside them.
+
+    Args:
+        experiments, augmentation, training: the parameters.
+        metrics: {experiment: its metrics, or None where it was not run yet}.
+
+    Returns one row a result: `model` (what is compared), `source`, `experiment`, `accuracy` and
+    `malignant_sensitivity` as shares with their counts, `specificity` of malignant, `macro_f1`,
+    `malignant_auc`, `loss`, `loss_smoothed` (as the published work has it), `seconds` of training,
+    `split` (first digits of the split's hash: only rows with the same one compare). What the
+    published work does not give is empty. Raises BadInputError where no experiment was run.
+    """
+    settings = load_experiments(
+        {"experiments": experiments, "augmentation": augmentation, "training": training}
+    )
+    rows = []
+    for name, experiment in settings.items():
+        model = settings[experiment.baseline_of].title if experiment.baseline_of else None
+        if experiment.published is not None:
+            rows.append(_describe_published(experiment.title, experiment.published))
+        record = metrics[name]
+        if record is None:
+            logger.warning(
+                "%s was not run yet, so it is not in the comparison: kedro run --pipeline=train_%s",
+                name,
+                name,
+            )
+            continue
+        rows.append(_describe_run(name, model or experiment.title, experiment, record))
+    if not any(row["source"] != PUBLISHED for row in rows):
+        raise BadInputError(
+            "nothing to compare: no experiment was run yet. Run one, for example "
+            f"kedro run --pipeline=train_{next(iter(settings))}."
+        )
+    table = pd.DataFrame(rows)
+    splits = set(table["split"].dropna())
+    if len(splits) > 1:
+        logger.warning(
+            "the experiments were run on different splits (%s): compare with care", splits
+        )
+    order = {title: i for i, title in enumerate(dict.fromkeys(table["model"]))}
+    keys = pd.DataFrame(
+        {"model": table["model"].map(order), "source": table["source"].map(SOURCES.index)}
+    )
+    return table.loc[keys.sort_values(["model", "source"]).index].reset_index(drop=True)
+
+
+def _describe_run(
+    name: str, model: str, experiment: ExperimentSettings, record: Mapping[str, Any]
+) -> dict[str, Any]:
+    test, malignant = record["test"], record["test"]["malignant"]
+    return {
+        "model": model,
+        "source": REPLICATION if experiment.baseline_of else OURS,
+        "experiment": name,
+        "accuracy": test["accuracy"],
+        "correct": test["correct"],
+        "images": test["images"],
+        "malignant_sensitivity": malignant["sensitivity"],
+        "malignant_found": malignant["found"],
+        "malignant_images": malignant["images"],
+        "specificity": malignant["specificity"],
+        "macro_f1": test["macro_f1"],
+        "malignant_auc": malignant["auc"],
+        "loss": test["loss"],
+        "loss_smoothed": test["loss_smoothed"],
+        "seconds": record["training_seconds"],
+        "split": record["depends_on"]["split_sha256"][:12],
+        "weights": record["depends_on"]["weights"],
+    }
+
+
+def _describe_published(title: str, published: PublishedResult) -> dict[str, Any]:
+    return {
+        "model": title,
+        "source": PUBLISHED,
+        "experiment": published.source,
+        "accuracy": published.accuracy,
+        "malignant_sensitivity": published.malignant_sensitivity,
+        "loss_smoothed": published.loss,
+        "seconds": published.seconds,
+    }
+
+
+def draw_comparison(comparison_table: pd.DataFrame) -> Figure:
+    """Draw accuracy, malignant sensitivity and training time of every row, models side by side."""
+    table = comparison_table
+    models = list(dict.fromkeys(table["model"]))
+    sources = [source for source in SOURCES if (table["source"] == source).any()]
+    colours = dict(zip(SOURCES, ("#999999", PALETTE[5], PALETTE[0]), strict=True))
+    figure = new_figure(13, 1.3 * len(models) + 1.6, "Test images: every experiment's latest run")
+    panels = [
+        ("accuracy", "accuracy (%)", 100),
+        ("malignant_sensitivity", "malignant sensitivity (%)", 100),
+        ("seconds", "training time (minutes)", 1 / 60),
+    ]
+    height = 0.8 / len(sources)
+    for axis, (column, label, unit) in zip(figure.subplots(1, 3, sharey=True), panels, strict=True):
+        for i, source in enumerate(sources):
+            rows = table[table["source"] == source]
+            y = [models.index(m) + (i - (len(sources) - 1) / 2) * height for m in rows["model"]]
+            values = rows[column].to_numpy(float) * unit
+            bars = axis.barh(y, values, height * 0.92, color=colours[source], label=source)
+            axis.bar_label(bars, [f"{v:.1f}" for v in values], padding=3, fontsize=8)
+        highest = float(np.nanmax(table[column].to_numpy(float))) * unit
+        axis.set(xlabel=label, xlim=(0, 112 if unit == 100 else highest * 1.2))
+        axis.set_yticks(range(len(models)), models)
+        axis.grid(axis="x", alpha=0.3)
+        axis.set_axisbelow(True)
+    axis.invert_yaxis()
+    handles, labels = axis.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(sources), fontsize=9)
+    return figure

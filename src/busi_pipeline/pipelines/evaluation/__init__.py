@@ -1,0 +1,5 @@
+"""What an experiment is worth."""
+
+from .pipeline import create_experiment_pipeline
+
+__all__ = ["create_experiment_pipeline"]

@@ -1,0 +1,5 @@
+"""Files to manifest."""
+
+from .pipeline import create_pipeline
+
+__all__ = ["create_pipeline"]

@@ -1,0 +1,5 @@
+"""Who is where."""
+
+from .pipeline import create_pipeline
+
+__all__ = ["create_pipeline"]

@@ -1,0 +1,20 @@
+"""Who is where: every image belongs to training, validation or test."""
+
+from kedro.pipeline import Node, Pipeline
+
+from .nodes import split_images
+
+
+def create_pipeline() -> Pipeline:
+    """manifest -> split_images -> split_manifest, split_summary, split_tags."""
+    return Pipeline(
+        [
+            Node(
+                split_images,
+                inputs=["manifest", "params:split"],
+                outputs=["split_manifest", "split_summary", "split_tags"],
+                name="split_images",
+                tags="split",
+            )
+        ]
+    )

@@ -1,0 +1,68 @@
+"""A network learns: one template, as many experiments as there are rows."""
+
+from kedro.pipeline import Node, Pipeline
+
+from .nodes import describe_experiment, extract_features, train_model
+
+
+def create_settings_pipeline(experiment: str) -> Pipeline:
+    """A row and the shared parameters -> describe_experiment -> settings."""
+    return Pipeline(
+        [
+            Node(
+                describe_experiment,
+                inputs=["params:experiment", "params:augmentation", "params:training"],
+                outputs="settings",
+                name="describe_experiment",
+                tags="training",
+            )
+        ],
+        namespace=experiment,
+        parameters={
+            "params:experiment": f"params:experiments.{experiment}",
+            "params:augmentation": "params:augmentation",
+            "params:training": "params:training",
+        },
+    )
+
+
+def create_experiment_pipeline(experiment: str, image_size: int) -> Pipeline:
+    """images, augmentation_plan -> extract_features -> features -> train_model -> model, history.
+
+    The frozen part of the network runs once over every view; the trained part learns from that.
+    """
+    images = f"images_{image_size}"
+    return Pipeline(
+        [
+            Node(
+                extract_features,
+                inputs=[
+                    images,
+                    "augmentation_plan",
+                    "split_manifest",
+                    "settings",
+                    "pretrained_weights",
+                    "params:classes",
+                ],
+                outputs="features",
+                name="extract_features",
+                tags="training",
+            ),
+            Node(
+                train_model,
+                inputs=[
+                    "features",
+                    "split_manifest",
+                    "settings",
+                    "pretrained_weights",
+                    "params:classes",
+                ],
+                outputs=["model", "history", "training_report", "training_tags"],
+                name="train_model",
+                tags="training",
+            ),
+        ],
+        namespace=experiment,
+        inputs={"split_manifest", "pretrained_weights", images},
+        parameters={"params:classes"},
+    )
