@@ -9,6 +9,8 @@ from kedro.framework.hooks import hook_impl
 from kedro.io import DataCatalog
 from kedro.pipeline import Pipeline
 
+from busi_pipeline.datasets.experiment_settings import ExperimentSettingsDataset
+from busi_pipeline.datasets.record import flatten, prefix_of
 from busi_pipeline.errors import BadInputError, find_bad_input
 
 
@@ -57,11 +59,11 @@ class ClearErrors:
 
 
 class RunProvenance:
-    """Tags the run kedro-mlflow has opened with the git commit and the experiments in it."""
+    """Writes onto the run kedro-mlflow has opened which code, environment and settings it is of."""
 
     @hook_impl(trylast=True)
     def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline) -> None:
-        """Set the tags `git_commit`, `environment` and `experiments`."""
+        """Set the tags `git_commit`, `environment`, `experiments`; log each one's settings."""
         if mlflow.active_run() is None:
             return
         experiments = sorted({n.namespace.split(".")[0] for n in pipeline.nodes if n.namespace})
@@ -72,3 +74,6 @@ class RunProvenance:
                 "experiments": ",".join(experiments),
             }
         )
+        for name in experiments:
+            settings = ExperimentSettingsDataset(name).load()
+            mlflow.log_params(dict(flatten(settings, prefix_of(name))))

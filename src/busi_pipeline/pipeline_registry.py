@@ -18,11 +18,9 @@ def register_pipelines() -> dict[str, Pipeline]:
     ingest, assign = ingestion.create_pipeline(), split.create_pipeline()
     views, trains = {}, {}
     for name, settings in experiments.items():
-        views[name] = (
-            augmentation.create_pipeline([settings.image_size])
-            + training.create_settings_pipeline(name)
-            + augmentation.create_experiment_pipeline(name, settings.image_size)
-        )
+        views[name] = augmentation.create_pipeline(
+            [settings.image_size]
+        ) + augmentation.create_experiment_pipeline(name, settings.image_size)
         trains[name] = (
             views[name]
             + training.create_experiment_pipeline(name, settings.image_size)

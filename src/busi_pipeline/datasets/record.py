@@ -1,11 +1,11 @@
-"""A dictionary kept as JSON and logged to the MLflow run as metrics, parameters or tags."""
+"""A dictionary kept as JSON and logged to the MLflow run as metrics or tags."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 import mlflow
 from kedro_datasets.json import JSONDataset
-from mlflow.entities import Metric, Param, RunTag
+from mlflow.entities import Metric, RunTag
 from mlflow.tracking import MlflowClient
 from mlflow.utils.time import get_current_time_millis
 
@@ -20,17 +20,17 @@ def flatten(record: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield name, value
 
 
-def is_only_experiment(experiment: str) -> bool:
-    """Tell whether the active MLflow run is about this experiment alone.
+def prefix_of(experiment: str | None) -> str:
+    """Return what stands before the keys of an experiment's records in the active MLflow run.
 
-    Then its keys stand bare, so that runs of different experiments line up in the MLflow UI. In a
-    run over several experiments they carry the experiment's name in front.
+    Nothing in a run about this experiment alone, so that runs of different experiments line up in
+    the MLflow UI; the experiment's name in a run over several. The tag `experiments` tells.
     """
     run = mlflow.active_run()
-    if run is None:
-        return False
+    if experiment is None or run is None:
+        return ""
     tags = MlflowClient().get_run(run.info.run_id).data.tags
-    return tags.get("experiments") == experiment
+    return "" if tags.get("experiments") == experiment else experiment
 
 
 class RunRecordDataset(JSONDataset):
@@ -38,8 +38,8 @@ class RunRecordDataset(JSONDataset):
 
     Args:
         filepath: of the JSON file.
-        log_as: `metrics` (numbers; a list becomes a curve over epochs 1, 2, ...), `params` or
-            `tags`. Leaves of other types stay in the file alone.
+        log_as: `metrics` (numbers; a list becomes a curve over epochs 1, 2, ...) or `tags`.
+            Leaves of other types stay in the file alone.
         experiment: namespace the record belongs to, for the prefix in runs over several.
         optional: loading gives None where nothing was saved yet, instead of an error.
         metadata: for kedro-viz.
@@ -49,14 +49,14 @@ class RunRecordDataset(JSONDataset):
         self,
         *,
         filepath: str,
-        log_as: Literal["metrics", "params", "tags"],
+        log_as: Literal["metrics", "tags"],
         experiment: str | None = None,
         optional: bool = False,
         metadata: dict[str, Any] | None = None,
     ):
         super().__init__(filepath=filepath, save_args={"indent": 2}, metadata=metadata)
-        if log_as not in ("metrics", "params", "tags"):
-            raise ValueError(f"log_as must be 'metrics', 'params' or 'tags'; got {log_as!r}")
+        if log_as not in ("metrics", "tags"):
+            raise ValueError(f"log_as must be 'metrics' or 'tags'; got {log_as!r}")
         self._log_as = log_as
         self._experiment = experiment
         self.optional = optional
@@ -74,18 +74,13 @@ class RunRecordDataset(JSONDataset):
         run = mlflow.active_run()
         if run is None or not self._logging_activated:
             return
-        prefix = ""
-        if self._experiment and not is_only_experiment(self._experiment):
-            prefix = self._experiment
-        leaves = dict(flatten(data, prefix))
+        leaves = dict(flatten(data, prefix_of(self._experiment)))
         client, run_id = MlflowClient(), run.info.run_id
         if self._log_as == "metrics":
             now = get_current_time_millis()
             metrics = [Metric(key, v, now, step) for key, v, step in _list_points(leaves)]
             for start in range(0, len(metrics), 500):  # MLflow takes at most 1000 a call
                 client.log_batch(run_id, metrics=metrics[start : start + 500])
-        elif self._log_as == "params":
-            client.log_batch(run_id, params=[Param(k, str(v)[:6000]) for k, v in leaves.items()])
         else:
             client.log_batch(run_id, tags=[RunTag(k, str(v)) for k, v in leaves.items()])
 

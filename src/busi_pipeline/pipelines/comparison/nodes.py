@@ -9,7 +9,6 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from busi_pipeline.errors import BadInputError
-from busi_pipeline.experiments import ExperimentSettings, PublishedResult, load_experiments
 from busi_pipeline.figures import PALETTE, new_figure
 
 logger = logging.getLogger(__name__)
@@ -18,53 +17,36 @@ OURS, REPLICATION, PUBLISHED = "this project", "published recipe, run here", "pu
 SOURCES = (PUBLISHED, REPLICATION, OURS)
 
 
-def compare_experiments(
-    experiments: Mapping[str, Any],
-    augmentation: Mapping[str, Any],
-    training: Mapping[str, Any],
-    **metrics: Mapping[str, Any] | None,
-) -> pd.DataFrame:
+def compare_experiments(**metrics: Mapping[str, Any] | None) -> pd.DataFrame:
     """Put every experiment's latest test metrics in one table, published rows beside them.
 
     Args:
-        experiments, augmentation, training: the parameters.
         metrics: {experiment: its metrics, or None where it was not run yet}.
 
     Returns one row a result: `model` (what is compared), `source`, `experiment`, `accuracy` and
     `malignant_sensitivity` as shares with their counts, `specificity` of malignant, `macro_f1`,
     `malignant_auc`, `loss`, `loss_smoothed` (as the published work has it), `seconds` of training,
-    `split` (first digits of the split's hash: only rows with the same one compare). What the
-    published work does not give is empty. Raises BadInputError where no experiment was run.
+    `split` (first digits of the split's hash: only rows with the same one compare), `weights`.
+    What the published work does not give is empty. Raises BadInputError where none was run.
     """
-    settings = load_experiments(
-        {"experiments": experiments, "augmentation": augmentation, "training": training}
-    )
-    rows = []
-    for name, experiment in settings.items():
-        model = settings[experiment.baseline_of].title if experiment.baseline_of else None
-        if experiment.published is not None:
-            rows.append(_describe_published(experiment.title, experiment.published))
-        record = metrics[name]
-        if record is None:
-            logger.warning(
-                "%s was not run yet, so it is not in the comparison: kedro run --pipeline=train_%s",
-                name,
-                name,
-            )
-            continue
-        rows.append(_describe_run(name, model or experiment.title, experiment, record))
-    if not any(row["source"] != PUBLISHED for row in rows):
+    runs = {name: record for name, record in metrics.items() if record is not None}
+    if not runs:
         raise BadInputError(
             "nothing to compare: no experiment was run yet. Run one, for example "
-            f"kedro run --pipeline=train_{next(iter(settings))}."
+            f"`kedro run --pipeline=train_{next(iter(metrics))}`."
         )
+    for name in metrics.keys() - runs.keys():
+        logger.warning("%s was not run yet: `kedro run --pipeline=train_%s`", name, name)
+    rows = []
+    for name, record in runs.items():
+        rows.append(_describe_run(name, record, runs))
+        if "published" in record["experiment"]:
+            rows.append(_describe_published(record["experiment"]))
     table = pd.DataFrame(rows)
     splits = set(table["split"].dropna())
     if len(splits) > 1:
-        logger.warning(
-            "the experiments were run on different splits (%s): compare with care", splits
-        )
-    order = {title: i for i, title in enumerate(dict.fromkeys(table["model"]))}
+        logger.warning("experiments ran on different splits (%s): compare with care", splits)
+    order = {model: i for i, model in enumerate(dict.fromkeys(table["model"]))}
     keys = pd.DataFrame(
         {"model": table["model"].map(order), "source": table["source"].map(SOURCES.index)}
     )
@@ -72,12 +54,15 @@ def compare_experiments(
 
 
 def _describe_run(
-    name: str, model: str, experiment: ExperimentSettings, record: Mapping[str, Any]
+    name: str, record: Mapping[str, Any], runs: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Any]:
-    test, malignant = record["test"], record["test"]["malignant"]
+    experiment, test, depends_on = record["experiment"], record["test"], record["depends_on"]
+    baseline_of = experiment.get("baseline_of")
+    compared = runs[baseline_of]["experiment"] if baseline_of in runs else experiment
+    malignant = test["malignant"]
     return {
-        "model": model,
-        "source": REPLICATION if experiment.baseline_of else OURS,
+        "model": compared["title"],
+        "source": REPLICATION if baseline_of else OURS,
         "experiment": name,
         "accuracy": test["accuracy"],
         "correct": test["correct"],
@@ -91,20 +76,21 @@ def _describe_run(
         "loss": test["loss"],
         "loss_smoothed": test["loss_smoothed"],
         "seconds": record["training_seconds"],
-        "split": record["depends_on"]["split_sha256"][:12],
-        "weights": record["depends_on"]["weights"],
+        "split": depends_on["split_sha256"][:12],
+        "weights": depends_on["weights"],
     }
 
 
-def _describe_published(title: str, published: PublishedResult) -> dict[str, Any]:
+def _describe_published(experiment: Mapping[str, Any]) -> dict[str, Any]:
+    published = experiment["published"]
     return {
-        "model": title,
+        "model": experiment["title"],
         "source": PUBLISHED,
-        "experiment": published.source,
-        "accuracy": published.accuracy,
-        "malignant_sensitivity": published.malignant_sensitivity,
-        "loss_smoothed": published.loss,
-        "seconds": published.seconds,
+        "experiment": published["source"],
+        "accuracy": published["accuracy"],
+        "malignant_sensitivity": published["malignant_sensitivity"],
+        "loss_smoothed": published["loss"],
+        "seconds": published["seconds"],
     }
 
 

@@ -21,12 +21,7 @@ def _list_nodes(metrics: dict[str, str]) -> list[Node]:
     return [
         Node(
             compare_experiments,
-            inputs={
-                "experiments": "params:experiments",
-                "augmentation": "params:augmentation",
-                "training": "params:training",
-            }
-            | metrics,
+            inputs=metrics,
             outputs="comparison_table",
             name="compare_experiments",
             tags="comparison",

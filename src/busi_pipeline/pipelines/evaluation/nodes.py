@@ -23,8 +23,8 @@ class Scores(NamedTuple):
     """What evaluation hands over.
 
     Attributes:
-        metrics: {`validation` and `test`: see metrics.score_classification}, training seconds, and
-            what the numbers depend on (split, weights, precision).
+        metrics: {`validation` and `test`: see metrics.score_classification}, training seconds,
+            which experiment it was, what the numbers depend on (split, weights, precision).
         class_table: the test metrics class by class, for people.
     """
 
@@ -68,6 +68,7 @@ def predict_images(
 
 def score_predictions(
     predictions: pd.DataFrame,
+    settings: Mapping[str, Any],
     training_report: Mapping[str, Any],
     training_tags: Mapping[str, str],
     split_tags: Mapping[str, str],
@@ -94,5 +95,8 @@ def score_predictions(
     )
     class_table = pd.DataFrame([{"class": name} | test[name] for name in classes])
     metrics["training_seconds"] = training_report["training"]["seconds"]["total"]
+    metrics["experiment"] = {
+        key: settings[key] for key in ("title", "baseline_of", "published") if key in settings
+    }
     metrics["depends_on"] = {**split_tags, **training_tags}
     return Scores(metrics, class_table.round(4))

@@ -40,6 +40,7 @@ def create_experiment_pipeline(experiment: str, image_size: int) -> Pipeline:
                 score_predictions,
                 inputs=[
                     "predictions",
+                    "settings",
                     "training_report",
                     "training_tags",
                     "split_tags",

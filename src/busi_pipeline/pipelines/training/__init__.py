@@ -1,5 +1,5 @@
 """A network learns."""
 
-from .pipeline import create_experiment_pipeline, create_settings_pipeline
+from .pipeline import create_experiment_pipeline
 
-__all__ = ["create_experiment_pipeline", "create_settings_pipeline"]
+__all__ = ["create_experiment_pipeline"]

@@ -16,7 +16,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from busi_pipeline.arrays import ArrayStream, StoredArray
 from busi_pipeline.datasets.pretrained_weights import ChosenWeights, WeightsSource
 from busi_pipeline.errors import BadInputError
-from busi_pipeline.experiments import ExperimentSettings, resolve_experiment
+from busi_pipeline.experiments import ExperimentSettings
 from busi_pipeline.pipelines.augmentation.transforms import Movement, list_movements, move_image
 from busi_pipeline.progress import track
 
@@ -43,13 +43,6 @@ class Training(NamedTuple):
     history: dict[str, dict[str, list[float]]]
     report: dict[str, Any]
     tags: dict[str, str]
-
-
-def describe_experiment(
-    row: Mapping[str, Any], augmentation: Mapping[str, Any], training: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Return the complete settings of an experiment: its row laid over the shared parameters."""
-    return resolve_experiment(row, augmentation, training).model_dump(exclude_none=True)
 
 
 def compute_class_weights(labels: np.ndarray, classes: list[str], method: str) -> np.ndarray:

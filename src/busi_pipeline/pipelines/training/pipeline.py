@@ -2,28 +2,7 @@
 
 from kedro.pipeline import Node, Pipeline
 
-from .nodes import describe_experiment, extract_features, train_model
-
-
-def create_settings_pipeline(experiment: str) -> Pipeline:
-    """A row and the shared parameters -> describe_experiment -> settings."""
-    return Pipeline(
-        [
-            Node(
-                describe_experiment,
-                inputs=["params:experiment", "params:augmentation", "params:training"],
-                outputs="settings",
-                name="describe_experiment",
-                tags="training",
-            )
-        ],
-        namespace=experiment,
-        parameters={
-            "params:experiment": f"params:experiments.{experiment}",
-            "params:augmentation": "params:augmentation",
-            "params:training": "params:training",
-        },
-    )
+from .nodes import extract_features, train_model
 
 
 def create_experiment_pipeline(experiment: str, image_size: int) -> Pipeline:
