@@ -44,10 +44,15 @@ class AugmentationSettings(_Strict):
 
 
 class HeadSettings(_Strict):
-    """Classifier on the pooled features: [Dense ReLU], [BatchNormalization], Dropout, softmax."""
+    """Classifier on the pooled features: [Dense ReLU], [BatchNormalization], Dropout, softmax.
+
+    `batch_normalization_momentum`: Keras' 0.99 needs some hundred batches to know the mean; take
+    less where there are fewer.
+    """
 
     dense_units: Annotated[int, Field(ge=0)]
     batch_normalization: bool
+    batch_normalization_momentum: Share
     dropout: Share
 
 
@@ -130,6 +135,7 @@ class ExperimentSettings(_Strict):
         backbone: a row of `backbones.py`.
         image_size: height and width in pixels; the backbone's own where the row names none.
         tail_after: layer from whose output on the network is fine-tuned; likewise.
+        base_end: layer whose output is pooled, where the layers above it are left off; else none.
         in_default: part of `__default__`.
         baseline_of: the experiment this one replicates the published recipe for, if it does.
     """
@@ -138,6 +144,7 @@ class ExperimentSettings(_Strict):
     backbone: str
     image_size: Annotated[int, Field(ge=1)]
     tail_after: str
+    base_end: str | None = None
     in_default: bool = True
     baseline_of: str | None = None
     published: PublishedResult | None = None

@@ -6,6 +6,7 @@ features at the cut. Source: the Keras guide "Transfer learning & fine-tuning"
 """
 
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
@@ -244,9 +245,15 @@ def fit_tail(
     label_smoothing: float,
     phase: PhaseShape,
     seed: int,
+    start_loss: float = math.inf,
 ) -> PhaseResult:
-    """Train tail and head together on features at the cut: (rows, height, width, channels)."""
-    return _fit_phase(
+    """Train tail and head together on features at the cut: (rows, height, width, channels).
+
+    Where no epoch brings the validation loss below `start_loss`, the loss it began with, the
+    weights it began with come back and `best_epoch` is 0.
+    """
+    start = network.trainable.get_weights()
+    result = _fit_phase(
         "fine-tuning",
         network.trainable,
         features,
@@ -257,3 +264,8 @@ def fit_tail(
         phase,
         seed,
     )
+    if min(result.history["val_loss"]) < start_loss:
+        return result
+    logger.warning("fine-tuning never beat the head alone on validation: the head alone is kept")
+    network.trainable.set_weights(start)
+    return result._replace(best_epoch=0)

@@ -22,6 +22,9 @@ class HeadShape(Protocol):
     def batch_normalization(self) -> bool: ...
 
     @property
+    def batch_normalization_momentum(self) -> float: ...
+
+    @property
     def dropout(self) -> float: ...
 
 
@@ -47,6 +50,7 @@ def build_network(
     backbone: str,
     image_size: int,
     tail_after: str,
+    base_end: str | None,
     head: HeadShape,
     classes: int,
     weights: str | None,
@@ -57,25 +61,27 @@ def build_network(
         backbone: a row of `backbones.py`.
         image_size: height and width of the input.
         tail_after: name of the layer at whose output the network is cut.
+        base_end: name of the layer whose output is pooled; None for the last.
         head: shape of the classifier on the pooled features.
         classes: number of probabilities.
         weights: `"imagenet"`, the path of a weights file, or None for random weights.
 
-    BatchNormalization of a pretrained base stays in inference mode: some hundred images would
-    destroy its statistics (https://keras.io/guides/transfer_learning/). A base without pretrained
-    weights has no statistics to protect, so there it learns them.
+    BatchNormalization of the base stays in inference mode: some hundred images would destroy its
+    statistics (https://keras.io/guides/transfer_learning/).
 
-    Raises ValueError where `tail_after` is no layer, or not the only way through the network.
+    Raises ValueError where `tail_after` or `base_end` is no layer, or `tail_after` not the only way
+    through the network.
     """
     row = get_backbone(backbone)
     base = getattr(keras.applications, row.builder)(
         include_top=False, weights=weights, input_shape=(image_size, image_size, 3)
     )
+    if base_end is not None:
+        base = keras.Model(base.input, _get_layer(base, base_end, "base_end").output)
     trunk, base_tail = _cut_base(base, tail_after)
-    pretrained = weights is not None
     trunk.trainable = False
     for layer in base_tail.layers:
-        if pretrained and isinstance(layer, keras.layers.BatchNormalization):
+        if isinstance(layer, keras.layers.BatchNormalization):
             layer.trainable = False
 
     images = keras.Input((image_size, image_size, 3), dtype="uint8", name="image")
@@ -84,9 +90,8 @@ def build_network(
     frozen = keras.Model(images, features, name="frozen")
 
     at_cut = keras.Input(base_tail.input.shape[1:], name="features")
-    inference = {"training": False} if pretrained else {}
     pooled = keras.layers.GlobalAveragePooling2D(dtype="float32", name="pool")(
-        base_tail(at_cut, **inference)
+        base_tail(at_cut, training=False)
     )
     tail = keras.Model(at_cut, pooled, name="tail_and_pool")
     head_model = _build_head(int(pooled.shape[-1]), head, classes)
@@ -95,14 +100,18 @@ def build_network(
     return Network(full, frozen, tail, head_model, trainable)
 
 
-def _cut_base(base: keras.Model, tail_after: str) -> tuple[keras.Model, keras.Model]:
+def _get_layer(base: keras.Model, name: str, setting: str) -> keras.Layer:
     names = [layer.name for layer in base.layers]
-    if tail_after not in names:
+    if name not in names:
         raise ValueError(
-            f"tail_after must be a layer of {base.name}; got {tail_after!r}. "
+            f"{setting} must be a layer of the base; got {name!r}. "
             f"Its last layers are {names[-12:]}."
         )
-    cut = base.get_layer(tail_after).output
+    return base.get_layer(name)
+
+
+def _cut_base(base: keras.Model, tail_after: str) -> tuple[keras.Model, keras.Model]:
+    cut = _get_layer(base, tail_after, "tail_after").output
     trunk = keras.Model(base.input, cut, name="trunk")
     try:
         tail = keras.Model(cut, base.output, name="tail")
@@ -129,7 +138,9 @@ def _build_head(channels: int, head: HeadShape, classes: int) -> keras.Model:
     if head.dense_units:
         x = keras.layers.Dense(head.dense_units, activation="relu", dtype="float32")(x)
     if head.batch_normalization:
-        x = keras.layers.BatchNormalization(dtype="float32")(x)
+        x = keras.layers.BatchNormalization(
+            momentum=head.batch_normalization_momentum, dtype="float32"
+        )(x)
     x = keras.layers.Dropout(head.dropout, dtype="float32")(x)
     probabilities = keras.layers.Dense(
         classes, activation="softmax", dtype="float32", name="probabilities"

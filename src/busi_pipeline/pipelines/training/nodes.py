@@ -5,6 +5,7 @@ must not wait for TensorFlow.
 """
 
 import logging
+import math
 import time
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -154,8 +155,9 @@ def train_model(
             pooled = pool_features(network.tail, features.values, recipe.extraction_batch_size)
         phases["head"] = fit_head(network, pooled, *common, recipe.head_phase, recipe.seed)
     if experiment.fine_tunes:
+        start_loss = min(phases["head"].history["val_loss"]) if "head" in phases else math.inf
         phases["fine_tuning"] = fit_tail(
-            network, features.values, *common, recipe.fine_tuning, recipe.seed
+            network, features.values, *common, recipe.fine_tuning, recipe.seed, start_loss
         )
     with dtype_policy("float32"):
         model = _build(experiment, chosen, len(classes)).full
@@ -185,6 +187,7 @@ def _build(experiment: ExperimentSettings, chosen: ChosenWeights, classes: int) 
         experiment.backbone,
         experiment.image_size,
         experiment.tail_after,
+        experiment.base_end,
         experiment.training.head,
         classes,
         chosen.argument,
@@ -220,6 +223,7 @@ def _identify_features(experiment: ExperimentSettings, chosen: ChosenWeights) ->
         "backbone": experiment.backbone,
         "image_size": experiment.image_size,
         "cut": experiment.tail_after if experiment.fine_tunes else "pool",
+        "base_end": None if experiment.fine_tunes else experiment.base_end,
         "weights_sha256": chosen.tags["weights_sha256"],
         "augmentation": experiment.augmentation.model_dump(),
         "seed": experiment.training.seed,
