@@ -8,6 +8,8 @@ Input conventions are those of `keras.applications` (https://keras.io/api/applic
 from dataclasses import dataclass
 from typing import Literal
 
+from busi_pipeline.errors import BadInputError
+
 
 @dataclass(frozen=True)
 class Preprocessing:
@@ -72,9 +74,9 @@ BACKBONES: dict[str, Backbone] = {
 
 
 def get_backbone(name: str) -> Backbone:
-    """Return the row `name`; raises ValueError naming the rows there are."""
+    """Return the row `name`; raises BadInputError naming the rows there are."""
     if name not in BACKBONES:
-        raise ValueError(
+        raise BadInputError(
             f"backbone must be one of {sorted(BACKBONES)}; got {name!r}. "
             "Backbones are rows of src/busi_pipeline/backbones.py."
         )

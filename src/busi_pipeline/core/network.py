@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol
 import keras
 
 from busi_pipeline.backbones import Preprocessing, get_backbone
+from busi_pipeline.errors import BadInputError
 
 
 class HeadShape(Protocol):
@@ -69,8 +70,8 @@ def build_network(
     BatchNormalization of the base stays in inference mode: some hundred images would destroy its
     statistics (https://keras.io/guides/transfer_learning/).
 
-    Raises ValueError where `tail_after` or `base_end` is no layer, or `tail_after` not the only way
-    through the network.
+    Raises BadInputError where `tail_after` or `base_end` is no layer, or `tail_after` is not the
+    only way through the network.
     """
     row = get_backbone(backbone)
     base = getattr(keras.applications, row.builder)(
@@ -103,7 +104,7 @@ def build_network(
 def _get_layer(base: keras.Model, name: str, setting: str) -> keras.Layer:
     names = [layer.name for layer in base.layers]
     if name not in names:
-        raise ValueError(
+        raise BadInputError(
             f"{setting} must be a layer of the base; got {name!r}. "
             f"Its last layers are {names[-12:]}."
         )
@@ -116,7 +117,7 @@ def _cut_base(base: keras.Model, tail_after: str) -> tuple[keras.Model, keras.Mo
     try:
         tail = keras.Model(cut, base.output, name="tail")
     except ValueError:
-        raise ValueError(
+        raise BadInputError(
             f"tail_after={tail_after!r} is not the only way through {base.name}: a connection "
             "skips it. Name a layer where branches meet (the output of a block)."
         ) from None

@@ -77,8 +77,8 @@ def draw_augmentation_sheet(
     augmentation_plan: pd.DataFrame,
     settings: Mapping[str, Any],
 ) -> Figure:
-    """Show, for two training images a class, the original and its first five augmented views."""
-    per_class, views = 2, 5
+    """Show, for two training images a class, the original and its first augmented views."""
+    per_class, views = 2, min(5, settings["augmentation"]["views"])
     training = split_manifest[split_manifest["split"] == "train"]
     shown = training.groupby("label", sort=True).head(per_class).sort_values("label", kind="stable")
     figure = new_figure(
@@ -97,7 +97,7 @@ def draw_augmentation_sheet(
             axis.imshow(move_image(pixels, movement))
             mirrored = movement.flip_horizontal or movement.flip_vertical
             axis.set_title(
-                f"{movement.rotation_degrees:+.0f}°, zoom {movement.zoom:.2f}"
+                f"{round(movement.rotation_degrees) + 0:+d}°, zoom {movement.zoom:.2f}"
                 + (", mirrored" if mirrored else ""),
                 fontsize=8,
             )

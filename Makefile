@@ -1,0 +1,55 @@
+# Two commands for a fresh machine: `make demo` and `make test`. Behind each stand the plain
+# commands of the README, for those without make.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint viz mlflow lock
+
+help:
+	@echo "make demo    install, make synthetic images, train and evaluate on them"
+	@echo "make test    install and run the whole test suite"
+	@echo "make lint    ruff and mypy"
+	@echo "make viz     the lineage in the browser"
+	@echo "make mlflow  the runs in the browser"
+	@echo "make lock    renew requirements.lock from pyproject.toml"
+
+install: $(VENV)/installed
+
+$(VENV)/installed: pyproject.toml requirements.lock
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $@
+
+demo: install
+	$(BIN)/python -m busi_pipeline.synthetic data/demo/01_raw
+	$(BIN)/kedro run --pipeline=train_inceptionv3 --env=demo
+	@echo
+	@echo "The demo is done. It ran on synthetic images: its figures say nothing about patients."
+	@echo "  metrics  data/demo/08_reporting/inceptionv3/metrics.json and class_table.csv"
+	@echo "  plots    data/demo/08_reporting/inceptionv3/*.png"
+	@echo "  model    data/demo/06_models/inceptionv3.keras"
+	@echo "  runs     $(BIN)/kedro mlflow ui              then http://127.0.0.1:5000, experiment busi_pipeline_demo"
+	@echo "  lineage  $(BIN)/kedro viz run --env=demo     then http://127.0.0.1:4141"
+
+test: install
+	$(BIN)/python -m pytest
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+viz: install
+	$(BIN)/kedro viz run
+
+mlflow: install
+	$(BIN)/kedro mlflow ui
+
+lock: install
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
+		--no-emit-index-url --no-emit-find-links --no-annotate \
+		--custom-compile-command "make lock" --output-file requirements.lock

@@ -1,0 +1,170 @@
+"""The catalog's own types: what is saved comes back, and half-written things do not."""
+
+import json
+from pathlib import Path
+
+import keras
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+from kedro.io import DatasetError
+
+from busi_pipeline.arrays import ArrayStream
+from busi_pipeline.datasets.array_store import ArrayStoreDataset
+from busi_pipeline.datasets.keras_model import KerasModelDataset
+from busi_pipeline.datasets.raw_images import RawImagesDataset
+from busi_pipeline.datasets.record import RunRecordDataset
+from busi_pipeline.errors import BadInputError, find_bad_input
+from tests.conftest import CLASSES, _close_mlflow
+
+
+@pytest.fixture
+def tracked(tmp_path: Path):
+    """An MLflow store of the test's own, with a run open."""
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
+    mlflow.create_experiment("test", artifact_location=(tmp_path / "artifacts").as_uri())
+    mlflow.set_experiment("test")
+    with mlflow.start_run() as run:
+        yield run
+    _close_mlflow()
+
+
+def stream(rows: int, chunks: list[np.ndarray]) -> ArrayStream:
+    index = pd.DataFrame({"image_id": [f"{i:03d}" for i in range(rows)]})
+    return ArrayStream(index, (2,), "float16", iter(chunks), lambda: {"seconds": 1.5})
+
+
+def test_array_comes_back_with_its_index(tmp_path: Path) -> None:
+    dataset = ArrayStoreDataset(str(tmp_path / "a"))
+    dataset.save(stream(3, [np.ones((2, 2)), np.full((1, 2), 7)]))
+    stored = dataset.load()
+    assert isinstance(stored.values, np.memmap)
+    np.testing.assert_array_equal(stored.values, [[1, 1], [1, 1], [7, 7]])
+    assert list(stored.index["image_id"]) == ["000", "001", "002"]
+    assert stored.attributes == {"seconds": 1.5}
+    np.testing.assert_array_equal(stored.find_rows(["002", "000"]), [2, 0])
+    with pytest.raises(KeyError, match="'xyz' is in the split but not"):
+        stored.find_rows(["000", "xyz"])
+
+
+@pytest.mark.parametrize("chunks", [[np.ones((2, 2))], [np.ones((2, 2)), np.ones((2, 2))]])
+def test_array_of_wrong_length_is_refused_and_the_old_one_stays(
+    tmp_path: Path, chunks: list[np.ndarray]
+) -> None:
+    dataset = ArrayStoreDataset(str(tmp_path / "a"))
+    dataset.save(stream(1, [np.zeros((1, 2))]))
+    with pytest.raises(DatasetError):
+        dataset.save(stream(3, chunks))
+    np.testing.assert_array_equal(dataset.load().values, [[0, 0]])
+
+
+def test_interrupted_array_leaves_nothing_to_load(tmp_path: Path) -> None:
+    def broken():
+        yield np.ones((1, 2))
+        raise RuntimeError("power cut")
+
+    dataset = ArrayStoreDataset(str(tmp_path / "a"))
+    with pytest.raises(DatasetError, match="power cut"):
+        dataset.save(ArrayStream(pd.DataFrame({"image_id": ["a", "b"]}), (2,), "f4", broken()))
+    assert not dataset.exists()
+
+
+@pytest.mark.parametrize("make_empty", [True, False])
+def test_missing_data_says_how_to_get_it(tmp_path: Path, make_empty: bool) -> None:
+    folder = tmp_path / "BUSI"
+    if make_empty:
+        folder.mkdir()
+    with pytest.raises(DatasetError) as caught:
+        RawImagesDataset(str(folder)).load()
+    error = find_bad_input(caught.value)
+    assert isinstance(error, BadInputError)
+    for part in (str(folder), "empty" if make_empty else "missing", "Al-Dhabyani", "BUSI_RAW_DIR"):
+        assert part in str(error)
+
+
+def test_raw_images_are_listed_in_order_and_read_when_asked(tmp_path: Path) -> None:
+    for name in ("b/2.png", "a/1.png"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_bytes(name.encode())
+    files = RawImagesDataset(str(tmp_path)).load()
+    assert list(files) == ["a/1.png", "b/2.png"]
+    assert files["b/2.png"]() == b"b/2.png"
+
+
+RECORD = {
+    "head": {"loss": [3.0, 2.0]},
+    "test": {"accuracy": 0.5},
+    "flag": True,
+    "device": "CPU",
+}
+
+
+def test_record_is_logged_as_metrics_and_curves(tmp_path: Path, tracked: mlflow.ActiveRun) -> None:
+    path = tmp_path / "r.json"
+    dataset = RunRecordDataset(filepath=str(path), log_as="metrics")
+    dataset.save(RECORD)
+    assert dataset.load() == json.loads(path.read_text()) == RECORD
+    client = mlflow.MlflowClient()
+    assert client.get_run(tracked.info.run_id).data.metrics == {
+        "head.loss": 2.0,
+        "test.accuracy": 0.5,
+    }
+    curve = client.get_metric_history(tracked.info.run_id, "head.loss")
+    assert [(m.step, m.value) for m in curve] == [(1, 3.0), (2, 2.0)]
+
+
+@pytest.mark.parametrize(("experiments", "key"), [("vgg16", "a"), ("resnet50,vgg16", "vgg16.a")])
+def test_keys_carry_the_experiment_in_runs_over_several(
+    tmp_path: Path, tracked: mlflow.ActiveRun, experiments: str, key: str
+) -> None:
+    mlflow.set_tag("experiments", experiments)
+    RunRecordDataset(filepath=str(tmp_path / "r.json"), log_as="metrics", experiment="vgg16").save(
+        {"a": 1.0}
+    )
+    assert set(mlflow.get_run(tracked.info.run_id).data.metrics) == {key}
+
+
+def test_record_may_be_optional(tmp_path: Path) -> None:
+    path = str(tmp_path / "none.json")
+    assert RunRecordDataset(filepath=path, log_as="tags", optional=True).load() is None
+    with pytest.raises(DatasetError):
+        RunRecordDataset(filepath=path, log_as="tags").load()
+    with pytest.raises(ValueError, match="'metrics' or 'tags'"):
+        RunRecordDataset(filepath=path, log_as="params")
+
+
+@pytest.fixture
+def model() -> keras.Model:
+    images = keras.Input((8, 8, 3), dtype="uint8")
+    pooled = keras.layers.GlobalAveragePooling2D()(keras.layers.Rescaling(1 / 255)(images))
+    return keras.Model(images, keras.layers.Dense(3, activation="softmax")(pooled))
+
+
+def test_model_file_and_logged_model_predict_alike(
+    tmp_path: Path, tracked: mlflow.ActiveRun, model: keras.Model, rng: np.random.Generator
+) -> None:
+    dataset = KerasModelDataset(filepath=str(tmp_path / "m.keras"), name="vgg16", classes=CLASSES)
+    dataset.save(model)
+    pictures = rng.integers(0, 256, (4, 8, 8, 3), dtype=np.uint8)
+    expected = model.predict(pictures, verbose=0)
+    np.testing.assert_allclose(dataset.load().predict(pictures, verbose=0), expected, atol=1e-6)
+    (logged,) = mlflow.search_logged_models(output_format="list")
+    served = mlflow.pyfunc.load_model(logged.model_uri)
+    np.testing.assert_allclose(served.predict(pictures), expected, atol=1e-6)
+    assert served.metadata.metadata == {"classes": CLASSES}
+    assert served.metadata.signature.inputs.inputs[0].type == np.dtype("uint8")
+    assert served.metadata.get_input_schema() is not None
+    requirements = mlflow.pyfunc.get_model_dependencies(logged.model_uri)
+    assert f"keras=={keras.__version__}" in Path(requirements).read_text()
+    with pytest.raises(mlflow.MlflowException):
+        served.predict(pictures.astype(np.float64))
+
+
+def test_model_files_and_names_that_would_not_load_again_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"must end in \.keras"):
+        KerasModelDataset(filepath=str(tmp_path / "m.h5"), name="a", classes=CLASSES)
+    with pytest.raises(ValueError, match="no dot or slash"):
+        KerasModelDataset(filepath=str(tmp_path / "m.keras"), name="a.b", classes=CLASSES)
+    with pytest.raises(DatasetError, match="train the experiment first"):
+        KerasModelDataset(filepath=str(tmp_path / "m.keras"), name="a", classes=CLASSES).load()

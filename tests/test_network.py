@@ -1,0 +1,122 @@
+"""Networks: what goes in is what the pretrained base wants, what is frozen stays frozen."""
+
+from types import SimpleNamespace
+
+import keras
+import numpy as np
+import pytest
+
+from busi_pipeline.backbones import BACKBONES, CAFFE, TF, TORCH
+from busi_pipeline.core.network import Network, _normalise, build_network
+
+HEAD = SimpleNamespace(
+    dense_units=4, batch_normalization=True, batch_normalization_momentum=0.9, dropout=0.5
+)
+CUTS = {
+    "vgg16": ("block4_pool", "block5_conv1"),
+    "resnet50": ("conv4_block6_out", "conv5_block1_1_conv"),
+    "inception_v3": ("mixed5", None),
+    "densenet121": ("pool4_pool", "conv5_block1_1_conv"),
+}
+
+
+@pytest.fixture(scope="module")
+def resnet() -> Network:
+    keras.utils.set_random_seed(0)
+    return build_network("resnet50", 32, "conv2_block1_out", "conv2_block2_out", HEAD, 3, None)
+
+
+@pytest.fixture
+def pictures(rng: np.random.Generator) -> np.ndarray:
+    return rng.integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("preprocessing", "module"),
+    [
+        (CAFFE, keras.applications.vgg16),
+        (CAFFE, keras.applications.resnet50),
+        (TF, keras.applications.inception_v3),
+        (TORCH, keras.applications.densenet),
+    ],
+)
+def test_input_is_what_preprocess_input_makes(
+    preprocessing: object, module: object, pictures: np.ndarray
+) -> None:
+    images = keras.Input((32, 32, 3), dtype="uint8")
+    model = keras.Model(images, _normalise(images, preprocessing))
+    expected = module.preprocess_input(pictures.astype(np.float32))  # a copy: it works in place
+    np.testing.assert_allclose(model.predict(pictures, verbose=0), expected, atol=1e-3)
+
+
+def test_probabilities_from_raw_images(resnet: Network, pictures: np.ndarray) -> None:
+    probabilities = resnet.full.predict(pictures, verbose=0)
+    assert probabilities.shape == (5, 3)
+    assert probabilities.dtype == np.float32
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-5)
+
+
+def test_the_pieces_make_up_the_whole(resnet: Network, pictures: np.ndarray) -> None:
+    features = resnet.frozen.predict(pictures, verbose=0)
+    whole = resnet.full.predict(pictures, verbose=0)
+    np.testing.assert_allclose(resnet.trainable.predict(features, verbose=0), whole, atol=1e-5)
+    pooled = resnet.tail.predict(features, verbose=0)
+    np.testing.assert_allclose(resnet.head.predict(pooled, verbose=0), whole, atol=1e-5)
+
+
+def test_training_leaves_trunk_and_statistics_alone(pictures: np.ndarray) -> None:
+    network = build_network("resnet50", 32, "conv2_block1_out", "conv2_block2_out", HEAD, 3, None)
+    features = network.frozen.predict(pictures, verbose=0)
+    trunk = [w.numpy().copy() for w in network.frozen.weights]
+    layers = network.trainable.get_layer("tail_and_pool").get_layer("tail").layers
+    statistics = [
+        (layer, [w.numpy().copy() for w in layer.weights])
+        for layer in layers
+        if isinstance(layer, keras.layers.BatchNormalization)
+    ]
+    convolution = next(layer for layer in layers if isinstance(layer, keras.layers.Conv2D))
+    before = convolution.kernel.numpy().copy()
+    network.trainable.compile("sgd", "categorical_crossentropy")
+    network.trainable.fit(features, np.eye(3)[[0, 1, 2, 0, 1]], epochs=2, verbose=0)
+    assert statistics
+    for layer, weights in statistics:
+        for now, then in zip(layer.weights, weights, strict=True):
+            np.testing.assert_array_equal(now.numpy(), then)
+    for now, then in zip(network.frozen.weights, trunk, strict=True):
+        np.testing.assert_array_equal(now.numpy(), then)
+    assert not np.array_equal(convolution.kernel.numpy(), before)
+
+
+def test_saved_model_loads_without_this_package(
+    resnet: Network, pictures: np.ndarray, tmp_path: object
+) -> None:
+    path = f"{tmp_path}/model.keras"
+    resnet.full.save(path)
+    loaded = keras.saving.load_model(path, compile=False, safe_mode=True)
+    assert not any("busi" in type(layer).__module__ for layer in loaded.layers)
+    np.testing.assert_allclose(
+        loaded.predict(pictures, verbose=0), resnet.full.predict(pictures, verbose=0), atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("name", sorted(BACKBONES))
+def test_every_row_of_backbones_can_be_built_and_cut(name: str) -> None:
+    row = BACKBONES[name]
+    network = build_network(name, row.minimum_size, row.tail_after, None, HEAD, 3, None)
+    tail_layer = CUTS[name][1]
+    tail = network.trainable.get_layer("tail_and_pool").get_layer("tail")
+    trunk = network.frozen.get_layer("trunk")
+    assert CUTS[name][0] in {layer.name for layer in trunk.layers}
+    if tail_layer:
+        assert tail_layer in {layer.name for layer in tail.layers}
+    assert not trunk.trainable_weights
+    assert tail.trainable_weights
+
+
+@pytest.mark.parametrize(
+    ("tail_after", "message"),
+    [("conv9", "tail_after must be a layer"), ("conv2_block1_1_conv", "skips it")],
+)
+def test_impossible_cuts_are_named(tail_after: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        build_network("resnet50", 32, tail_after, None, HEAD, 3, None)
