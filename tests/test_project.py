@@ -35,6 +35,22 @@ def only_run(project: Path) -> mlflow.entities.Run:
     return run
 
 
+def kedro_run(
+    folder: Path, pipeline: str, environment: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Type `kedro run --pipeline=<pipeline>` in a folder; it must succeed."""
+    done = subprocess.run(
+        [sys.executable, "-m", "kedro", "run", f"--pipeline={pipeline}"],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done
+
+
 def test_from_images_to_a_logged_model(make_project: Callable[..., Path]) -> None:
     project = make_project()
     write_tiny_environment(project)
@@ -130,14 +146,12 @@ def test_failed_run_is_marked_failed(make_project: Callable[..., Path]) -> None:
     assert run.data.params["backbone"] == "inception_v3", "what failed must be known"
 
 
-def test_store_is_the_same_from_any_folder(
-    make_project: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_store_is_the_same_from_any_folder(make_project: Callable[..., Path]) -> None:
     project = make_project()
     for folder in (project, project / "conf"):
-        monkeypatch.chdir(folder)
-        run_project(project, "ingestion")
+        kedro_run(folder, "ingestion")
     assert [p.relative_to(project) for p in project.rglob("mlflow.db")] == [Path("mlflow.db")]
+    mlflow.set_tracking_uri(f"sqlite:///{project}/mlflow.db")
     assert len(mlflow.search_runs(search_all_experiments=True, output_format="list")) == 2
 
 
@@ -206,15 +220,7 @@ def test_command_line_runs_and_tells_nobody(
     telemetry += ("PYTEST_CURRENT_TEST",)
     environment = {k: v for k, v in os.environ.items() if k not in telemetry}
     environment["PYTHONPATH"] = f"{site}{os.pathsep}{environment.get('PYTHONPATH', '')}"
-    done = subprocess.run(
-        [sys.executable, "-m", "kedro", "run", "--pipeline=train_resnet50"],
-        cwd=project,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+    done = kedro_run(project, "train_resnet50", environment)
     assert "CONNECTED TO" not in done.stderr
     assert "LOOKED UP" not in done.stderr
     assert (project / "data/08_reporting/resnet50/metrics.json").is_file()

@@ -31,11 +31,26 @@ def _resolve_weights_choice() -> str:
     return "directory" if os.environ.get("BUSI_WEIGHTS_DIR", "").strip() else "imagenet"
 
 
-def _resolve_artifact_location(root: Path) -> str | None:
+def _resolve_project_root() -> str:
+    """`${project_root:}`: the project whose configuration is being read."""
+    loader = ProjectConfigLoader.latest
+    return (loader.project_root if loader else find_project_root()).as_posix()
+
+
+def _resolve_artifact_location() -> str | None:
     """`${artifact_location:}`: beside the local store; None leaves it to a tracking server."""
     if os.environ.get("MLFLOW_TRACKING_URI", "").strip():
         return None
-    return (root / "mlartifacts").resolve().as_uri()
+    return (Path(_resolve_project_root()) / "mlartifacts").as_uri()
+
+
+# Resolvers are OmegaConf's, one set a process: what belongs to a project is looked up when asked.
+RESOLVERS = {
+    "env": _resolve_env,
+    "project_root": _resolve_project_root,
+    "artifact_location": _resolve_artifact_location,
+    "weights_choice": _resolve_weights_choice,
+}
 
 
 class ProjectConfigLoader(OmegaConfigLoader):
@@ -44,15 +59,9 @@ class ProjectConfigLoader(OmegaConfigLoader):
     latest: ClassVar["ProjectConfigLoader | None"] = None
 
     def __init__(self, conf_source: str, **kwargs: Any):
-        root = Path(find_kedro_project(Path(conf_source).resolve()) or find_project_root())
-        resolvers = {
-            "env": _resolve_env,
-            "project_root": lambda: root.resolve().as_posix(),
-            "artifact_location": lambda: _resolve_artifact_location(root),
-            "weights_choice": _resolve_weights_choice,
-            **(kwargs.pop("custom_resolvers", None) or {}),
-        }
-        super().__init__(conf_source, custom_resolvers=resolvers, **kwargs)
+        root = find_kedro_project(Path(conf_source).resolve()) or find_project_root()
+        self.project_root = Path(root).resolve()
+        super().__init__(conf_source, **kwargs)
         ProjectConfigLoader.latest = self
 
 

@@ -1,6 +1,6 @@
 """Kedro's settings of the project; see https://docs.kedro.org/en/stable/configure/."""
 
-from busi_pipeline.config import ProjectConfigLoader
+from busi_pipeline.config import RESOLVERS, ProjectConfigLoader
 from busi_pipeline.hooks import ClearErrors, RunProvenance
 
 HOOKS = (ClearErrors(), RunProvenance())
@@ -10,6 +10,7 @@ CONFIG_LOADER_CLASS = ProjectConfigLoader
 CONFIG_LOADER_ARGS = {
     "base_env": "base",
     "default_run_env": "local",
+    "custom_resolvers": RESOLVERS,
     # An environment that overrides one key of one experiment must not delete the others.
     "merge_strategy": {"parameters": "soft", "globals": "soft"},
 }

@@ -35,7 +35,7 @@ def compare_experiments(**metrics: Mapping[str, Any] | None) -> pd.DataFrame:
             "nothing to compare: no experiment was run yet. Run one, for example "
             f"`kedro run --pipeline=train_{next(iter(metrics))}`."
         )
-    for name in metrics.keys() - runs.keys():
+    for name in (name for name in metrics if name not in runs):
         logger.warning("%s was not run yet: `kedro run --pipeline=train_%s`", name, name)
     rows = []
     for name, record in runs.items():
