@@ -11,14 +11,16 @@ from pathlib import Path
 
 import keras
 import mlflow
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
 from kedro.io import DatasetError
+from nbclient import NotebookClient
 from PIL import Image
 
 from busi_pipeline.errors import BadInputError
-from tests.conftest import CLASSES, run_project, write_tiny_environment
+from tests.conftest import CLASSES, PROJECT, run_project, write_tiny_environment
 
 PLOTS = [
     "augmentation_sheet",
@@ -99,6 +101,15 @@ def test_from_images_to_a_logged_model(make_project: Callable[..., Path]) -> Non
     )
     assert logged.name == "inceptionv3"
     assert logged.source_run_id == run.info.run_id
+
+    shutil.copytree(PROJECT / "notebooks", project / "notebooks")
+    notebook = nbformat.read(project / "notebooks/explore_runs.ipynb", as_version=4)
+    assert not any(cell.get("outputs") for cell in notebook.cells), "kept without outputs"
+    NotebookClient(notebook, resources={"metadata": {"path": project / "notebooks"}}).execute()
+    shown = str([cell.get("outputs") for cell in notebook.cells])
+    assert f"({metrics['test']['correct']} of {metrics['test']['images']})" in shown
+    assert "train_inceptionv3" in shown
+    assert shown.count("image/png") == 3
 
 
 def test_several_experiments_and_their_comparison(make_project: Callable[..., Path]) -> None:
