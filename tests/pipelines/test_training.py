@@ -222,3 +222,16 @@ def test_weights_file_is_used_and_its_hash_told(tmp_path: Path) -> None:
     )
     for one, other in zip(loaded.get_weights(), base.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_fine_tuning_that_does_not_help_is_undone(small: Small) -> None:
+    small.settings["training"]["fine_tuning"]["optimizer"]["learning_rate"] = 50.0
+    training = train_model(
+        small.extract(), small.split, small.settings, WeightsSource(None), CLASSES
+    )
+    assert training.report["training"]["best_epoch"]["fine_tuning"] == 0
+    head = training.history["head"]
+    kept = head["val_accuracy"][int(np.argmin(head["val_loss"]))]
+    table = predict_images(training.model, small.images, small.split, small.settings, CLASSES)
+    validation = table[table["split"] == "validation"]
+    assert validation["correct"].mean() == pytest.approx(kept, abs=1e-6)

@@ -171,7 +171,7 @@ def draw_worst_mistakes(
         f"{settings['title']}: {len(shown)} of {len(wrong)} mistakes among {len(test)} test images "
         f"({missed} missed cancers, shown first)",
     )
-    axes = figure.subplots(rows, 4, squeeze=False).flat
+    axes = figure.subplots(rows, 4, squeeze=False).ravel()
     for axis in axes:
         axis.axis("off")
     for axis, (_, row) in zip(axes, shown.iterrows(), strict=False):

@@ -1,0 +1,74 @@
+"""The comparison: ours, the replication and the published row side by side."""
+
+from typing import Any
+
+import pytest
+
+from busi_pipeline.errors import BadInputError
+from busi_pipeline.pipelines.comparison.nodes import compare_experiments, draw_comparison
+
+PUBLISHED = {
+    "source": "published notebook",
+    "accuracy": 0.65,
+    "loss": 0.9,
+    "malignant_sensitivity": 0.77,
+    "seconds": 5349.0,
+}
+
+
+def record(title: str, accuracy: float, split: str = "a" * 64, **experiment: Any) -> dict[str, Any]:
+    malignant = {
+        "sensitivity": 0.9,
+        "specificity": 0.8,
+        "auc": 0.95,
+        "found": 28,
+        "images": 31,
+    }
+    test = {
+        "accuracy": accuracy,
+        "correct": round(accuracy * 117),
+        "images": 117,
+        "macro_f1": 0.8,
+        "loss": 0.5,
+        "loss_smoothed": 0.7,
+        "malignant": malignant,
+    }
+    return {
+        "test": test,
+        "training_seconds": 300.0,
+        "experiment": {"title": title} | experiment,
+        "depends_on": {"split_sha256": split, "weights": "directory"},
+    }
+
+
+def test_rows_of_a_model_stand_together() -> None:
+    table = compare_experiments(
+        vgg16=record("VGG16", 0.8, published=PUBLISHED),
+        resnet50=record("ResNet50", 0.85),
+        replication_vgg16=record("VGG16, published recipe", 0.7, baseline_of="vgg16"),
+        inceptionv3=None,
+    )
+    assert list(zip(table["model"], table["source"], strict=True)) == [
+        ("VGG16", "published"),
+        ("VGG16", "published recipe, run here"),
+        ("VGG16", "this project"),
+        ("ResNet50", "this project"),
+    ]
+    assert list(table["accuracy"]) == [0.65, 0.7, 0.8, 0.85]
+    assert table.loc[0, "loss_smoothed"] == 0.9
+    assert table.loc[2, "correct"] == 94
+    accuracy = draw_comparison(table).axes[0]
+    assert accuracy.get_xlabel() == "accuracy (%)"
+    bars = {text.get_text() for text in accuracy.texts}
+    assert bars == {"65.0", "70.0", "80.0", "85.0"}
+
+
+def test_nothing_to_compare_says_what_to_run() -> None:
+    with pytest.raises(BadInputError, match="kedro run --pipeline=train_vgg16"):
+        compare_experiments(vgg16=None, resnet50=None)
+
+
+def test_different_splits_are_pointed_out(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("WARNING"):
+        compare_experiments(a=record("A", 0.8), b=record("B", 0.8, split="b" * 64))
+    assert "different splits" in caplog.text
