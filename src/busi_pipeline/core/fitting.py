@@ -15,7 +15,6 @@ import keras
 import numpy as np
 
 from .feed import ViewFeed, read_rows
-from .network import Network
 
 logger = logging.getLogger(__name__)
 
@@ -76,8 +75,23 @@ class LabelledViews(NamedTuple):
     labels: np.ndarray
 
 
+class Lesson(NamedTuple):
+    """What is learned, and by which loss.
+
+    Attributes:
+        training, validation: of validation images, the first view is judged.
+        class_weights: float (classes,), of the training images in the loss.
+        label_smoothing: of the cross-entropy, in training and validation loss alike.
+    """
+
+    training: LabelledViews
+    validation: LabelledViews
+    class_weights: np.ndarray
+    label_smoothing: float
+
+
 class PhaseResult(NamedTuple):
-    """`history`: {metric: one value an epoch}; `best_epoch` counts from 1; `seconds`: wall time."""
+    """`history`: {metric: one value an epoch}; `best_epoch` counts from 1; wall time in seconds."""
 
     history: dict[str, list[float]]
     best_epoch: int
@@ -144,29 +158,40 @@ class _EpochLog(keras.callbacks.Callback):
         )
 
 
-def _fit_phase(
+def fit_phase(
     name: str,
     model: keras.Model,
     values: np.ndarray,
-    training: LabelledViews,
-    validation: LabelledViews,
-    class_weights: np.ndarray,
-    label_smoothing: float,
+    lesson: Lesson,
     phase: PhaseShape,
     seed: int,
+    start_loss: float = math.inf,
 ) -> PhaseResult:
-    one_hot = np.eye(len(class_weights), dtype=np.float32)
+    """Train a model on features of views; keep the weights with the lowest validation loss.
+
+    Args:
+        name: of the phase, for the log.
+        model: features -> probabilities; changed in place.
+        values: (rows, ...), any float dtype; the features, array or memory map.
+        lesson: which rows belong to which images, and what the loss is.
+        phase: epochs, batch size, patience, optimiser.
+        seed: of the order of images and views.
+        start_loss: validation loss of the weights the model begins with. Where no epoch gets below
+            it, they come back and `best_epoch` is 0.
+    """
+    start = model.get_weights()
+    one_hot = np.eye(len(lesson.class_weights), dtype=np.float32)
     feed = ViewFeed(
         values,
-        training.rows,
-        one_hot[training.labels],
-        class_weights[training.labels].astype(np.float32),
+        lesson.training.rows,
+        one_hot[lesson.training.labels],
+        lesson.class_weights[lesson.training.labels].astype(np.float32),
         phase.batch_size,
         seed,
     )
     model.compile(
         optimizer=make_optimizer(phase.optimizer, len(feed) * phase.epochs),
-        loss=keras.losses.CategoricalCrossentropy(label_smoothing=label_smoothing),
+        loss=keras.losses.CategoricalCrossentropy(label_smoothing=lesson.label_smoothing),
         metrics=["accuracy"],
     )
     callbacks: list[keras.callbacks.Callback] = []
@@ -189,16 +214,20 @@ def _fit_phase(
     history = model.fit(
         feed,
         validation_data=(
-            read_rows(values, validation.rows[:, 0]),
-            one_hot[validation.labels],
+            read_rows(values, lesson.validation.rows[:, 0]),
+            one_hot[lesson.validation.labels],
         ),
         epochs=phase.epochs,
         callbacks=callbacks,
         verbose=0,
     ).history
     seconds = time.perf_counter() - begun
-    best = int(np.argmin(history["val_loss"])) + 1
     curves = {key: [float(v) for v in values] for key, values in history.items()}
+    if min(curves["val_loss"]) >= start_loss:
+        logger.warning("%s never got below the validation loss it began with: undone", name)
+        model.set_weights(start)
+        return PhaseResult(curves, 0, seconds)
+    best = int(np.argmin(curves["val_loss"])) + 1
     logger.info("%s: best epoch %d, %.1f s", name, best, seconds)
     return PhaseResult(curves, best, seconds)
 
@@ -210,62 +239,3 @@ def pool_features(tail: keras.Model, values: np.ndarray, batch_size: int) -> np.
         for start in range(0, len(values), batch_size)
     ]
     return np.concatenate([tail.predict_on_batch(read_rows(values, rows)) for rows in batches])
-
-
-def fit_head(
-    network: Network,
-    pooled: np.ndarray,
-    training: LabelledViews,
-    validation: LabelledViews,
-    class_weights: np.ndarray,
-    label_smoothing: float,
-    phase: PhaseShape,
-    seed: int,
-) -> PhaseResult:
-    """Train the head alone on pooled features: float32 (rows, channels)."""
-    return _fit_phase(
-        "head",
-        network.head,
-        pooled,
-        training,
-        validation,
-        class_weights,
-        label_smoothing,
-        phase,
-        seed,
-    )
-
-
-def fit_tail(
-    network: Network,
-    features: np.ndarray,
-    training: LabelledViews,
-    validation: LabelledViews,
-    class_weights: np.ndarray,
-    label_smoothing: float,
-    phase: PhaseShape,
-    seed: int,
-    start_loss: float = math.inf,
-) -> PhaseResult:
-    """Train tail and head together on features at the cut: (rows, height, width, channels).
-
-    Where no epoch brings the validation loss below `start_loss`, the loss it began with, the
-    weights it began with come back and `best_epoch` is 0.
-    """
-    start = network.trainable.get_weights()
-    result = _fit_phase(
-        "fine-tuning",
-        network.trainable,
-        features,
-        training,
-        validation,
-        class_weights,
-        label_smoothing,
-        phase,
-        seed,
-    )
-    if min(result.history["val_loss"]) < start_loss:
-        return result
-    logger.warning("fine-tuning never beat the head alone on validation: the head alone is kept")
-    network.trainable.set_weights(start)
-    return result._replace(best_epoch=0)

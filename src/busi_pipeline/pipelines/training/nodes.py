@@ -134,7 +134,7 @@ def train_model(
     Epochs and weights are chosen on the validation images. Raises BadInputError where the features
     come from other settings than these.
     """
-    from busi_pipeline.core.fitting import fit_head, fit_tail, pool_features
+    from busi_pipeline.core.fitting import Lesson, fit_phase, pool_features
     from busi_pipeline.device import dtype_policy
 
     experiment = ExperimentSettings.model_validate(settings)
@@ -146,18 +146,27 @@ def train_model(
     training = _label_views(features, split_manifest, "train", classes)
     validation = _label_views(features, split_manifest, "validation", classes)
     weights = compute_class_weights(training.labels, classes, recipe.class_weights)
-    common = (training, validation, weights, recipe.label_smoothing)
+    lesson = Lesson(training, validation, weights, recipe.label_smoothing)
     phases = {}
+    start_loss = math.inf
     if recipe.head_phase.epochs:
         pooled = features.values
         if experiment.fine_tunes:
             logger.info("pooling %d views for the head", len(features.values))
             pooled = pool_features(network.tail, features.values, recipe.extraction_batch_size)
-        phases["head"] = fit_head(network, pooled, *common, recipe.head_phase, recipe.seed)
+        phases["head"] = fit_phase(
+            "head", network.head, pooled, lesson, recipe.head_phase, recipe.seed
+        )
+        start_loss = min(phases["head"].history["val_loss"])
     if experiment.fine_tunes:
-        start_loss = min(phases["head"].history["val_loss"]) if "head" in phases else math.inf
-        phases["fine_tuning"] = fit_tail(
-            network, features.values, *common, recipe.fine_tuning, recipe.seed, start_loss
+        phases["fine_tuning"] = fit_phase(
+            "fine-tuning",
+            network.trainable,
+            features.values,
+            lesson,
+            recipe.fine_tuning,
+            recipe.seed,
+            start_loss,
         )
     with dtype_policy("float32"):
         model = _build(experiment, chosen, len(classes)).full
