@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from busi_pipeline.backbones import BACKBONES, CAFFE, TF, TORCH
-from busi_pipeline.core.network import Network, _normalise, build_network
+from busi_pipeline.core.network import Network, _normalise, average_mirror, build_network
 
 HEAD = SimpleNamespace(
     dense_units=4, batch_normalization=True, batch_normalization_momentum=0.9, dropout=0.5
@@ -97,6 +97,20 @@ def test_saved_model_loads_without_this_package(
     np.testing.assert_allclose(
         loaded.predict(pictures, verbose=0), resnet.full.predict(pictures, verbose=0), atol=1e-6
     )
+
+
+def test_mirror_images_are_averaged(
+    resnet: Network, pictures: np.ndarray, tmp_path: object
+) -> None:
+    path = f"{tmp_path}/model.keras"
+    average_mirror(resnet.full).save(path)
+    loaded = keras.saving.load_model(path, compile=False)
+    mirrored = pictures[:, :, ::-1]
+    expected = (
+        resnet.full.predict(pictures, verbose=0) + resnet.full.predict(mirrored, verbose=0)
+    ) / 2
+    for images in (pictures, mirrored):
+        np.testing.assert_allclose(loaded.predict(images, verbose=0), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", sorted(BACKBONES))

@@ -96,6 +96,8 @@ class TrainingSettings(_Strict):
         precision: `auto` takes mixed precision where the device is faster with it.
         class_weights: `balanced` (inverse frequency in the training split) or `none`.
         label_smoothing: share of the label spread over all classes, in training only.
+        average_mirror: the delivered model averages over the image and its mirror image.
+        extraction_batch_size: images a batch wherever nothing is trained.
         head_phase: the head on the frozen base.
         fine_tuning: head and tail together.
     """
@@ -105,6 +107,7 @@ class TrainingSettings(_Strict):
     precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"]
     class_weights: Literal["balanced", "none"]
     label_smoothing: Share
+    average_mirror: bool
     extraction_batch_size: Annotated[int, Field(ge=1)]
     head: HeadSettings
     head_phase: PhaseSettings

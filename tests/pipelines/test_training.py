@@ -114,6 +114,7 @@ def small(tmp_path: Path, shared: tuple[dict[str, Any], dict[str, Any]]) -> Smal
         "training": {
             "weights": "none",
             "precision": "float32",
+            "average_mirror": False,
             "head": {"batch_normalization": True, "batch_normalization_momentum": 0.7},
             "head_phase": {"epochs": 8, "optimizer": {"learning_rate": 0.02}},
             "fine_tuning": {"epochs": 2},

@@ -101,6 +101,20 @@ def build_network(
     return Network(full, frozen, tail, head_model, trainable)
 
 
+def average_mirror(model: keras.Model) -> keras.Model:
+    """Return a model that averages what `model` says of an image and of its mirror image.
+
+    Left and right carry no diagnosis in an ultrasound image. Same input and output as `model`,
+    whose layers it shares; twice the work.
+    """
+    images = keras.Input(model.input_shape[1:], dtype="uint8", name="image")
+    mirrored = keras.ops.flip(images, axis=2)
+    probabilities = keras.layers.Average(name="mean_of_mirror_images", dtype="float32")(
+        [model(images), model(mirrored)]
+    )
+    return keras.Model(images, probabilities, name=f"{model.name}_mirror")
+
+
 def _get_layer(base: keras.Model, name: str, setting: str) -> keras.Layer:
     names = [layer.name for layer in base.layers]
     if name not in names:

@@ -135,6 +135,7 @@ def train_model(
     come from other settings than these.
     """
     from busi_pipeline.core.fitting import Lesson, fit_phase, pool_features
+    from busi_pipeline.core.network import average_mirror
     from busi_pipeline.device import dtype_policy
 
     experiment = ExperimentSettings.model_validate(settings)
@@ -170,7 +171,9 @@ def train_model(
         )
     with dtype_policy("float32"):
         model = _build(experiment, chosen, len(classes)).full
-    model.set_weights(network.full.get_weights())
+        model.set_weights(network.full.get_weights())
+        if recipe.average_mirror:
+            model = average_mirror(model)
     fitting = time.perf_counter() - begun
     report: dict[str, Any] = {
         "seconds": {"features": features.attributes["seconds"], "fitting": fitting}
