@@ -3,9 +3,11 @@
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -155,6 +157,28 @@ def test_failed_run_is_marked_failed(make_project: Callable[..., Path]) -> None:
     run = only_run(project)
     assert run.info.status == "FAILED"
     assert run.data.params["backbone"] == "inception_v3", "what failed must be known"
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_run_is_not_called_finished(
+    make_project: Callable[..., Path], how: signal.Signals
+) -> None:
+    project = make_project()
+    write_tiny_environment(project)
+    with subprocess.Popen(
+        [sys.executable, "-m", "kedro", "run", "--pipeline=train_resnet50"],
+        cwd=project,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        manifest = project / "data/02_intermediate/manifest.csv"
+        for _ in range(600):
+            if manifest.exists():
+                break
+            time.sleep(0.1)
+        process.send_signal(how)
+    assert manifest.exists()
+    assert process.returncode != 0
+    assert only_run(project).info.status == "KILLED"
 
 
 def test_store_is_the_same_from_any_folder(make_project: Callable[..., Path]) -> None:

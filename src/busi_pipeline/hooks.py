@@ -1,6 +1,10 @@
 """What only the session knows about a run, written onto its MLflow run."""
 
+import atexit
+import signal
 import subprocess
+import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +62,24 @@ class ClearErrors:
             raise bad_input
 
 
+def end_interrupted_run() -> None:
+    """End a run that is still open when the process ends as KILLED.
+
+    Kedro tells its hooks of exceptions, not of Ctrl-C or a stopped job, and MLflow itself would end
+    such a run as FINISHED.
+    """
+    while mlflow.active_run() is not None:
+        mlflow.end_run(status="KILLED")
+
+
+def _watch_for_interruption() -> None:
+    atexit.unregister(end_interrupted_run)
+    atexit.register(end_interrupted_run)  # after MLflow's own, so it runs before
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if in_main_thread and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+
+
 class RunProvenance:
     """Writes onto the run kedro-mlflow has opened which code, environment and settings it is of."""
 
@@ -66,6 +88,7 @@ class RunProvenance:
         """Set the tags `git_commit`, `environment`, `experiments`; log each one's settings."""
         if mlflow.active_run() is None:
             return
+        _watch_for_interruption()
         experiments = sorted({n.namespace.split(".")[0] for n in pipeline.nodes if n.namespace})
         mlflow.set_tags(
             {
