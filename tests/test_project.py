@@ -171,9 +171,8 @@ def test_interrupted_run_is_not_called_finished(
         stderr=subprocess.DEVNULL,
     ) as process:
         manifest = project / "data/02_intermediate/manifest.csv"
-        for _ in range(600):
-            if manifest.exists():
-                break
+        deadline = time.monotonic() + 300
+        while not manifest.exists() and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.1)
         process.send_signal(how)
     assert manifest.exists()
