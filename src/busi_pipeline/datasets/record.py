@@ -1,6 +1,6 @@
 """A dictionary kept as JSON and logged to the MLflow run as metrics or tags."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import mlflow
@@ -42,6 +42,7 @@ class RunRecordDataset(JSONDataset):
             Leaves of other types stay in the file alone.
         experiment: namespace the record belongs to, for the prefix in runs over several.
         optional: loading gives None where nothing was saved yet, instead of an error.
+        not_logged: top-level keys that stay in the file alone.
         metadata: for kedro-viz.
     """
 
@@ -52,6 +53,7 @@ class RunRecordDataset(JSONDataset):
         log_as: Literal["metrics", "tags"],
         experiment: str | None = None,
         optional: bool = False,
+        not_logged: Sequence[str] = (),
         metadata: dict[str, Any] | None = None,
     ):
         super().__init__(filepath=filepath, save_args={"indent": 2}, metadata=metadata)
@@ -60,6 +62,7 @@ class RunRecordDataset(JSONDataset):
         self._log_as = log_as
         self._experiment = experiment
         self.optional = optional
+        self._not_logged = set(not_logged)
         self._logging_activated = True  # kedro-mlflow switches it off for untracked pipelines
 
     def load(self) -> Any:
@@ -74,7 +77,8 @@ class RunRecordDataset(JSONDataset):
         run = mlflow.active_run()
         if run is None or not self._logging_activated:
             return
-        leaves = dict(flatten(data, prefix_of(self._experiment)))
+        logged = {key: value for key, value in data.items() if key not in self._not_logged}
+        leaves = dict(flatten(logged, prefix_of(self._experiment)))
         client, run_id = MlflowClient(), run.info.run_id
         if self._log_as == "metrics":
             now = get_current_time_millis()
