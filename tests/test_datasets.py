@@ -1,6 +1,8 @@
 """The catalog's own types: what is saved comes back, and half-written things do not."""
 
 import json
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -11,6 +13,7 @@ import pytest
 from kedro.io import DatasetError
 
 from busi_pipeline.arrays import ArrayStream
+from busi_pipeline.datasets import array_store
 from busi_pipeline.datasets.array_store import ArrayStoreDataset
 from busi_pipeline.datasets.keras_model import KerasModelDataset
 from busi_pipeline.datasets.raw_images import RawImagesDataset
@@ -30,44 +33,113 @@ def tracked(tmp_path: Path):
     _close_mlflow()
 
 
-def stream(rows: int, chunks: list[np.ndarray]) -> ArrayStream:
-    index = pd.DataFrame({"image_id": [f"{i:03d}" for i in range(rows)]})
-    return ArrayStream(index, (2,), "float16", iter(chunks), lambda: {"seconds": 1.5})
+class Squares:
+    """Rows [n, n * n] under the keys `n`; remembers which were asked for."""
+
+    def __init__(self, folder: Path, chunk: int = 2):
+        self.folder, self.chunk = folder, chunk
+        self.computed: list[int] = []
+        self.breaks_after: int | None = None
+
+    def dataset(self, name: str) -> ArrayStoreDataset:
+        return ArrayStoreDataset(str(self.folder / name), str(self.folder / "pool"))
+
+    def stream(self, numbers: list[int], recipe: str = "squares") -> ArrayStream:
+        def compute(positions: np.ndarray) -> Iterator[np.ndarray]:
+            for start in range(0, len(positions), self.chunk):
+                part = [numbers[position] for position in positions[start : start + self.chunk]]
+                if self.breaks_after is not None and len(self.computed) >= self.breaks_after:
+                    raise RuntimeError("power cut")
+                self.computed += part
+                yield np.array([[n, n * n] for n in part], dtype=np.float16)
+
+        return ArrayStream(
+            pd.DataFrame({"image_id": [f"{n:03d}" for n in numbers]}),
+            [str(n) for n in numbers],
+            {"made": recipe},
+            (2,),
+            "float16",
+            compute,
+            {"note": "kept"},
+        )
 
 
-def test_array_comes_back_with_its_index(tmp_path: Path) -> None:
-    dataset = ArrayStoreDataset(str(tmp_path / "a"))
-    dataset.save(stream(3, [np.ones((2, 2)), np.full((1, 2), 7)]))
+@pytest.fixture
+def squares(tmp_path: Path) -> Squares:
+    return Squares(tmp_path)
+
+
+def test_array_comes_back_with_its_index(squares: Squares) -> None:
+    dataset = squares.dataset("a")
+    dataset.save(squares.stream([3, 1, 2]))
     stored = dataset.load()
-    assert isinstance(stored.values, np.memmap)
-    np.testing.assert_array_equal(stored.values, [[1, 1], [1, 1], [7, 7]])
-    assert list(stored.index["image_id"]) == ["000", "001", "002"]
-    assert stored.attributes == {"seconds": 1.5}
-    np.testing.assert_array_equal(stored.find_rows(["002", "000"]), [2, 0])
+    np.testing.assert_array_equal(stored.values[[0, 1, 2]], [[3, 9], [1, 1], [2, 4]])
+    np.testing.assert_array_equal(stored.values[2], [2, 4])
+    assert (len(stored.values), stored.values.shape, stored.values.dtype) == (3, (3, 2), np.float16)
+    assert list(stored.index["image_id"]) == ["003", "001", "002"]
+    assert list(stored.index.columns) == ["image_id"]
+    assert list(stored.keys) == ["3", "1", "2"]
+    assert stored.recipe == {"made": "squares"}
+    assert stored.attributes["note"] == "kept"
+    np.testing.assert_array_equal(stored.find_rows(["002", "003"]), [2, 0])
     with pytest.raises(KeyError, match="'xyz' is in the split but not"):
-        stored.find_rows(["000", "xyz"])
+        stored.find_rows(["002", "xyz"])
 
 
-@pytest.mark.parametrize("chunks", [[np.ones((2, 2))], [np.ones((2, 2)), np.ones((2, 2))]])
+def test_rows_are_computed_once_and_shared(squares: Squares) -> None:
+    squares.dataset("a").save(squares.stream([1, 2, 3]))
+    squares.dataset("b").save(squares.stream([4, 3, 3, 5, 4]))
+    assert squares.computed == [1, 2, 3, 4, 5]
+    values = squares.dataset("b").load().values
+    np.testing.assert_array_equal(values[range(5)][:, 1], [16, 9, 9, 25, 16])
+    squares.dataset("a").save(squares.stream([1, 2, 3]))
+    assert squares.computed == [1, 2, 3, 4, 5]
+    assert squares.dataset("a").load().attributes["computed"] == 0
+
+
+def test_rows_of_another_recipe_are_other_rows(squares: Squares) -> None:
+    squares.dataset("a").save(squares.stream([1, 2]))
+    squares.dataset("a").save(squares.stream([1, 2], recipe="something else"))
+    assert squares.computed == [1, 2, 1, 2]
+
+
+@pytest.mark.parametrize("surplus", [-1, 1])
 def test_array_of_wrong_length_is_refused_and_the_old_one_stays(
-    tmp_path: Path, chunks: list[np.ndarray]
+    squares: Squares, surplus: int
 ) -> None:
-    dataset = ArrayStoreDataset(str(tmp_path / "a"))
-    dataset.save(stream(1, [np.zeros((1, 2))]))
-    with pytest.raises(DatasetError):
-        dataset.save(stream(3, chunks))
-    np.testing.assert_array_equal(dataset.load().values, [[0, 0]])
+    dataset = squares.dataset("a")
+    dataset.save(squares.stream([7]))
+    wrong = replace(
+        squares.stream([1, 2, 3]), compute=lambda _: [np.zeros((3 + surplus, 2), np.float16)]
+    )
+    with pytest.raises(DatasetError, match="rows came"):
+        dataset.save(wrong)
+    np.testing.assert_array_equal(dataset.load().values[0], [7, 49])
 
 
-def test_interrupted_array_leaves_nothing_to_load(tmp_path: Path) -> None:
-    def broken():
-        yield np.ones((1, 2))
-        raise RuntimeError("power cut")
-
-    dataset = ArrayStoreDataset(str(tmp_path / "a"))
+def test_interrupted_array_leaves_nothing_to_load_and_goes_on_where_it_was(
+    squares: Squares, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(array_store, "_BYTES_A_PART", 8)  # two rows
+    squares.breaks_after = 4
+    dataset = squares.dataset("a")
     with pytest.raises(DatasetError, match="power cut"):
-        dataset.save(ArrayStream(pd.DataFrame({"image_id": ["a", "b"]}), (2,), "f4", broken()))
+        dataset.save(squares.stream([1, 2, 3, 4, 5, 6]))
     assert not dataset.exists()
+    squares.breaks_after = None
+    dataset.save(squares.stream([1, 2, 3, 4, 5, 6]))
+    assert squares.computed == [1, 2, 3, 4, 5, 6]
+    np.testing.assert_array_equal(dataset.load().values[range(6)][:, 0], [1, 2, 3, 4, 5, 6])
+
+
+def test_a_part_without_its_keys_does_not_count(squares: Squares) -> None:
+    squares.dataset("a").save(squares.stream([1, 2]))
+    for listing in squares.folder.glob("pool/*/*.keys.npy"):
+        listing.unlink()
+    with pytest.raises(DatasetError, match=r"2 rows of .* run the stage that writes them again"):
+        squares.dataset("a").load()
+    squares.dataset("a").save(squares.stream([1, 2]))
+    assert squares.computed == [1, 2, 1, 2]
 
 
 @pytest.mark.parametrize("make_empty", [True, False])

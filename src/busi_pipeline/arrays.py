@@ -1,6 +1,6 @@
-"""Arrays too large for memory: written in chunks, read as a memory map, rows named by a table."""
+"""Arrays too large for memory whose rows are computed once and named by what they hold."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,21 +10,51 @@ import pandas as pd
 
 @dataclass(frozen=True)
 class ArrayStream:
-    """An array on its way to disk.
+    """An array on its way to disk, row by row, of which only what is missing will be computed.
 
     Attributes:
         index: one row per row of the array, in order; at least a column `image_id`.
+        keys: one per row: hash of what this row is made of, apart from the recipe.
+        recipe: whatever else decides the values (settings, code, weights), JSON-like. Rows with
+            the same recipe and key hold the same values.
         shape: of one row, without the leading axis.
         dtype: of the array.
-        chunks: arrays (n, *shape) which, one after the other, make up the whole.
-        describe: asked once after the last chunk for what is to be kept beside the array.
+        compute: takes the positions (int64, ascending) of the rows that are missing; yields
+            arrays (n, *shape) that, one after the other, are those rows.
+        about: what is to be kept beside the array, JSON-like.
     """
 
     index: pd.DataFrame
+    keys: Sequence[str]
+    recipe: dict[str, Any]
     shape: tuple[int, ...]
     dtype: str
-    chunks: Iterable[np.ndarray]
-    describe: Callable[[], dict[str, Any]] = field(default=dict)
+    compute: Callable[[np.ndarray], Iterable[np.ndarray]]
+    about: dict[str, Any] = field(default_factory=dict)
+
+
+class StoredRows:
+    """Rows that lie in several memory maps, read like one array.
+
+    Args:
+        parts: arrays with rows of one shape and dtype.
+        where: int64 (rows, 2): for each row, which part and which row of it.
+    """
+
+    def __init__(self, parts: Sequence[np.ndarray], where: np.ndarray):
+        self._parts, self._where = parts, where
+        self.shape = (len(where), *parts[0].shape[1:])
+        self.dtype = parts[0].dtype
+
+    def __len__(self) -> int:
+        return len(self._where)
+
+    def __getitem__(self, rows: int | Sequence[int] | np.ndarray) -> np.ndarray:
+        """Return one row as a view of its map, or the rows of a sequence as an array of theirs."""
+        if isinstance(rows, int | np.integer):
+            part, row = self._where[rows]
+            return self._parts[part][row]
+        return np.stack([self._parts[part][row] for part, row in self._where[rows]])
 
 
 @dataclass(frozen=True)
@@ -33,13 +63,17 @@ class StoredArray:
 
     Attributes:
         index: one row per row of `values`, in order; at least a column `image_id`.
-        values: (rows, ...), a read-only memory map.
-        attributes: what was kept beside it.
+        values: (rows, ...), read from disk as they are asked for.
+        keys: one per row, see ArrayStream.
+        recipe: see ArrayStream.
+        attributes: what was kept beside it, and what it cost (see ArrayStoreDataset).
     """
 
     index: pd.DataFrame
-    values: np.ndarray
-    attributes: dict[str, Any]
+    values: StoredRows | np.ndarray
+    keys: Sequence[str] = ()
+    recipe: dict[str, Any] = field(default_factory=dict)
+    attributes: dict[str, Any] = field(default_factory=dict)
 
     def find_rows(self, image_ids: Iterable[str]) -> np.ndarray:
         """Return int64 (n,) positions of images that have exactly one row each.

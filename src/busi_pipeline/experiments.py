@@ -24,7 +24,9 @@ class AugmentationSettings(_Strict):
     """How far a training image may be moved; every range is symmetric and drawn uniformly.
 
     Attributes:
-        views: augmented versions drawn of each training image; epoch e shows version e mod views.
+        seed: of what is drawn. It is not that of the training, so that trainings under different
+            seeds share the features of the same views.
+        views: augmented versions drawn of each training image, shown in turn.
         rotation_degrees: up to this angle either way.
         zoom: magnification between 1 - zoom and 1 + zoom.
         horizontal_flip, vertical_flip: mirror one image in two.
@@ -33,6 +35,7 @@ class AugmentationSettings(_Strict):
         brightness: pixel values times 1 - brightness to 1 + brightness.
     """
 
+    seed: Annotated[int, Field(ge=0)]
     views: Annotated[int, Field(ge=1)]
     rotation_degrees: Annotated[float, Field(ge=0, le=180)]
     zoom: Share
@@ -78,12 +81,13 @@ class PhaseSettings(_Strict):
     """One of the two training phases; `epochs` 0 leaves it out.
 
     Training stops after `patience` epochs without a lower validation loss, and the weights of the
-    epoch with the lowest are kept.
+    epoch with the lowest are kept. An epoch shows each image by `views_per_epoch` of its views.
     """
 
     epochs: Annotated[int, Field(ge=0)]
     batch_size: Annotated[int, Field(ge=1)]
     patience: Annotated[int, Field(ge=1)]
+    views_per_epoch: Annotated[int, Field(ge=1)]
     optimizer: OptimizerSettings
 
 
@@ -91,7 +95,7 @@ class TrainingSettings(_Strict):
     """The recipe of one experiment.
 
     Attributes:
-        seed: of weights, order and augmentation.
+        seed: of weights and order.
         weights: `imagenet` (Keras' download), `directory` (a file in BUSI_WEIGHTS_DIR) or `none`.
         precision: `auto` takes mixed precision where the device is faster with it.
         class_weights: `balanced` (inverse frequency in the training split) or `none`.

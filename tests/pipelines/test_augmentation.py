@@ -1,22 +1,26 @@
 """Augmentation: training images only, within the limits, and moved as the plan says."""
 
+import hashlib
+
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
 from busi_pipeline.arrays import StoredArray
+from busi_pipeline.errors import BadInputError
+from busi_pipeline.movements import Movement, list_movements, move_image
 from busi_pipeline.pipelines.augmentation.nodes import (
     PLAN_COLUMNS,
     draw_augmentation_sheet,
     plan_augmentation,
     prepare_images,
 )
-from busi_pipeline.pipelines.augmentation.transforms import Movement, list_movements, move_image
 from busi_pipeline.synthetic import simulate_scan
 from tests.test_images import encode
 
 LIMITS = {
+    "seed": 42,
     "views": 6,
     "rotation_degrees": 15,
     "zoom": 0.1,
@@ -26,7 +30,7 @@ LIMITS = {
     "shear_degrees": 0,
     "brightness": 0.1,
 }
-SETTINGS = {"title": "T", "image_size": 32, "augmentation": LIMITS, "training": {"seed": 42}}
+SETTINGS = {"title": "T", "image_size": 32, "augmentation": LIMITS}
 
 
 @pytest.fixture
@@ -67,7 +71,7 @@ def test_plan_of_an_image_depends_on_it_and_the_seed_alone(split_manifest: pd.Da
     pd.testing.assert_frame_equal(
         plan[plan["image_id"] == "benign/4"].reset_index(drop=True), alone
     )
-    other = plan_augmentation(split_manifest, SETTINGS | {"training": {"seed": 43}})
+    other = plan_augmentation(split_manifest, SETTINGS | {"augmentation": LIMITS | {"seed": 43}})
     assert not np.allclose(plan["zoom"], other["zoom"])
 
 
@@ -126,20 +130,31 @@ def test_prepared_images_are_in_the_manifests_order() -> None:
     scan = simulate_scan("benign", 80, 100, np.random.default_rng(1)).image
     files = {"a": encode(Image.fromarray(scan)), "b": encode(Image.fromarray(255 - scan))}
     raw = {path: (lambda content=content: content) for path, content in files.items()}
-    manifest = pd.DataFrame({"image_id": ["y", "x"], "path": ["b", "a"]})
+    manifest = pd.DataFrame(
+        {
+            "image_id": ["y", "x"],
+            "path": ["b", "a"],
+            "byte_sha256": [hashlib.sha256(files[name]).hexdigest() for name in "ba"],
+        }
+    )
     stream = prepare_images(raw, manifest, size=32)
-    values = np.concatenate(list(stream.chunks))
+    values = np.concatenate(list(stream.compute(np.arange(2))))
     assert values.shape == (2, *stream.shape)
     assert values.dtype == stream.dtype
     assert list(stream.index["image_id"]) == ["y", "x"]
     assert values[0].mean() < 128 < values[1].mean()
 
 
+def test_a_file_that_changed_since_ingestion_is_not_prepared() -> None:
+    manifest = pd.DataFrame({"image_id": ["x"], "path": ["a.png"], "byte_sha256": ["0" * 64]})
+    stream = prepare_images({"a.png": lambda: b"other bytes"}, manifest, size=32)
+    with pytest.raises(BadInputError, match=r"a\.png changed since ingestion: rerun"):
+        list(stream.compute(np.arange(1)))
+
+
 def test_sheet_shows_each_class(split_manifest: pd.DataFrame) -> None:
     plan = plan_augmentation(split_manifest, SETTINGS)
-    images = StoredArray(
-        split_manifest[["image_id"]], np.zeros((30, 32, 32, 3), dtype=np.uint8), {}
-    )
+    images = StoredArray(split_manifest[["image_id"]], np.zeros((30, 32, 32, 3), dtype=np.uint8))
     figure = draw_augmentation_sheet(images, split_manifest, plan, SETTINGS)
     titles = [axis.get_title() for axis in figure.axes]
     for label in ("benign", "malignant", "normal"):

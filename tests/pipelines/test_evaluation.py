@@ -62,7 +62,7 @@ def test_validation_and_test_images_are_predicted_and_no_other() -> None:
         }
     )
     pixels = np.arange(6, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 2, 3), np.uint8)
-    images = StoredArray(split[["image_id"]], pixels, {})
+    images = StoredArray(split[["image_id"]], pixels)
     model = Recorder()
     table = predict_images(model, images, split, SETTINGS, CLASSES)
     assert list(table["image_id"]) == ["b", "c", "d", "f"]
@@ -123,9 +123,7 @@ def test_learning_curves_mark_the_epoch_kept() -> None:
 
 
 def test_mistakes_show_missed_cancers_first(predictions: pd.DataFrame) -> None:
-    images = StoredArray(
-        predictions[["image_id"]], np.zeros((len(predictions), 8, 8, 3), np.uint8), {}
-    )
+    images = StoredArray(predictions[["image_id"]], np.zeros((len(predictions), 8, 8, 3), np.uint8))
     figure = draw_worst_mistakes(predictions, images, SETTINGS, CLASSES)
     titles = [axis.get_title() for axis in figure.axes if axis.get_title()]
     assert titles == [

@@ -1,5 +1,7 @@
-"""Training: class weights, the order of views, and features that fit the settings."""
+"""Training: class weights, the order of views, features that fit the settings, what is kept."""
 
+import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,19 +9,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from busi_pipeline.arrays import StoredArray
+from busi_pipeline.arrays import ArrayStream, StoredArray
 from busi_pipeline.core.feed import ViewFeed
 from busi_pipeline.datasets.array_store import ArrayStoreDataset
+from busi_pipeline.datasets.kept_training import KeptTraining
 from busi_pipeline.datasets.pretrained_weights import WeightsSource
 from busi_pipeline.errors import BadInputError
-from busi_pipeline.experiments import resolve_experiment
+from busi_pipeline.experiments import merge_settings, resolve_experiment
 from busi_pipeline.pipelines.augmentation.nodes import plan_augmentation
 from busi_pipeline.pipelines.evaluation.nodes import predict_images
-from busi_pipeline.pipelines.training.nodes import (
-    compute_class_weights,
-    extract_features,
-    train_model,
-)
+from busi_pipeline.pipelines.training import features as training_features
+from busi_pipeline.pipelines.training.features import extract_features, pool_features
+from busi_pipeline.pipelines.training.nodes import Training, compute_class_weights, train_model
 from tests.conftest import CLASSES
 from tests.test_experiments import shared  # noqa: F401  # a fixture
 
@@ -89,17 +90,31 @@ class Small:
         brightness = {"benign": 40, "malignant": 120, "normal": 200}
         pixels = np.stack([rng.normal(brightness[label], 25, (32, 32, 3)) for label in labels])
         self.images = StoredArray(
-            self.split[["image_id"]], np.clip(pixels, 0, 255).astype(np.uint8), {}
+            self.split[["image_id"]],
+            np.clip(pixels, 0, 255).astype(np.uint8),
+            keys=self.split["image_id"].tolist(),
         )
         self.plan = plan_augmentation(self.split, settings)
-        self.store = ArrayStoreDataset(str(folder / "features"))
+        self.folder = folder
+
+    def store(self, name: str, stream: ArrayStream) -> StoredArray:
+        dataset = ArrayStoreDataset(str(self.folder / name), str(self.folder / "pool"))
+        dataset.save(stream)
+        return dataset.load()
 
     def extract(self) -> StoredArray:
         stream = extract_features(
             self.images, self.plan, self.split, self.settings, WeightsSource(None), CLASSES
         )
-        self.store.save(stream)
-        return self.store.load()
+        return self.store("features", stream)
+
+    def train(
+        self, kept: KeptTraining | None = None, features: StoredArray | None = None
+    ) -> Training:
+        features = features or self.extract()
+        source = WeightsSource(None)
+        pooled = self.store("pooled", pool_features(features, self.settings, source, CLASSES))
+        return train_model(features, pooled, self.split, self.settings, source, CLASSES, kept)
 
 
 @pytest.fixture
@@ -137,9 +152,7 @@ def test_features_hold_training_views_and_validation_but_no_test_image(small: Sm
 def test_training_learns_and_the_delivered_model_agrees_with_what_was_trained(
     small: Small,
 ) -> None:
-    training = train_model(
-        small.extract(), small.split, small.settings, WeightsSource(None), CLASSES
-    )
+    training = small.train()
     predictions = predict_images(training.model, small.images, small.split, small.settings, CLASSES)
     assert set(predictions["split"]) == {"validation", "test"}
     validation = predictions[predictions["split"] == "validation"]
@@ -161,13 +174,7 @@ def test_training_learns_and_the_delivered_model_agrees_with_what_was_trained(
 
 
 def test_same_seed_same_model(small: Small) -> None:
-    features = small.extract()
-    weights = [
-        train_model(
-            features, small.split, small.settings, WeightsSource(None), CLASSES
-        ).model.get_weights()
-        for _ in range(2)
-    ]
+    weights = [small.train().model.get_weights() for _ in range(2)]
     for one, other in zip(*weights, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-5)
 
@@ -176,14 +183,14 @@ def test_features_of_other_settings_are_refused(small: Small) -> None:
     features = small.extract()
     small.settings["image_size"] = 64
     with pytest.raises(BadInputError, match="made with image_size 32, the settings say 64"):
-        train_model(features, small.split, small.settings, WeightsSource(None), CLASSES)
+        small.train(features=features)
 
 
 def test_a_changed_split_is_noticed(small: Small) -> None:
     features = small.extract()
     small.split["split"] = small.split["split"].replace({"test": "train", "train": "test"})
     with pytest.raises(BadInputError, match="train images have no features"):
-        train_model(features, small.split, small.settings, WeightsSource(None), CLASSES)
+        small.train(features=features)
 
 
 def test_weights_that_cannot_be_had_are_named(
@@ -227,12 +234,105 @@ def test_weights_file_is_used_and_its_hash_told(tmp_path: Path) -> None:
 
 def test_fine_tuning_that_does_not_help_is_undone(small: Small) -> None:
     small.settings["training"]["fine_tuning"]["optimizer"]["learning_rate"] = 50.0
-    training = train_model(
-        small.extract(), small.split, small.settings, WeightsSource(None), CLASSES
-    )
+    training = small.train()
     assert training.report["training"]["best_epoch"]["fine_tuning"] == 0
     head = training.history["head"]
     kept = head["val_accuracy"][int(np.argmin(head["val_loss"]))]
     table = predict_images(training.model, small.images, small.split, small.settings, CLASSES)
     validation = table[table["split"] == "validation"]
     assert validation["correct"].mean() == pytest.approx(kept, abs=1e-6)
+
+
+def save_training(training: Training, folder: Path) -> KeptTraining:
+    """Write what the catalog's entries write."""
+    files = {name: folder / f"{name}.json" for name in ("history", "report", "tags")}
+    training.model.save(folder / "model.keras")
+    for name, path in files.items():
+        path.write_text(json.dumps(getattr(training, name)))
+    return KeptTraining(folder / "model.keras", **files)
+
+
+def test_a_training_in_which_nothing_changed_is_kept_and_any_other_is_not(
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from busi_pipeline.core import fitting
+
+    first = small.train()
+    kept = save_training(first, tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr(fitting, "fit_phase", None)  # whoever trains now fails
+        again = small.train(kept)
+    assert (first.tags["training_kept"], again.tags["training_kept"]) == ("no", "yes")
+    assert again.report == json.loads(json.dumps(first.report))
+    for one, other in zip(first.model.get_weights(), again.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+    small.settings["training"]["label_smoothing"] = 0.2
+    assert small.train(kept).tags["training_kept"] == "no"
+    small.settings["training"]["label_smoothing"] = 0.1
+    of_train = small.split["split"] == "train"
+    swapped = small.split.loc[of_train, "label"].replace(
+        {"benign": "malignant", "malignant": "benign"}
+    )
+    small.split.loc[of_train, "label"] = swapped
+    assert small.train(kept).tags["training_kept"] == "no"
+
+
+def test_files_of_two_trainings_are_never_taken_for_one(small: Small, tmp_path: Path) -> None:
+    """A run stopped between writing the model and writing its tags leaves such files."""
+    first = small.train()
+    kept = save_training(first, tmp_path)
+    identity = first.tags["training_sha256"]
+    assert kept.find(identity) is not None
+    small.settings["training"]["label_smoothing"] = 0.2
+    small.train().model.save(tmp_path / "model.keras")
+    assert kept.find(identity) is None
+
+
+def test_features_are_shared_by_all_who_can_use_them(small: Small) -> None:
+    first = small.extract()
+    rows = len(first.values)
+    assert first.attributes["computed"] == rows
+
+    small.settings["training"]["head_phase"]["epochs"] = 3
+    small.settings["title"] = "another experiment on the same backbone"
+    again = small.extract()
+    assert again.attributes["computed"] == 0
+    assert again.attributes["seconds"] == pytest.approx(first.attributes["seconds"])
+    assert again.attributes["seconds_now"] == 0
+    np.testing.assert_array_equal(again.values[range(rows)], first.values[range(rows)])
+
+    small.split.loc[small.split.index[0], "split"] = "test"
+    small.split.loc[small.split.index[25], "split"] = "train"  # a test image until now
+    small.plan = plan_augmentation(small.split, small.settings)
+    assert small.extract().attributes["computed"] == small.settings["augmentation"]["views"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "computed"),
+    [
+        ({"image_size": 33}, "all"),
+        ({"tail_after": "conv2_block2_out", "base_end": "conv2_block3_out"}, "all"),
+        ({"augmentation": {"seed": 7}}, "training"),
+    ],
+)
+def test_what_the_features_depend_on_makes_them_anew(
+    small: Small, changed: dict[str, Any], computed: str
+) -> None:
+    small.extract()
+    small.settings = merge_settings(small.settings, changed)
+    if "image_size" in changed:
+        small.images = replace(
+            small.images, values=np.pad(small.images.values, [(0, 0), (0, 1), (0, 1), (0, 0)])
+        )
+    small.plan = plan_augmentation(small.split, small.settings)
+    features = small.extract()
+    views = (features.index["view"] > 0).sum()
+    assert features.attributes["computed"] == (len(features.index) if computed == "all" else views)
+
+
+def test_changed_code_makes_features_anew(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
+    small.extract()
+    monkeypatch.setattr(training_features, "describe_code", lambda *_, **__: {"code_sha256": "x"})
+    features = small.extract()
+    assert features.attributes["computed"] == len(features.values)

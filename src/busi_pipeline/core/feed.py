@@ -2,35 +2,46 @@
 
 import math
 from collections.abc import Sequence
+from typing import Protocol
 
 import keras
 import numpy as np
 
 
-class ViewFeed(keras.utils.PyDataset):
-    """Batches of views: each epoch shows every image once, by another of its views.
+class Rows(Protocol):
+    """Rows that are read one by one: an array, a memory map, or `arrays.StoredRows`."""
 
-    Over `views` epochs each view of an image is shown once, in an order of the image's own. A
-    PyDataset feeds every Keras backend alike and reads each batch from the memory map as it goes,
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: int, /) -> np.ndarray: ...
+
+
+class ViewFeed(keras.utils.PyDataset):
+    """Batches of views: each epoch shows every image equally often, by other views of it.
+
+    All views of an image are shown once, in an order of the image's own, before one comes again. A
+    PyDataset feeds every Keras backend alike and reads each batch from the rows as it goes,
     so memory does not grow with the number of images.
 
     Args:
-        values: (rows, ...), any float dtype; array or memory map.
+        values: (rows, ...), any float dtype.
         rows: int (images, views), the row of each view.
         labels: float32 (images, classes), one-hot.
         weights: float32 (images,), sample weights.
         batch_size: images a batch; the last one of an epoch may be smaller.
         seed: of the order of images and views.
+        views_per_epoch: how often an epoch shows an image; at most the number of views counts.
     """
 
     def __init__(
         self,
-        values: np.ndarray,
+        values: Rows,
         rows: np.ndarray,
         labels: np.ndarray,
         weights: np.ndarray,
         batch_size: int,
         seed: int,
+        views_per_epoch: int = 1,
     ):
         super().__init__()
         if rows.ndim != 2 or not len(rows) == len(labels) == len(weights):
@@ -40,6 +51,7 @@ class ViewFeed(keras.utils.PyDataset):
             )
         self._values, self._rows, self._labels, self._weights = values, rows, labels, weights
         self._batch_size = batch_size
+        self._times = min(views_per_epoch, rows.shape[1])
         self._rng = np.random.default_rng(seed)
         self._view_order = self._rng.permuted(
             np.tile(np.arange(rows.shape[1]), (len(rows), 1)), axis=1
@@ -48,22 +60,23 @@ class ViewFeed(keras.utils.PyDataset):
         self.on_epoch_end()
 
     def __len__(self) -> int:
-        return math.ceil(len(self._rows) / self._batch_size)
+        return math.ceil(len(self._order) / self._batch_size)
 
     def on_epoch_end(self) -> None:
-        """Turn to the next view of every image and shuffle the images."""
+        """Turn to the next views of every image and shuffle them."""
         self._epoch += 1
-        self._order = self._rng.permutation(len(self._rows))
+        self._order = self._rng.permutation(len(self._rows) * self._times)
 
     def __getitem__(self, batch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return float32 views, one-hot labels and sample weights."""
         start = batch * self._batch_size
-        images = self._order[start : start + self._batch_size]
-        view = self._view_order[images, self._epoch % self._rows.shape[1]]
+        turns, images = np.divmod(self._order[start : start + self._batch_size], len(self._rows))
+        turns = (self._epoch * self._times + turns) % self._rows.shape[1]
+        view = self._view_order[images, turns]
         values = read_rows(self._values, self._rows[images, view])
         return values, self._labels[images], self._weights[images]
 
 
-def read_rows(values: np.ndarray, rows: Sequence[int] | np.ndarray) -> np.ndarray:
+def read_rows(values: Rows, rows: Sequence[int] | np.ndarray) -> np.ndarray:
     """Return the rows as a float32 array of their own."""
     return np.stack([values[row] for row in rows]).astype(np.float32)

@@ -8,13 +8,15 @@ features at the cut. Source: the Keras guide "Transfer learning & fine-tuning"
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import keras
 import numpy as np
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
 
-from .feed import ViewFeed, read_rows
+from .feed import Rows, ViewFeed, read_rows
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +60,9 @@ class PhaseShape(Protocol):
 
     @property
     def patience(self) -> int: ...
+
+    @property
+    def views_per_epoch(self) -> int: ...
 
     @property
     def optimizer(self) -> OptimizerShape: ...
@@ -131,13 +136,20 @@ def make_optimizer(settings: OptimizerShape, steps: int) -> keras.optimizers.Opt
     return builders[settings.name]()
 
 
-class _EpochLog(keras.callbacks.Callback):
-    """One line an epoch, for terminals and log files alike."""
+class _Progress(keras.callbacks.Callback):
+    """One line an epoch in the log; on a terminal, a bar with the time left below it."""
 
-    def __init__(self, phase: str, epochs: int):
+    def __init__(self, phase: str, epochs: int, steps: int):
         super().__init__()
         self._phase, self._epochs = phase, epochs
         self._begun = self._epoch_begun = time.perf_counter()
+        self._bar = tqdm(total=epochs * steps, desc=phase, unit="batch", disable=None, leave=False)
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        self._bar.update()
+
+    def on_train_end(self, logs: dict[str, float] | None = None) -> None:
+        self._bar.close()
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         self._epoch_begun = time.perf_counter()
@@ -161,7 +173,7 @@ class _EpochLog(keras.callbacks.Callback):
 def fit_phase(
     name: str,
     model: keras.Model,
-    values: np.ndarray,
+    values: Rows,
     lesson: Lesson,
     phase: PhaseShape,
     seed: int,
@@ -172,7 +184,7 @@ def fit_phase(
     Args:
         name: of the phase, for the log.
         model: features -> probabilities; changed in place.
-        values: (rows, ...), any float dtype; the features, array or memory map.
+        values: (rows, ...), any float dtype; the features.
         lesson: which rows belong to which images, and what the loss is.
         phase: epochs, batch size, patience, optimiser.
         seed: of the order of images and views.
@@ -188,6 +200,7 @@ def fit_phase(
         lesson.class_weights[lesson.training.labels].astype(np.float32),
         phase.batch_size,
         seed,
+        phase.views_per_epoch,
     )
     model.compile(
         optimizer=make_optimizer(phase.optimizer, len(feed) * phase.epochs),
@@ -201,7 +214,7 @@ def fit_phase(
     stopping = keras.callbacks.EarlyStopping(
         monitor="val_loss", patience=phase.patience, restore_best_weights=True
     )
-    callbacks += [stopping, _EpochLog(name, phase.epochs)]
+    callbacks += [stopping, _Progress(name, phase.epochs, len(feed))]
     if phase.optimizer.schedule == "plateau":
         callbacks.append(
             keras.callbacks.ReduceLROnPlateau(
@@ -211,16 +224,17 @@ def fit_phase(
             )
         )
     begun = time.perf_counter()
-    history = model.fit(
-        feed,
-        validation_data=(
-            read_rows(values, lesson.validation.rows[:, 0]),
-            one_hot[lesson.validation.labels],
-        ),
-        epochs=phase.epochs,
-        callbacks=callbacks,
-        verbose=0,
-    ).history
+    with logging_redirect_tqdm():  # log lines go above the bar, not through it
+        history = model.fit(
+            feed,
+            validation_data=(
+                read_rows(values, lesson.validation.rows[:, 0]),
+                one_hot[lesson.validation.labels],
+            ),
+            epochs=phase.epochs,
+            callbacks=callbacks,
+            verbose=0,
+        ).history
     seconds = time.perf_counter() - begun
     curves = {key: [float(v) for v in values] for key, values in history.items()}
     if min(curves["val_loss"]) >= start_loss:
@@ -230,12 +244,3 @@ def fit_phase(
     best = int(np.argmin(curves["val_loss"])) + 1
     logger.info("%s: best epoch %d, %.1f s", name, best, seconds)
     return PhaseResult(curves, best, seconds)
-
-
-def pool_features(tail: keras.Model, values: np.ndarray, batch_size: int) -> np.ndarray:
-    """Run the tail over all rows, a batch at a time: float32 (rows, channels)."""
-    batches: Sequence[range] = [
-        range(start, min(start + batch_size, len(values)))
-        for start in range(0, len(values), batch_size)
-    ]
-    return np.concatenate([tail.predict_on_batch(read_rows(values, rows)) for rows in batches])

@@ -9,11 +9,12 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from busi_pipeline.arrays import ArrayStream, StoredArray
+from busi_pipeline.errors import BadInputError
 from busi_pipeline.figures import new_figure
+from busi_pipeline.fingerprints import describe_code
 from busi_pipeline.images import UInt8Array, decode_image, resize_image
+from busi_pipeline.movements import Movement, list_movements, move_image
 from busi_pipeline.progress import track
-
-from .transforms import Movement, list_movements, move_image
 
 PLAN_COLUMNS = ["image_id", "view", *Movement._fields]
 
@@ -21,17 +22,35 @@ PLAN_COLUMNS = ["image_id", "view", *Movement._fields]
 def prepare_images(
     raw_images: Mapping[str, Callable[[], bytes]], manifest: pd.DataFrame, size: int
 ) -> ArrayStream:
-    """Decode and resize every image of the manifest: uint8 (n, size, size, 3), RGB, 0-255."""
+    """Decode and resize every image of the manifest: uint8 (n, size, size, 3), RGB, 0-255.
 
-    def chunks() -> Iterator[UInt8Array]:
-        for path in track(manifest["path"], f"images to {size} x {size}", "image"):
-            yield resize_image(decode_image(raw_images[path]()).pixels, size)[None]
+    The array raises BadInputError, when it is computed, where a file is no longer the one ingestion
+    saw.
+    """
+
+    def compute(positions: np.ndarray) -> Iterator[UInt8Array]:
+        rows = manifest.iloc[positions]
+        for path, expected in track(
+            zip(rows["path"], rows["byte_sha256"], strict=True),
+            f"images to {size} x {size}",
+            "image",
+            total=len(rows),
+        ):
+            content = raw_images[path]()
+            if hashlib.sha256(content).hexdigest() != expected:
+                raise BadInputError(
+                    f"{path} changed since ingestion: rerun `kedro run --pipeline=ingestion`."
+                )
+            yield resize_image(decode_image(content).pixels, size)[None]
 
     return ArrayStream(
         index=manifest[["image_id"]],
+        keys=manifest["byte_sha256"].tolist(),
+        recipe={"size": size}
+        | describe_code("busi_pipeline.images", libraries=("numpy", "pillow")),
         shape=(size, size, 3),
         dtype="uint8",
-        chunks=chunks(),
+        compute=compute,
     )
 
 
@@ -41,15 +60,15 @@ def plan_augmentation(split_manifest: pd.DataFrame, settings: Mapping[str, Any])
     Returns PLAN_COLUMNS, one row a view, views counted from 1. What is drawn for an image depends
     on the seed and its id alone, so it stays the same when the split or the other images change.
     """
-    limits, seed = settings["augmentation"], settings["training"]["seed"]
+    limits = settings["augmentation"]
     training = split_manifest.loc[split_manifest["split"] == "train", "image_id"]
-    plans = [_draw_movements(image_id, limits, seed) for image_id in training]
+    plans = [_draw_movements(image_id, limits) for image_id in training]
     return pd.concat(plans, ignore_index=True)[PLAN_COLUMNS]
 
 
-def _draw_movements(image_id: str, limits: Mapping[str, Any], seed: int) -> pd.DataFrame:
+def _draw_movements(image_id: str, limits: Mapping[str, Any]) -> pd.DataFrame:
     digest = hashlib.sha256(image_id.encode()).digest()
-    rng = np.random.default_rng([seed, *np.frombuffer(digest, dtype=np.uint32).tolist()])
+    rng = np.random.default_rng([limits["seed"], *np.frombuffer(digest, dtype=np.uint32).tolist()])
     views = limits["views"]
 
     def symmetric(limit: float) -> np.ndarray:

@@ -2,13 +2,16 @@
 
 from kedro.pipeline import Node, Pipeline
 
-from .nodes import extract_features, train_model
+from .features import extract_features, pool_features
+from .nodes import train_model
 
 
 def create_experiment_pipeline(experiment: str, image_size: int) -> Pipeline:
     """images, augmentation_plan -> extract_features -> features -> train_model -> model, history.
+                                                           -> pool_features ->
 
     The frozen part of the network runs once over every view; the trained part learns from that.
+    `kept_training` is what `train_model` handed over in the run before.
     """
     images = f"images_{image_size}"
     return Pipeline(
@@ -28,13 +31,22 @@ def create_experiment_pipeline(experiment: str, image_size: int) -> Pipeline:
                 tags="training",
             ),
             Node(
+                pool_features,
+                inputs=["features", "settings", "pretrained_weights", "params:classes"],
+                outputs="pooled_features",
+                name="pool_features",
+                tags="training",
+            ),
+            Node(
                 train_model,
                 inputs=[
                     "features",
+                    "pooled_features",
                     "split_manifest",
                     "settings",
                     "pretrained_weights",
                     "params:classes",
+                    "kept_training",
                 ],
                 outputs=["model", "history", "training_report", "training_tags"],
                 name="train_model",

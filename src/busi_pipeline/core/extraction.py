@@ -1,0 +1,18 @@
+"""Run the frozen part of a network over views of images, once each."""
+
+from collections.abc import Iterable, Iterator
+
+import keras
+import numpy as np
+
+
+def compute_features(frozen: keras.Model, batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """Yield float16 features (n, ...) for each uint8 batch (n, size, size, 3).
+
+    Raises OverflowError where a feature does not fit float16 (above 65504).
+    """
+    for batch in batches:
+        features = np.asarray(frozen.predict_on_batch(batch)).astype(np.float16)
+        if not np.isfinite(features).all():
+            raise OverflowError(f"features of {frozen.name} do not fit float16")
+        yield features

@@ -1,0 +1,221 @@
+"""Features of the frozen part: computed once for every view of an image, then kept.
+
+Keras is imported inside the functions: building the pipelines (`kedro registry list`, `kedro viz`)
+must not wait for TensorFlow.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from busi_pipeline.arrays import ArrayStream, StoredArray
+from busi_pipeline.datasets.pretrained_weights import ChosenWeights, WeightsSource
+from busi_pipeline.errors import BadInputError
+from busi_pipeline.experiments import ExperimentSettings
+from busi_pipeline.fingerprints import describe_code, hash_values
+from busi_pipeline.movements import Movement, list_movements, move_image
+from busi_pipeline.progress import track
+
+if TYPE_CHECKING:
+    import keras
+
+    from busi_pipeline.core.fitting import LabelledViews
+    from busi_pipeline.core.network import Network
+
+
+def extract_features(
+    images: StoredArray,
+    augmentation_plan: pd.DataFrame,
+    split_manifest: pd.DataFrame,
+    settings: Mapping[str, Any],
+    pretrained_weights: WeightsSource,
+    classes: list[str],
+) -> ArrayStream:
+    """Describe the features of every augmented view and every validation image.
+
+    What is computed are float16 features: at the cut where the tail is fine-tuned, else pooled over
+    the whole frozen base. Rows are (image_id, view); view 0 is the image as it is. Test images are
+    not touched: evaluation shows them to the finished model.
+    """
+    from busi_pipeline.core.extraction import compute_features
+
+    experiment = ExperimentSettings.model_validate(settings)
+    chosen = pretrained_weights.choose(experiment.backbone, experiment.training.weights)
+    network, precision, _ = build_for_training(experiment, chosen, len(classes))
+    model = network.frozen if experiment.fine_tunes else _pooled(network)
+    validation = split_manifest.loc[split_manifest["split"] == "validation", ["image_id"]]
+    views = pd.concat(
+        [augmentation_plan, validation.assign(view=0, **Movement()._asdict())], ignore_index=True
+    )
+    of_image = images.find_rows(views["image_id"])
+    movements = list(list_movements(views))
+
+    def compute(positions: np.ndarray) -> Iterator[np.ndarray]:
+        size = experiment.training.extraction_batch_size
+        starts = range(0, len(positions), size)
+        batches = (
+            np.stack(
+                [
+                    move_image(np.asarray(images.values[of_image[position]]), movements[position])
+                    for position in positions[start : start + size]
+                ]
+            )
+            for start in track(starts, f"features of {experiment.title}", "batch")
+        )
+        try:
+            yield from compute_features(model, batches)
+        except OverflowError as error:
+            raise BadInputError(
+                f"{error}: cut {experiment.backbone} elsewhere than after "
+                f"{experiment.tail_after} (tail_after of {experiment.title!r})."
+            ) from None
+
+    return ArrayStream(
+        index=views[["image_id", "view"]],
+        keys=[
+            hash_values([images.keys[position], *movement])
+            for position, movement in zip(of_image, movements, strict=True)
+        ],
+        recipe=_identify_frozen_part(experiment, chosen)
+        | {"precision": precision, "images": images.recipe}
+        | describe_code(
+            "busi_pipeline.core.extraction",
+            "busi_pipeline.core.network",
+            "busi_pipeline.movements",
+            libraries=("keras", "numpy", "pillow", "tensorflow"),
+        ),
+        shape=tuple(model.output_shape[1:]),
+        dtype="float16",
+        compute=compute,
+        about={"made_for": _identify_features(experiment, chosen)},
+    )
+
+
+def pool_features(
+    features: StoredArray,
+    settings: Mapping[str, Any],
+    pretrained_weights: WeightsSource,
+    classes: list[str],
+) -> ArrayStream:
+    """Describe the pooled features of the whole frozen base, float16 (channels,), row by row.
+
+    They are what the head learns from before anything is fine-tuned. Where nothing is fine-tuned at
+    all, they are the features themselves.
+    """
+    from busi_pipeline.core.extraction import compute_features
+
+    experiment = ExperimentSettings.model_validate(settings)
+    chosen = pretrained_weights.choose(experiment.backbone, experiment.training.weights)
+    check_features(features, experiment, chosen)
+    if not experiment.fine_tunes:
+        recipe, shape = features.recipe, features.values.shape[1:]
+        tail = None
+    else:
+        network, _, _ = build_for_training(experiment, chosen, len(classes))
+        tail, shape = network.tail, tuple(network.tail.output_shape[1:])
+        recipe = {"pooled_from": features.recipe, "base_end": experiment.base_end}
+
+    def compute(positions: np.ndarray) -> Iterator[np.ndarray]:
+        size = experiment.training.extraction_batch_size
+        starts = range(0, len(positions), size)
+        batches = (
+            features.values[positions[start : start + size]]
+            for start in track(starts, f"pooled features of {experiment.title}", "batch")
+        )
+        yield from batches if tail is None else compute_features(tail, batches)
+
+    return ArrayStream(features.index, features.keys, recipe, shape, "float16", compute)
+
+
+def build_network(
+    experiment: ExperimentSettings, weights: ChosenWeights, classes: int
+) -> "Network":
+    """Build the experiment's network under the current dtype policy."""
+    from busi_pipeline.core import network
+
+    return network.build_network(
+        experiment.backbone,
+        experiment.image_size,
+        experiment.tail_after,
+        experiment.base_end,
+        experiment.training.head,
+        classes,
+        weights.argument,
+    )
+
+
+def build_for_training(
+    experiment: ExperimentSettings, weights: ChosenWeights, classes: int
+) -> tuple["Network", str, str]:
+    """Return the network under the training precision, the precision, the device.
+
+    Seeded: without pretrained weights, extraction and training must build the same trunk.
+    """
+    import keras
+
+    from busi_pipeline.device import dtype_policy, prepare_device
+
+    device = prepare_device(experiment.training.precision)
+    keras.utils.set_random_seed(experiment.training.seed)
+    with dtype_policy(device.precision):
+        return build_network(experiment, weights, classes), device.precision, device.name
+
+
+def check_features(
+    features: StoredArray, experiment: ExperimentSettings, weights: ChosenWeights
+) -> None:
+    """Raise BadInputError where the features were made for other settings than these."""
+    made_for, wanted = features.attributes["made_for"], _identify_features(experiment, weights)
+    differing = [key for key in wanted if made_for.get(key) != wanted[key]]
+    if differing:
+        key = differing[0]
+        raise BadInputError(
+            f"the stored features of {experiment.title!r} were made with {key} "
+            f"{made_for.get(key)!r}, the settings say {wanted[key]!r}: rerun from extract_features."
+        )
+
+
+def label_views(
+    features: StoredArray, split_manifest: pd.DataFrame, split: str, classes: list[str]
+) -> "LabelledViews":
+    """Return the rows of each image of a split in the features, with its label's position."""
+    from busi_pipeline.core.fitting import LabelledViews
+
+    images = split_manifest[split_manifest["split"] == split]
+    rows_of = features.index.groupby("image_id", sort=False).indices
+    missing = [image_id for image_id in images["image_id"] if image_id not in rows_of]
+    if missing:
+        raise BadInputError(
+            f"{len(missing)} {split} images have no features ({missing[0]!r} is the first): "
+            "the split changed since; rerun from plan_augmentation."
+        )
+    rows = np.stack([rows_of[image_id] for image_id in images["image_id"]])
+    labels = images["label"].map({name: i for i, name in enumerate(classes)}).to_numpy(np.int64)
+    return LabelledViews(rows, labels)
+
+
+def _pooled(network: "Network") -> "keras.Model":
+    """The whole base and the pooling: what stays frozen where nothing is fine-tuned."""
+    import keras
+
+    return keras.Model(network.frozen.input, network.tail(network.frozen.output))
+
+
+def _identify_frozen_part(experiment: ExperimentSettings, weights: ChosenWeights) -> dict[str, Any]:
+    random = experiment.training.seed if weights.argument is None else None
+    return {
+        "backbone": experiment.backbone,
+        "image_size": experiment.image_size,
+        "cut": experiment.tail_after if experiment.fine_tunes else "pool",
+        "base_end": None if experiment.fine_tunes else experiment.base_end,
+        "weights_sha256": weights.tags["weights_sha256"],
+        "random_weights_seed": random,
+    }
+
+
+def _identify_features(experiment: ExperimentSettings, weights: ChosenWeights) -> dict[str, Any]:
+    return _identify_frozen_part(experiment, weights) | {
+        "augmentation": experiment.augmentation.model_dump()
+    }
