@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 
 from busi_pipeline.backbones import BACKBONES, CAFFE, TF, TORCH
-from busi_pipeline.core.network import Network, _normalise, average_mirror, build_network
+from busi_pipeline.core.network import (
+    Network,
+    _normalise,
+    average_mirror,
+    build_network,
+    count_operations,
+)
 
 HEAD = SimpleNamespace(
     dense_units=4, batch_normalization=True, batch_normalization_momentum=0.9, dropout=0.5
@@ -134,3 +140,10 @@ def test_every_row_of_backbones_can_be_built_and_cut(name: str) -> None:
 def test_impossible_cuts_are_named(tail_after: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build_network("resnet50", 32, tail_after, None, HEAD, 3, None)
+
+
+def test_operations_are_counted_as_published() -> None:
+    """VGG16 without its top: 15.3 G multiplications and additions (Simonyan & Zisserman 2015)."""
+    base = keras.applications.VGG16(include_top=False, weights=None, input_shape=(224, 224, 3))
+    nested = keras.Sequential([keras.Input((224, 224, 3)), base])
+    assert count_operations(nested) == pytest.approx(2 * 15.3e9, rel=0.01)

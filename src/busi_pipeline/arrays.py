@@ -2,10 +2,14 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+
+_MAPPED_PARTS = 8
 
 
 @dataclass(frozen=True)
@@ -34,17 +38,21 @@ class ArrayStream:
 
 
 class StoredRows:
-    """Rows that lie in several memory maps, read like one array.
+    """Rows that lie in several `.npy` files, read like one array.
+
+    Only a few files are mapped at a time, so that memory does not grow with their number.
 
     Args:
-        parts: arrays with rows of one shape and dtype.
+        parts: files of arrays with rows of one shape and dtype.
         where: int64 (rows, 2): for each row, which part and which row of it.
     """
 
-    def __init__(self, parts: Sequence[np.ndarray], where: np.ndarray):
-        self._parts, self._where = parts, where
-        self.shape = (len(where), *parts[0].shape[1:])
-        self.dtype = parts[0].dtype
+    def __init__(self, parts: Sequence[Path], where: np.ndarray):
+        self._where = where
+        self._map = lru_cache(_MAPPED_PARTS)(lambda part: np.load(parts[part], mmap_mode="r"))
+        first = self._map(0)
+        self.shape = (len(where), *first.shape[1:])
+        self.dtype = first.dtype
 
     def __len__(self) -> int:
         return len(self._where)
@@ -53,8 +61,8 @@ class StoredRows:
         """Return one row as a view of its map, or the rows of a sequence as an array of theirs."""
         if isinstance(rows, int | np.integer):
             part, row = self._where[rows]
-            return self._parts[part][row]
-        return np.stack([self._parts[part][row] for part, row in self._where[rows]])
+            return self._map(int(part))[row]
+        return np.stack([self._map(int(part))[row] for part, row in self._where[rows]])
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,13 @@
-"""What only the session knows about a run, written onto its MLflow run."""
+"""What only the session knows about a run: its provenance, its times, its errors in one line."""
 
 import atexit
+import logging
 import signal
 import subprocess
 import sys
 import threading
+import time
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +15,13 @@ import mlflow
 from kedro.framework.hooks import hook_impl
 from kedro.io import DataCatalog
 from kedro.pipeline import Pipeline
+from kedro.pipeline.node import Node
 
 from busi_pipeline.datasets.experiment_settings import ExperimentSettingsDataset
 from busi_pipeline.datasets.record import flatten, prefix_of
 from busi_pipeline.errors import BadInputError, find_bad_input
+
+logger = logging.getLogger(__name__)
 
 
 def describe_git_commit(project_path: Path) -> str:
@@ -100,3 +106,44 @@ class RunProvenance:
         for name in experiments:
             settings = ExperimentSettingsDataset(name).load()
             mlflow.log_params(dict(flatten(settings, prefix_of(name))))
+
+
+class StageTimes:
+    """Logs how many seconds each stage took, loading and saving included, as `seconds.<stage>`.
+
+    Nodes run one after the other, so all time since the last thing that ended belongs to the node
+    at hand. A node's stage is its only tag.
+    """
+
+    def __init__(self) -> None:
+        self._seconds: dict[str, float] = defaultdict(float)
+        self._last = 0.0
+
+    @hook_impl(trylast=True)
+    def before_pipeline_run(self) -> None:
+        """Start the clock."""
+        self._seconds.clear()
+        self._last = time.perf_counter()
+
+    @hook_impl
+    def after_node_run(self, node: Node) -> None:
+        """Book the node's inputs and its work."""
+        self._book(node)
+
+    @hook_impl
+    def after_dataset_saved(self, node: Node) -> None:
+        """Book the saving, in which streamed arrays are computed."""
+        self._book(node)
+
+    @hook_impl(tryfirst=True)
+    def after_pipeline_run(self) -> None:
+        """Log the times, in the order in which the stages ran."""
+        if mlflow.active_run() is not None:
+            mlflow.log_metrics({f"seconds.{name}": s for name, s in self._seconds.items()})
+        told = ", ".join(f"{name} {seconds:.1f}" for name, seconds in self._seconds.items())
+        logger.info("seconds: %s", told)
+
+    def _book(self, node: Node) -> None:
+        now = time.perf_counter()
+        self._seconds["+".join(sorted(node.tags)) or node.name] += now - self._last
+        self._last = now

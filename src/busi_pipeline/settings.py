@@ -1,9 +1,9 @@
 """Kedro's settings of the project; see https://docs.kedro.org/en/stable/configure/."""
 
 from busi_pipeline.config import RESOLVERS, ProjectConfigLoader
-from busi_pipeline.hooks import ClearErrors, RunProvenance
+from busi_pipeline.hooks import ClearErrors, RunProvenance, StageTimes
 
-HOOKS = (ClearErrors(), RunProvenance())
+HOOKS = (ClearErrors(), RunProvenance(), StageTimes())
 DISABLE_HOOKS_FOR_PLUGINS = ("kedro-telemetry",)
 
 CONFIG_LOADER_CLASS = ProjectConfigLoader

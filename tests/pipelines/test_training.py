@@ -73,6 +73,28 @@ def test_each_epoch_shows_every_image_once_and_all_views_in_turn() -> None:
     assert orders[0] != orders[1]
 
 
+def test_an_epoch_can_show_several_views_of_an_image_and_validation_comes_in_order() -> None:
+    images, views = 4, 3
+    rows = np.arange(images * views).reshape(images, views)
+    values = np.arange(images * views, dtype=np.float16)[:, None]
+    one_hot, ones = np.eye(images, dtype=np.float32), np.ones(images, dtype=np.float32)
+
+    def show(feed: ViewFeed) -> list[int]:
+        return np.concatenate([feed[i][0] for i in range(len(feed))]).ravel().astype(int).tolist()
+
+    all_views = ViewFeed(values, rows, one_hot, ones, 5, seed=5, views_per_epoch=8)
+    assert len(all_views) == 3
+    assert sorted(show(all_views)) == list(range(12))
+    two_views = ViewFeed(values, rows, one_hot, ones, 5, seed=5, views_per_epoch=2)
+    first = show(two_views)
+    two_views.on_epoch_end()
+    second = show(two_views)
+    assert len(set(first)) == len(set(second)) == 8
+    assert set(first) | set(second) == set(range(12)), "the third views come first in epoch two"
+    in_order = ViewFeed(values, rows[:, :1], one_hot, ones, 3, seed=5, shuffle=False)
+    assert show(in_order) == [0, 3, 6, 9]
+
+
 class Small:
     """Thirty pictures a class that brightness tells apart, and settings to learn from them."""
 

@@ -31,6 +31,7 @@ class ViewFeed(keras.utils.PyDataset):
         batch_size: images a batch; the last one of an epoch may be smaller.
         seed: of the order of images and views.
         views_per_epoch: how often an epoch shows an image; at most the number of views counts.
+        shuffle: False shows the images in their order.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class ViewFeed(keras.utils.PyDataset):
         batch_size: int,
         seed: int,
         views_per_epoch: int = 1,
+        shuffle: bool = True,
     ):
         super().__init__()
         if rows.ndim != 2 or not len(rows) == len(labels) == len(weights):
@@ -52,6 +54,7 @@ class ViewFeed(keras.utils.PyDataset):
         self._values, self._rows, self._labels, self._weights = values, rows, labels, weights
         self._batch_size = batch_size
         self._times = min(views_per_epoch, rows.shape[1])
+        self._shuffle = shuffle
         self._rng = np.random.default_rng(seed)
         self._view_order = self._rng.permuted(
             np.tile(np.arange(rows.shape[1]), (len(rows), 1)), axis=1
@@ -65,7 +68,9 @@ class ViewFeed(keras.utils.PyDataset):
     def on_epoch_end(self) -> None:
         """Turn to the next views of every image and shuffle them."""
         self._epoch += 1
-        self._order = self._rng.permutation(len(self._rows) * self._times)
+        self._order = np.arange(len(self._rows) * self._times)
+        if self._shuffle:
+            self._rng.shuffle(self._order)
 
     def __getitem__(self, batch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return float32 views, one-hot labels and sample weights."""

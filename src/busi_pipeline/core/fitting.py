@@ -16,7 +16,7 @@ import numpy as np
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from .feed import Rows, ViewFeed, read_rows
+from .feed import Rows, ViewFeed
 
 logger = logging.getLogger(__name__)
 
@@ -202,6 +202,15 @@ def fit_phase(
         seed,
         phase.views_per_epoch,
     )
+    check = ViewFeed(
+        values,
+        lesson.validation.rows[:, :1],
+        one_hot[lesson.validation.labels],
+        np.ones(len(lesson.validation.labels), dtype=np.float32),
+        phase.batch_size,
+        seed,
+        shuffle=False,
+    )
     model.compile(
         optimizer=make_optimizer(phase.optimizer, len(feed) * phase.epochs),
         loss=keras.losses.CategoricalCrossentropy(label_smoothing=lesson.label_smoothing),
@@ -227,10 +236,7 @@ def fit_phase(
     with logging_redirect_tqdm():  # log lines go above the bar, not through it
         history = model.fit(
             feed,
-            validation_data=(
-                read_rows(values, lesson.validation.rows[:, 0]),
-                one_hot[lesson.validation.labels],
-            ),
+            validation_data=check,
             epochs=phase.epochs,
             callbacks=callbacks,
             verbose=0,

@@ -16,7 +16,7 @@ from busi_pipeline.arrays import ArrayStream, StoredArray, StoredRows
 from busi_pipeline.fingerprints import hash_values
 
 _KEY_TYPE = np.dtype([("key", "S64"), ("seconds", "f4")])
-_BYTES_A_PART = 64 * 2**20
+_BYTES_A_PART = 32 * 2**20
 
 
 class RowPool:
@@ -126,7 +126,7 @@ class ArrayStoreDataset(AbstractDataset[ArrayStream, StoredArray]):
         files = sorted({part for part, _, _ in places.values()})
         number = {part: i for i, part in enumerate(files)}
         where = np.array([(number[places[key][0]], places[key][1]) for key in keys], dtype=np.int64)
-        values = StoredRows([np.load(part, mmap_mode="r") for part in files], where)
+        values = StoredRows(files, where)
         return StoredArray(index.drop(columns="key"), values, keys, recipe, attributes)
 
     def save(self, data: ArrayStream) -> None:

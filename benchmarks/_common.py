@@ -1,0 +1,102 @@
+"""What the benchmarks share: machine, repetition, the project's own settings and data."""
+
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from busi_pipeline.arrays import ArrayStream, StoredArray
+from busi_pipeline.config import load_active_parameters
+from busi_pipeline.datasets.array_store import ArrayStoreDataset
+from busi_pipeline.datasets.raw_images import RawImagesDataset
+from busi_pipeline.experiments import ExperimentSettings, load_experiments
+from busi_pipeline.pipelines.augmentation.nodes import plan_augmentation, prepare_images
+from busi_pipeline.pipelines.ingestion.nodes import build_manifest
+from busi_pipeline.pipelines.split.nodes import split_images
+from busi_pipeline.synthetic import write_synthetic_set
+
+
+def describe_machine() -> str:
+    """Return processor, cores and versions, for the head of every benchmark's output."""
+    from importlib.metadata import version
+
+    from cpuinfo import get_cpu_info
+
+    libraries = ", ".join(f"{name} {version(name)}" for name in ("tensorflow", "keras", "numpy"))
+    brand = get_cpu_info().get("brand_raw", platform.processor())
+    return f"{brand}, {os.cpu_count()} cores; Python {platform.python_version()}, {libraries}"
+
+
+def time_calls(function: Callable[[], Any], times: int, warm_up: int = 1) -> list[float]:
+    """Return the seconds of `times` calls after `warm_up` that do not count."""
+    for _ in range(warm_up):
+        function()
+    seconds = []
+    for _ in range(times):
+        begun = time.perf_counter()
+        function()
+        seconds.append(time.perf_counter() - begun)
+    return seconds
+
+
+def spread(values: list[float], unit: str = "", digits: int = 2) -> str:
+    """Return `median (lowest to highest)`."""
+    middle, low, high = statistics.median(values), min(values), max(values)
+    return f"{middle:.{digits}f}{unit} ({low:.{digits}f} to {high:.{digits}f})"
+
+
+def read_parameters() -> Mapping[str, Any]:
+    """Return the project's parameters."""
+    return load_active_parameters()
+
+
+def read_experiment(name: str) -> ExperimentSettings:
+    """Return a row of the project's experiments, complete."""
+    return load_experiments(read_parameters())[name]
+
+
+class Data(NamedTuple):
+    """Raw images that went through the first three stages."""
+
+    folder: Path
+    split: pd.DataFrame
+    images: StoredArray
+    plan: pd.DataFrame
+
+
+def find_raw_images(workspace: Path, per_class: int = 60) -> Path:
+    """Return the folder in BUSI_RAW_DIR, or synthetic images written for the occasion."""
+    if named := os.environ.get("BUSI_RAW_DIR"):
+        return Path(named)
+    folder = workspace / "synthetic"
+    write_synthetic_set(folder, dict.fromkeys(("benign", "malignant", "normal"), per_class), seed=7)
+    return folder
+
+
+def prepare_data(folder: Path, workspace: Path, experiment: ExperimentSettings) -> Data:
+    """Run ingestion, split and augmentation as the pipelines do."""
+    parameters = read_parameters()
+    raw = RawImagesDataset(str(folder)).load()
+    manifest = build_manifest(raw, parameters["ingestion"], parameters["classes"]).manifest
+    split = split_images(manifest, parameters["split"]).split_manifest
+    images = store(prepare_images(raw, manifest, experiment.image_size), workspace, "images")
+    plan = plan_augmentation(split, experiment.model_dump())
+    return Data(folder, split, images, plan)
+
+
+def store(stream: ArrayStream, workspace: Path, name: str) -> StoredArray:
+    """Save and load an array as the catalog does."""
+    dataset = ArrayStoreDataset(str(workspace / name), str(workspace / "pool"))
+    dataset.save(stream)
+    return dataset.load()
+
+
+def draw_images(count: int, size: int, seed: int = 0) -> np.ndarray:
+    """Return uint8 (count, size, size, 3) noise: a network takes any image as long."""
+    return np.random.default_rng(seed).integers(0, 256, (count, size, size, 3), dtype=np.uint8)

@@ -1,0 +1,109 @@
+"""Does the trainer keep up with the arithmetic? Images a second of the trainer, reading views from
+disk, against the same step on tensors that are already in memory.
+
+    python benchmarks/feed.py
+    python benchmarks/feed.py --experiments resnet50 --rounds 5
+"""
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+import pandas as pd
+from _common import describe_machine, read_experiment, spread, store
+
+from busi_pipeline.arrays import ArrayStream, StoredArray
+from busi_pipeline.core.feed import ViewFeed
+from busi_pipeline.core.fitting import make_optimizer
+from busi_pipeline.datasets.pretrained_weights import WeightsSource
+from busi_pipeline.device import dtype_policy, prepare_device
+from busi_pipeline.experiments import ExperimentSettings
+from busi_pipeline.pipelines.training.features import build_network
+
+
+def write_features(shape: tuple[int, ...], rows: int, workspace: Path) -> StoredArray:
+    """Write float16 noise as the features of an experiment are written."""
+    rng = np.random.default_rng(0)
+    stream = ArrayStream(
+        index=pd.DataFrame({"image_id": [str(row) for row in range(rows)]}),
+        keys=[str(row) for row in range(rows)],
+        recipe={"noise": list(shape)},
+        shape=shape,
+        dtype="float16",
+        compute=lambda positions: (
+            rng.random((1, *shape), dtype=np.float32).astype(np.float16) for _ in positions
+        ),
+    )
+    return store(stream, workspace, "features")
+
+
+def measure(experiment: ExperimentSettings, images: int, rounds: int) -> None:
+    """Print both sides, taken in turn."""
+    phase = experiment.training.fine_tuning
+    precision = prepare_device(experiment.training.precision).precision
+    keras.utils.clear_session()
+    weights = WeightsSource(None).choose(experiment.backbone, "none")
+    with dtype_policy(precision):
+        model = build_network(experiment, weights, 3).trainable
+    model.compile(
+        optimizer=make_optimizer(phase.optimizer, 1000), loss=keras.losses.CategoricalCrossentropy()
+    )
+    views = 2
+    with tempfile.TemporaryDirectory() as workspace:
+        stored = write_features(model.input_shape[1:], images * views, Path(workspace))
+        labels = np.eye(3, dtype=np.float32)[np.arange(images) % 3]
+        feed = ViewFeed(
+            stored.values,
+            np.arange(images * views).reshape(images, views),
+            labels,
+            np.ones(images, dtype=np.float32),
+            phase.batch_size,
+            seed=0,
+        )
+        ready = [tuple(keras.ops.convert_to_tensor(part) for part in feed[0])] * len(feed)
+
+        def run_trainer() -> None:
+            model.fit(feed, epochs=1, verbose=0)
+
+        def run_bare() -> None:
+            for features, targets, sample_weights in ready:
+                model.train_on_batch(features, targets, sample_weights)
+
+        run_bare()
+        run_trainer()
+        pace: dict[str, list[float]] = {"trainer": [], "in memory": []}
+        for _ in range(rounds):
+            for name, run in (("trainer", run_trainer), ("in memory", run_bare)):
+                begun = time.perf_counter()
+                run()
+                pace[name].append(images / (time.perf_counter() - begun))
+    ratios = [a / b for a, b in zip(pace["trainer"], pace["in memory"], strict=True)]
+    print(f"{experiment.title}, {precision}: images a second")
+    for name, values in pace.items():
+        print(f"  {name:12s} {spread(values, digits=1)}")
+    print(f"  RATIO {spread(ratios)}; asked for: at least 0.95")
+    if statistics.median(ratios) < 0.95:
+        print("  MISSED")
+
+
+def main() -> None:
+    """Measure; `--help` tells the arguments."""
+    parser = argparse.ArgumentParser(description="The trainer against the same step in memory.")
+    parser.add_argument("--experiments", nargs="*", default=["vgg16", "resnet50", "inceptionv3"])
+    parser.add_argument("--images", type=int, default=256)
+    parser.add_argument("--rounds", type=int, default=5)
+    arguments = parser.parse_args()
+    print(describe_machine())
+    for name in arguments.experiments:
+        measure(read_experiment(name), arguments.images, arguments.rounds)
+
+
+if __name__ == "__main__":
+    main()

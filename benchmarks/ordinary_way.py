@@ -1,0 +1,313 @@
+"""Wall time of a training against the ordinary way of the Keras guide, both sides in one run.
+
+    python benchmarks/ordinary_way.py resnet50           # the ordinary side's epochs are sampled
+    python benchmarks/ordinary_way.py resnet50 --full    # every epoch of it, and what it reaches
+
+The ordinary way (https://keras.io/guides/transfer_learning/): `image_dataset_from_directory`,
+decoded images cached in memory, augmentation layers, a frozen base under a new head, then the tail
+unfrozen; float32, Keras' default. Network, size, tail, head, optimisers, batch sizes, number of
+epochs and class weights are those of this project's row. `--recipe published` takes the published
+recipe in its place: decoded anew every epoch, base frozen throughout.
+
+This project's side is the whole way from the files: ingestion, split, resizing, features, fitting.
+"""
+
+import argparse
+import math
+import os
+import tempfile
+import time
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+from _common import (
+    Data,
+    describe_machine,
+    find_raw_images,
+    prepare_data,
+    read_experiment,
+    spread,
+    store,
+)
+
+from busi_pipeline.backbones import Preprocessing, get_backbone
+from busi_pipeline.core.fitting import make_optimizer
+from busi_pipeline.datasets.kept_training import KeptTraining
+from busi_pipeline.datasets.pretrained_weights import WeightsSource
+from busi_pipeline.experiments import ExperimentSettings, PhaseSettings
+from busi_pipeline.pipelines.training.features import extract_features, pool_features
+from busi_pipeline.pipelines.training.nodes import compute_class_weights, train_model
+
+CLASSES = ["benign", "malignant", "normal"]
+
+
+class Course(NamedTuple):
+    """A training: seconds until the end of each epoch, and the validation loss there."""
+
+    seconds: list[float]
+    losses: list[float]
+
+    def time_to(self, loss: float) -> float:
+        """Return the seconds to this validation loss or a better one; infinite where never."""
+        return next(
+            (s for s, value in zip(self.seconds, self.losses, strict=True) if value <= loss),
+            math.inf,
+        )
+
+
+class _Clock(keras.callbacks.Callback):
+    """Appends to a course at the end of each epoch."""
+
+    def __init__(self, begun: float, course: Course):
+        super().__init__()
+        self._begun, self._course = begun, course
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        self._course.seconds.append(time.perf_counter() - self._begun)
+        self._course.losses.append((logs or {})["val_loss"])
+
+
+def train_this_way(folder: Path, experiment: ExperimentSettings) -> tuple[Course, float, Data]:
+    """Return the course of this project's training, its total seconds, and the data it used."""
+    settings = experiment.model_dump(exclude_none=True)
+    weights = WeightsSource(os.environ.get("BUSI_WEIGHTS_DIR"))
+    with tempfile.TemporaryDirectory() as temporary:
+        workspace = Path(temporary)
+        begun = time.perf_counter()
+        data = prepare_data(folder, workspace, experiment)
+        features = store(
+            extract_features(data.images, data.plan, data.split, settings, weights, CLASSES),
+            workspace,
+            "features",
+        )
+        pooled = store(pool_features(features, settings, weights, CLASSES), workspace, "pooled")
+        ready = time.perf_counter() - begun
+        nothing = KeptTraining(*[workspace / "nothing"] * 4)
+        training = train_model(features, pooled, data.split, settings, weights, CLASSES, nothing)
+        total = time.perf_counter() - begun
+    course = Course([], [])
+    fitting = training.report["training"]["seconds"]
+    passed = total - sum(fitting.get(phase, 0.0) for phase in training.history)
+    for phase, curves in training.history.items():
+        epochs = len(curves["val_loss"])
+        for epoch, loss in enumerate(curves["val_loss"], 1):
+            course.seconds.append(passed + fitting[phase] * epoch / epochs)
+            course.losses.append(loss)
+        passed += fitting[phase]
+    print(f"  this project: {ready:.0f} s to features, {total:.0f} s in all", flush=True)
+    return course, total, data
+
+
+def link_images(data: Data, workspace: Path, split: str) -> Path:
+    """Lay links to the images of a split into a folder per class."""
+    for row in data.split[data.split["split"] == split].itertuples():
+        link = workspace / split / row.label / Path(row.path).name
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to((data.folder / row.path).resolve())
+    return workspace / split
+
+
+def make_pipeline(
+    folder: Path, experiment: ExperimentSettings, batch_size: int, augment: bool, cache: bool
+) -> Any:
+    """The input of the guide: files -> resized -> cached -> augmented -> prefetched."""
+    import tensorflow as tf
+
+    size = experiment.image_size
+    images = keras.utils.image_dataset_from_directory(
+        folder,
+        label_mode="categorical",
+        class_names=CLASSES,
+        image_size=(size, size),
+        batch_size=None,
+        shuffle=False,
+        verbose=False,
+    )
+    if cache:
+        images = images.cache()
+    if augment:
+        images = images.shuffle(len(images), seed=experiment.training.seed)
+    images = images.batch(batch_size)
+    if augment:
+        limits = experiment.augmentation
+        turn = limits.rotation_degrees / 360
+        layers = keras.Sequential(
+            [
+                keras.layers.RandomFlip("horizontal"),
+                keras.layers.RandomRotation(turn, fill_mode="constant"),
+                keras.layers.RandomZoom(limits.zoom, fill_mode="constant"),
+                keras.layers.RandomTranslation(limits.shift, limits.shift, fill_mode="constant"),
+                keras.layers.RandomBrightness(limits.brightness),
+            ]
+        )
+        images = images.map(
+            lambda x, y: (layers(x, training=True), y), num_parallel_calls=tf.data.AUTOTUNE
+        )
+    return images.prefetch(tf.data.AUTOTUNE)
+
+
+def build_ordinary(experiment: ExperimentSettings) -> tuple[keras.Model, keras.Model]:
+    """Return the guide's model, and its base."""
+    row = get_backbone(experiment.backbone)
+    size = experiment.image_size
+    weights = WeightsSource(os.environ.get("BUSI_WEIGHTS_DIR"))
+    chosen = weights.choose(experiment.backbone, experiment.training.weights)
+    base = getattr(keras.applications, row.builder)(
+        include_top=False, weights=chosen.argument, input_shape=(size, size, 3)
+    )
+    inputs = keras.Input((size, size, 3))
+    x = base(_normalise(inputs, row.preprocessing), training=False)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    head = experiment.training.head
+    if head.dense_units:
+        x = keras.layers.Dense(head.dense_units, activation="relu")(x)
+    if head.batch_normalization:
+        x = keras.layers.BatchNormalization()(x)
+    x = keras.layers.Dropout(head.dropout)(x)
+    outputs = keras.layers.Dense(len(CLASSES), activation="softmax")(x)
+    return keras.Model(inputs, outputs), base
+
+
+def _normalise(images: Any, preprocessing: Preprocessing) -> Any:
+    if preprocessing.order == "bgr":
+        images = keras.ops.flip(images, axis=-1)
+    return keras.layers.Rescaling(list(preprocessing.scale), list(preprocessing.offset))(images)
+
+
+def train_ordinary_way(
+    data: Data, experiment: ExperimentSettings, sampled: int | None, cache: bool
+) -> tuple[Course, dict[str, list[float]]]:
+    """Train as the guide does: the course, and the seconds of each epoch of each phase.
+
+    `sampled`: epochs of each phase to run instead of all of them; one more, the first, carries the
+    building of the graph and does not count.
+    """
+    recipe = experiment.training
+    keras.utils.set_random_seed(recipe.seed)
+    course = Course([], [])
+    epochs: dict[str, list[float]] = {}
+    with tempfile.TemporaryDirectory() as temporary:
+        begun = time.perf_counter()
+        folders = {s: link_images(data, Path(temporary), s) for s in ("train", "validation")}
+        model, base = build_ordinary(experiment)
+        labels = data.split.loc[data.split["split"] == "train", "label"].map(CLASSES.index)
+        weights = dict(
+            enumerate(compute_class_weights(labels.to_numpy(), CLASSES, recipe.class_weights))
+        )
+        for name, phase in (("head", recipe.head_phase), ("fine-tuning", recipe.fine_tuning)):
+            if not phase.epochs:
+                continue
+            _unfreeze(base, experiment.tail_after if name == "fine-tuning" else None)
+            count = min(phase.epochs, sampled + 1) if sampled else phase.epochs
+            before = len(course.seconds)
+            start = time.perf_counter() - begun
+            train = make_pipeline(folders["train"], experiment, phase.batch_size, True, cache)
+            check = make_pipeline(folders["validation"], experiment, 32, False, cache)
+            _fit(model, phase, train, check, weights, count, recipe, _Clock(begun, course), sampled)
+            ends = [start, *course.seconds[before:]]
+            epochs[name] = [b - a for a, b in pairwise(ends)]
+            print(f"  ordinary way, {name}: {spread(epochs[name][1:] or ends, ' s an epoch')}")
+    return course, epochs
+
+
+def _unfreeze(base: keras.Model, after: str | None) -> None:
+    base.trainable = True
+    trained = False
+    for layer in base.layers:
+        layer.trainable = trained and not isinstance(layer, keras.layers.BatchNormalization)
+        trained = trained or layer.name == after
+
+
+def _fit(
+    model: keras.Model,
+    phase: PhaseSettings,
+    train: Any,
+    check: Any,
+    weights: dict[int, float],
+    epochs: int,
+    recipe: Any,
+    clock: _Clock,
+    sampled: int | None,
+) -> None:
+    model.compile(
+        optimizer=make_optimizer(phase.optimizer, len(train) * phase.epochs),
+        loss=keras.losses.CategoricalCrossentropy(label_smoothing=recipe.label_smoothing),
+        metrics=["accuracy"],
+    )
+    callbacks: list[keras.callbacks.Callback] = []
+    if phase.optimizer.ema_momentum:
+        callbacks.append(keras.callbacks.SwapEMAWeights(swap_on_epoch=True))
+    callbacks.append(clock)
+    if not sampled:
+        callbacks.append(
+            keras.callbacks.EarlyStopping(
+                monitor="val_loss", patience=phase.patience, restore_best_weights=True
+            )
+        )
+    model.fit(
+        train,
+        validation_data=check,
+        epochs=epochs,
+        class_weight=weights,
+        callbacks=callbacks,
+        verbose=0,
+    )
+
+
+def report_sampled(
+    epochs: dict[str, list[float]], experiment: ExperimentSettings, ours: float
+) -> None:
+    """Print the ratio from the sampled epochs: all epochs of the row at the measured pace."""
+    recipe = experiment.training
+    planned = {"head": recipe.head_phase.epochs, "fine-tuning": recipe.fine_tuning.epochs}
+    lowest, middle, highest = (
+        sum(s[0] + float(pick(s[1:])) * (planned[name] - 1) for name, s in epochs.items())
+        for pick in (min, np.median, max)
+    )
+    print(f"  ordinary way: {middle:.0f} s for {planned} epochs ({lowest:.0f} to {highest:.0f})")
+    print(f"  RATIO {middle / ours:.1f} ({lowest / ours:.1f} to {highest / ours:.1f})")
+
+
+def report_full(ordinary: Course, ours: Course) -> None:
+    """Print the ratios at the best validation loss that both reach."""
+    loss = max(min(ordinary.losses), min(ours.losses))
+    slow, fast = ordinary.time_to(loss), ours.time_to(loss)
+    print(
+        f"  best validation loss: ordinary {min(ordinary.losses):.3f} after "
+        f"{ordinary.seconds[-1]:.0f} s in all, this project {min(ours.losses):.3f} after "
+        f"{ours.seconds[-1]:.0f} s in all"
+    )
+    print(f"  to validation loss {loss:.3f}: ordinary {slow:.0f} s, this project {fast:.0f} s")
+    print(f"  RATIO {slow / fast:.1f}")
+
+
+def main() -> None:
+    """Time both sides; `--help` tells the arguments."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("experiment")
+    parser.add_argument("--recipe", choices=["guide", "published"], default="guide")
+    parser.add_argument("--full", action="store_true", help="run every epoch of the ordinary way")
+    parser.add_argument("--sampled", type=int, default=2, help="epochs sampled of each phase")
+    arguments = parser.parse_args()
+    experiment = read_experiment(arguments.experiment)
+    published = arguments.recipe == "published"
+    opponent = read_experiment(f"replication_{arguments.experiment}") if published else experiment
+    print(f"{describe_machine()}\n{experiment.title} against the {arguments.recipe} recipe")
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = find_raw_images(Path(temporary))
+        ours, total, data = train_this_way(folder, experiment)
+        sampled = None if arguments.full else arguments.sampled
+        course, epochs = train_ordinary_way(data, opponent, sampled, cache=not published)
+    if arguments.full:
+        report_full(course, ours)
+    else:
+        report_sampled(epochs, opponent, total)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""Batch prediction against the bare forward pass of the same network on the same batch size.
+
+    python benchmarks/prediction.py
+
+Prediction is the evaluation's own: prepared images on disk -> delivered model -> table.
+"""
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+import pandas as pd
+from _common import describe_machine, draw_images, read_experiment, spread, store
+
+from busi_pipeline.arrays import ArrayStream
+from busi_pipeline.core.network import average_mirror
+from busi_pipeline.datasets.pretrained_weights import WeightsSource
+from busi_pipeline.experiments import ExperimentSettings
+from busi_pipeline.pipelines.evaluation.nodes import predict_images
+from busi_pipeline.pipelines.training.features import build_network
+
+CLASSES = ["benign", "malignant", "normal"]
+
+
+def measure(experiment: ExperimentSettings, count: int, rounds: int) -> None:
+    """Print both sides, taken in turn."""
+    batch_size = experiment.training.extraction_batch_size
+    images = draw_images(count, experiment.image_size)
+    keras.utils.clear_session()
+    weights = WeightsSource(None).choose(experiment.backbone, "none")
+    model = build_network(experiment, weights, len(CLASSES)).full
+    if experiment.training.average_mirror:
+        model = average_mirror(model)
+    ids = [str(i) for i in range(count)]
+    split = pd.DataFrame({"image_id": ids, "label": CLASSES[0], "split": "test"})
+    batches = [
+        keras.ops.convert_to_tensor(images[start : start + batch_size])
+        for start in range(0, count, batch_size)
+    ]
+    with tempfile.TemporaryDirectory() as workspace:
+        stream = ArrayStream(
+            pd.DataFrame({"image_id": ids}),
+            ids,
+            {},
+            images.shape[1:],
+            "uint8",
+            lambda positions: [images[positions]],
+        )
+        stored = store(stream, Path(workspace), "images")
+
+        def run_prediction() -> None:
+            predict_images(model, stored, split, experiment.model_dump(), CLASSES)
+
+        def run_bare() -> None:
+            for batch in batches:
+                np.asarray(model.predict_on_batch(batch))
+
+        run_bare()
+        run_prediction()
+        pace: dict[str, list[float]] = {"prediction": [], "bare": []}
+        for _ in range(rounds):
+            for name, run in (("prediction", run_prediction), ("bare", run_bare)):
+                begun = time.perf_counter()
+                run()
+                pace[name].append(count / (time.perf_counter() - begun))
+    ratios = [a / b for a, b in zip(pace["prediction"], pace["bare"], strict=True)]
+    print(f"{experiment.title}: images a second, batches of {batch_size}")
+    for name, values in pace.items():
+        print(f"  {name:12s} {spread(values, digits=1)}")
+    print(f"  RATIO {spread(ratios)}; asked for: at least 0.90")
+    if statistics.median(ratios) < 0.90:
+        print("  MISSED")
+
+
+def main() -> None:
+    """Measure; `--help` tells the arguments."""
+    parser = argparse.ArgumentParser(description="Batch prediction against the bare forward pass.")
+    parser.add_argument("--experiments", nargs="*", default=["vgg16", "resnet50", "inceptionv3"])
+    parser.add_argument("--images", type=int, default=128)
+    parser.add_argument("--rounds", type=int, default=5)
+    arguments = parser.parse_args()
+    print(describe_machine())
+    for name in arguments.experiments:
+        measure(read_experiment(name), arguments.images, arguments.rounds)
+
+
+if __name__ == "__main__":
+    main()

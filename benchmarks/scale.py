@@ -1,0 +1,121 @@
+"""Time and memory against the number of images: 1x, 4x, 16x synthetic copies of a small set.
+
+    python benchmarks/scale.py --experiment resnet50 --per-class 20
+
+Each size runs in a process of its own from files to features, and one epoch of fine-tuning on them.
+Copies differ in one pixel, so that nothing is taken from what was computed for another.
+"""
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+from _common import describe_machine, prepare_data, read_experiment, store
+
+from busi_pipeline.datasets.kept_training import KeptTraining
+from busi_pipeline.datasets.pretrained_weights import WeightsSource
+from busi_pipeline.experiments import merge_settings
+from busi_pipeline.pipelines.training.features import extract_features, pool_features
+from busi_pipeline.pipelines.training.nodes import train_model
+from busi_pipeline.synthetic import write_synthetic_set
+
+CLASSES = ["benign", "malignant", "normal"]
+
+
+def write_copies(folder: Path, per_class: int, factor: int) -> None:
+    """Write `factor` copies of a small synthetic set, each with a pixel of its own."""
+    import numpy as np
+    from PIL import Image
+
+    write_synthetic_set(folder, dict.fromkeys(CLASSES, per_class), seed=7)
+    for label in CLASSES:
+        for path in sorted((folder / label).glob("*).png")):
+            pixels = np.array(Image.open(path))
+            for copy in range(1, factor):
+                pixels[0, 0] = copy
+                Image.fromarray(pixels).save(path.with_name(f"{path.stem} copy {copy}.png"))
+
+
+def measure_here(folder: Path, name: str) -> dict[str, float]:
+    """Run the stages in this process and return seconds and the peak of its memory in MiB."""
+    experiment = read_experiment(name)
+    settings = merge_settings(
+        experiment.model_dump(exclude_none=True),
+        {
+            "augmentation": {"views": 2},
+            "training": {
+                "weights": "none",
+                "head_phase": {"epochs": 1},
+                "fine_tuning": {"epochs": 1},
+            },
+        },
+    )
+    weights = WeightsSource(None)
+    seconds: dict[str, float] = {}
+    last = time.perf_counter()
+
+    def book(step: str) -> None:
+        nonlocal last
+        now = time.perf_counter()
+        seconds[step] = now - last
+        last = now
+
+    with tempfile.TemporaryDirectory() as temporary:
+        workspace = Path(temporary)
+        data = prepare_data(folder, workspace, type(experiment).model_validate(settings))
+        book("ingestion to images")
+        import keras  # noqa: F401  # its import is no cost of an image
+
+        book("import")
+        features = store(
+            extract_features(data.images, data.plan, data.split, settings, weights, CLASSES),
+            workspace,
+            "features",
+        )
+        pooled = store(pool_features(features, settings, weights, CLASSES), workspace, "pooled")
+        book("features")
+        nothing = KeptTraining(*[workspace / "nothing"] * 4)
+        train_model(features, pooled, data.split, settings, weights, CLASSES, nothing)
+        book("one epoch")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return seconds | {"images": len(data.split), "MiB": peak}
+
+
+def main() -> None:
+    """Measure each size in a process of its own; `--help` tells the arguments."""
+    parser = argparse.ArgumentParser(description="Time and memory against the number of images.")
+    parser.add_argument("--experiment", default="resnet50")
+    parser.add_argument("--per-class", type=int, default=20)
+    parser.add_argument("--factors", type=int, nargs="*", default=[1, 4, 16])
+    parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.child:
+        print(json.dumps(measure_here(arguments.child, arguments.experiment)))
+        return
+    print(describe_machine())
+    print(f"{'images':>8s} {'seconds':>9s} {'ms an image':>12s} {'peak MiB':>9s}  steps")
+    for factor in arguments.factors:
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = Path(temporary) / "raw"
+            write_copies(folder, arguments.per_class, factor)
+            child = [sys.executable, __file__, "--child", str(folder)]
+            child += ["--experiment", arguments.experiment]
+            done = subprocess.run(child, capture_output=True, text=True, check=True)
+        row = json.loads(done.stdout.splitlines()[-1])
+        images, mib = int(row.pop("images")), row.pop("MiB")
+        total = sum(value for step, value in row.items() if step != "import")
+        steps = ", ".join(f"{step} {value:.1f}" for step, value in row.items())
+        each = 1000 * total / images
+        print(f"{images:8d} {total:9.1f} {each:12.1f} {mib:9.0f}  {steps}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,170 @@
+"""Where the time goes, step by step, and the floor the arithmetic sets.
+
+    python benchmarks/where_time_goes.py                 # all four backbones' steps
+    python benchmarks/where_time_goes.py --experiments resnet50
+
+Prints seconds of import and start-up, milliseconds an image of decoding, resizing and moving, and
+for each network the milliseconds, floating-point operations and share of the peak of its frozen
+part and of its tail, forward and with the step that learns. The peak is what the same library
+reaches on a large matrix product. The floor is the operations of the whole recipe at that peak.
+"""
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import time
+from functools import partial
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+from _common import describe_machine, draw_images, read_experiment, spread, time_calls
+
+from busi_pipeline.core.fitting import make_optimizer
+from busi_pipeline.core.network import count_operations
+from busi_pipeline.datasets.pretrained_weights import WeightsSource
+from busi_pipeline.device import dtype_policy, prepare_device
+from busi_pipeline.experiments import ExperimentSettings
+from busi_pipeline.images import decode_image, resize_image
+from busi_pipeline.movements import Movement, move_image
+from busi_pipeline.pipelines.training.features import build_network
+from busi_pipeline.synthetic import simulate_scan
+
+START_UPS = {
+    "import busi_pipeline": [sys.executable, "-c", "import busi_pipeline"],
+    "import kedro.framework": [sys.executable, "-c", "import kedro.framework.session"],
+    "import mlflow": [sys.executable, "-c", "import mlflow"],
+    "import tensorflow, keras": [sys.executable, "-c", "import tensorflow, keras"],
+    "kedro registry list": [sys.executable, "-m", "kedro", "registry", "list"],
+}
+
+
+def measure_peak(precision: str, side: int = 2048) -> float:
+    """Return the operations a second of a large matrix product in this precision."""
+    import tensorflow as tf
+
+    dtype = {"mixed_bfloat16": tf.bfloat16, "mixed_float16": tf.float16}.get(precision, tf.float32)
+    left, right = (tf.cast(tf.random.normal((side, side)), dtype) for _ in range(2))
+    multiply = tf.function(lambda: tf.matmul(left, right))
+    return 2 * side**3 / min(time_calls(lambda: multiply().numpy(), 7))
+
+
+def print_start_ups() -> None:
+    print("\nstart-up, seconds")
+    for name, command in START_UPS.items():
+        seconds = time_calls(partial(subprocess.run, command, check=True, capture_output=True), 3)
+        print(f"  {name:28s} {spread(seconds)}")
+
+
+def print_input(size: int) -> None:
+    import io
+
+    from PIL import Image
+
+    scan = simulate_scan("malignant", 500, 560, np.random.default_rng(0)).image
+    buffer = io.BytesIO()
+    Image.fromarray(scan).save(buffer, "PNG")
+    content, pixels = buffer.getvalue(), decode_image(buffer.getvalue()).pixels
+    resized = resize_image(pixels, size)
+    movement = Movement(10.0, 1.05, True, False, 0.02, 0.02, 0.0, 1.05)
+    steps = {
+        "decode a PNG of 560 x 500": lambda: decode_image(content),
+        f"resize to {size} x {size}": lambda: resize_image(pixels, size),
+        "augment": lambda: move_image(resized, movement),
+    }
+    print("\ninput, milliseconds an image")
+    for name, step in steps.items():
+        print(f"  {name:28s} {spread([1000 * s for s in time_calls(step, 30)])}")
+
+
+def measure_network(experiment: ExperimentSettings, peaks: dict[str, float]) -> None:
+    """Print the network's steps in each precision, and the floor of its recipe."""
+    recipe = experiment.training
+    weights = WeightsSource(None).choose(experiment.backbone, "none")
+    batch = recipe.fine_tuning.batch_size
+    images = draw_images(recipe.extraction_batch_size, experiment.image_size)
+    for precision, peak in peaks.items():
+        keras.utils.clear_session()
+        with dtype_policy(precision):
+            network = build_network(experiment, weights, 3)
+        features = np.asarray(network.frozen.predict_on_batch(images))
+        learn = _make_step(network.trainable, features[:batch], experiment)
+        operations = {
+            "frozen part, forward": (count_operations(network.frozen), len(images)),
+            "tail, forward": (count_operations(network.tail), len(images)),
+            "tail, learning": (3 * count_operations(network.tail), batch),
+            "whole, forward": (count_operations(network.full), len(images)),
+        }
+        calls = {
+            "frozen part, forward": partial(network.frozen.predict_on_batch, images),
+            "tail, forward": partial(network.tail.predict_on_batch, features),
+            "tail, learning": learn,
+            "whole, forward": partial(network.full.predict_on_batch, images),
+        }
+        print(f"\n{experiment.title}, {precision}: milliseconds an image, GFLOP, share of peak")
+        each = {}
+        for name, call in calls.items():
+            flops, count = operations[name]
+            seconds = [s / count for s in time_calls(call, 7, warm_up=2)]
+            each[name] = statistics.median(seconds)
+            share = flops / peak / each[name]
+            milliseconds = spread([1000 * s for s in seconds], digits=1)
+            print(f"  {name:24s} {milliseconds:22s} {flops / 1e9:7.2f} {share:7.0%}")
+        _print_floor(experiment, operations, each, peak)
+
+
+def _make_step(model: keras.Model, features: np.ndarray, experiment: ExperimentSettings) -> Any:
+    phase = experiment.training.fine_tuning
+    model.compile(
+        optimizer=make_optimizer(phase.optimizer, 1000), loss=keras.losses.CategoricalCrossentropy()
+    )
+    labels = np.eye(3, dtype=np.float32)[np.arange(len(features)) % 3]
+    features = features.astype(np.float32)
+    return lambda: model.train_on_batch(features, labels)
+
+
+def _print_floor(
+    experiment: ExperimentSettings,
+    operations: dict[str, tuple[int, int]],
+    each: dict[str, float],
+    peak: float,
+    training: int = 546,
+    validation: int = 117,
+) -> None:
+    """The recipe on BUSI: every view once through the frozen part and the tail, then the epochs."""
+    views = training * experiment.augmentation.views + validation
+    epochs = experiment.training.fine_tuning.epochs
+    times = {
+        "frozen part, forward": views,
+        "tail, forward": views + epochs * validation,
+        "tail, learning": epochs * training,
+    }
+    floor = sum(operations[name][0] * count for name, count in times.items()) / peak
+    steps = sum(each[name] * count for name, count in times.items())
+    print(f"  recipe on BUSI: floor {floor:.0f} s at the peak, {steps:.0f} s at the steps' pace")
+
+
+def main() -> None:
+    """Measure; `--help` tells the arguments."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--experiments", nargs="*", default=["vgg16", "resnet50", "inceptionv3"])
+    arguments = parser.parse_args()
+    begun = time.perf_counter()
+    print(describe_machine())
+    best = prepare_device("auto").precision
+    peaks = {precision: measure_peak(precision) for precision in dict.fromkeys((best, "float32"))}
+    for precision, peak in peaks.items():
+        print(f"peak, matrix product of 2048 x 2048 in {precision}: {peak / 1e9:.0f} GFLOP/s")
+    print_start_ups()
+    print_input(224)
+    for name in arguments.experiments:
+        measure_network(read_experiment(name), peaks)
+    print(f"\n{time.perf_counter() - begun:.0f} s in all")
+
+
+if __name__ == "__main__":
+    main()
