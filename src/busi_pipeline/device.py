@@ -2,7 +2,7 @@
 TensorFlow itself."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -58,6 +58,32 @@ def _prepare_gpus() -> list[str]:
         "GPU: " + tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name)
         for gpu in gpus
     ]
+
+
+def list_gpus() -> list[str]:
+    """Return the names of the GPUs TensorFlow computes on, as `GPU:0`."""
+    if keras.backend.backend() != "tensorflow":
+        return []
+    import tensorflow as tf
+
+    return [gpu.name.removeprefix("/device:") for gpu in tf.config.list_logical_devices("GPU")]
+
+
+@contextmanager
+def spread_over(devices: Sequence[str]) -> Iterator[None]:
+    """Build and fit on several devices at once, each batch split between them; same result as one.
+
+    Args:
+        devices: names as `GPU:0`; fewer than two change nothing.
+    """
+    if len(devices) < 2:
+        yield
+        return
+    import tensorflow as tf
+
+    logger.info("fitting on %d devices: %s", len(devices), ", ".join(devices))
+    with tf.distribute.MirroredStrategy(devices).scope():
+        yield
 
 
 @contextmanager

@@ -98,6 +98,7 @@ class TrainingSettings(_Strict):
         seed: of weights and order.
         weights: `imagenet` (Keras' download), `directory` (a file in BUSI_WEIGHTS_DIR) or `none`.
         precision: `auto` takes mixed precision where the device is faster with it.
+        devices: `all` spreads the fitting over every GPU of the machine, `one` does not.
         class_weights: `balanced` (inverse frequency in the training split) or `none`.
         label_smoothing: share of the label spread over all classes, in training only.
         average_mirror: the delivered model averages over the image and its mirror image.
@@ -109,6 +110,7 @@ class TrainingSettings(_Strict):
     seed: Annotated[int, Field(ge=0)]
     weights: Literal["imagenet", "directory", "none"]
     precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"]
+    devices: Literal["all", "one"]
     class_weights: Literal["balanced", "none"]
     label_smoothing: Share
     average_mirror: bool

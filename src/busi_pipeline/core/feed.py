@@ -55,22 +55,25 @@ class ViewFeed(keras.utils.PyDataset):
         self._batch_size = batch_size
         self._times = min(views_per_epoch, rows.shape[1])
         self._shuffle = shuffle
-        self._rng = np.random.default_rng(seed)
-        self._view_order = self._rng.permuted(
+        self._view_order = np.random.default_rng(seed).permuted(
             np.tile(np.arange(rows.shape[1]), (len(rows), 1)), axis=1
         )
-        self._epoch = -1
-        self.on_epoch_end()
+        self._seed = seed
+        self.begin_epoch(0)
 
     def __len__(self) -> int:
         return math.ceil(len(self._order) / self._batch_size)
 
-    def on_epoch_end(self) -> None:
-        """Turn to the next views of every image and shuffle them."""
-        self._epoch += 1
+    def begin_epoch(self, epoch: int) -> None:
+        """Turn to the views of this epoch, counted from 0, and shuffle them.
+
+        Whoever trains says so. Keras' own `on_epoch_end` comes at the end of every pass, and some
+        passes are trials.
+        """
+        self._epoch = epoch
         self._order = np.arange(len(self._rows) * self._times)
         if self._shuffle:
-            self._rng.shuffle(self._order)
+            np.random.default_rng([self._seed, epoch]).shuffle(self._order)
 
     def __getitem__(self, batch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return float32 views, one-hot labels and sample weights."""

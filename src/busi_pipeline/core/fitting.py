@@ -216,9 +216,11 @@ def fit_phase(
         loss=keras.losses.CategoricalCrossentropy(label_smoothing=lesson.label_smoothing),
         metrics=["accuracy"],
     )
-    callbacks: list[keras.callbacks.Callback] = []
+    callbacks: list[keras.callbacks.Callback] = [
+        keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, _: feed.begin_epoch(epoch))
+    ]
     if phase.optimizer.ema_momentum:
-        # First in the list, so that the averaged weights are the ones judged and kept.
+        # Before the others, so that the averaged weights are the ones judged and kept.
         callbacks.append(keras.callbacks.SwapEMAWeights(swap_on_epoch=True))
     stopping = keras.callbacks.EarlyStopping(
         monitor="val_loss", patience=phase.patience, restore_best_weights=True
@@ -238,6 +240,7 @@ def fit_phase(
             feed,
             validation_data=check,
             epochs=phase.epochs,
+            shuffle=False,  # the feed does; Keras would shuffle its batches by another seed
             callbacks=callbacks,
             verbose=0,
         ).history

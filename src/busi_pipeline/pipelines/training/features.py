@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from busi_pipeline.core.fitting import LabelledViews
     from busi_pipeline.core.network import Network
+    from busi_pipeline.device import Device
 
 
 def extract_features(
@@ -40,10 +41,12 @@ def extract_features(
     not touched: evaluation shows them to the finished model.
     """
     from busi_pipeline.core.extraction import compute_features
+    from busi_pipeline.device import prepare_device
 
     experiment = ExperimentSettings.model_validate(settings)
     chosen = pretrained_weights.choose(experiment.backbone, experiment.training.weights)
-    network, precision, _ = build_for_training(experiment, chosen, len(classes))
+    device = prepare_device(experiment.training.precision)
+    network = build_for_training(experiment, chosen, len(classes), device)
     model = network.frozen if experiment.fine_tunes else _pooled(network)
     validation = split_manifest.loc[split_manifest["split"] == "validation", ["image_id"]]
     views = pd.concat(
@@ -79,7 +82,7 @@ def extract_features(
             for position, movement in zip(of_image, movements, strict=True)
         ],
         recipe=_identify_frozen_part(experiment, chosen)
-        | {"precision": precision, "images": images.recipe}
+        | {"precision": device.precision, "images": images.recipe}
         | describe_code(
             "busi_pipeline.core.extraction",
             "busi_pipeline.core.network",
@@ -105,6 +108,7 @@ def pool_features(
     all, they are the features themselves.
     """
     from busi_pipeline.core.extraction import compute_features
+    from busi_pipeline.device import prepare_device
 
     experiment = ExperimentSettings.model_validate(settings)
     chosen = pretrained_weights.choose(experiment.backbone, experiment.training.weights)
@@ -113,7 +117,8 @@ def pool_features(
         recipe, shape = features.recipe, features.values.shape[1:]
         tail = None
     else:
-        network, _, _ = build_for_training(experiment, chosen, len(classes))
+        device = prepare_device(experiment.training.precision)
+        network = build_for_training(experiment, chosen, len(classes), device)
         tail, shape = network.tail, tuple(network.tail.output_shape[1:])
         recipe = {"pooled_from": features.recipe, "base_end": experiment.base_end}
 
@@ -147,20 +152,19 @@ def build_network(
 
 
 def build_for_training(
-    experiment: ExperimentSettings, weights: ChosenWeights, classes: int
-) -> tuple["Network", str, str]:
-    """Return the network under the training precision, the precision, the device.
+    experiment: ExperimentSettings, weights: ChosenWeights, classes: int, device: "Device"
+) -> "Network":
+    """Return the network under the device's training precision.
 
     Seeded: without pretrained weights, extraction and training must build the same trunk.
     """
     import keras
 
-    from busi_pipeline.device import dtype_policy, prepare_device
+    from busi_pipeline.device import dtype_policy
 
-    device = prepare_device(experiment.training.precision)
     keras.utils.set_random_seed(experiment.training.seed)
     with dtype_policy(device.precision):
-        return build_network(experiment, weights, classes), device.precision, device.name
+        return build_network(experiment, weights, classes)
 
 
 def check_features(

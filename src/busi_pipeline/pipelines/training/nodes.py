@@ -25,7 +25,9 @@ from .features import build_for_training, build_network, check_features, label_v
 if TYPE_CHECKING:
     import keras
 
-    from busi_pipeline.core.fitting import Lesson
+    from busi_pipeline.core.fitting import Lesson, PhaseResult
+    from busi_pipeline.core.network import Network
+    from busi_pipeline.device import Device
 
 logger = logging.getLogger(__name__)
 
@@ -75,41 +77,27 @@ def train_model(
     device), that one is returned instead. Raises BadInputError where the features come from other
     settings than these.
     """
-    from busi_pipeline.core.fitting import Lesson, fit_phase
+    from busi_pipeline.core.fitting import Lesson
     from busi_pipeline.core.network import average_mirror
-    from busi_pipeline.device import dtype_policy
+    from busi_pipeline.device import dtype_policy, list_gpus, prepare_device, spread_over
 
     experiment = ExperimentSettings.model_validate(settings)
     recipe = experiment.training
     chosen = pretrained_weights.choose(experiment.backbone, recipe.weights)
     check_features(features, experiment, chosen)
     begun = time.perf_counter()
-    network, precision, device = build_for_training(experiment, chosen, len(classes))
     training = label_views(features, split_manifest, "train", classes)
     validation = label_views(features, split_manifest, "validation", classes)
     weights = compute_class_weights(training.labels, classes, recipe.class_weights)
     lesson = Lesson(training, validation, weights, recipe.label_smoothing)
-    identity = _identify_training(features, lesson, experiment, device, precision)
+    device = prepare_device(recipe.precision)
+    identity = _identify_training(features, lesson, experiment, device)
     if kept_training is not None and (kept := kept_training.find(identity)) is not None:
         logger.info("%s: nothing changed since it was trained; kept", experiment.title)
         return Training(*kept[:3], kept[3] | {"training_kept": "yes"})
-    phases = {}
-    start_loss = math.inf
-    if recipe.head_phase.epochs:
-        phases["head"] = fit_phase(
-            "head", network.head, pooled_features.values, lesson, recipe.head_phase, recipe.seed
-        )
-        start_loss = min(phases["head"].history["val_loss"])
-    if experiment.fine_tunes:
-        phases["fine_tuning"] = fit_phase(
-            "fine-tuning",
-            network.trainable,
-            features.values,
-            lesson,
-            recipe.fine_tuning,
-            recipe.seed,
-            start_loss,
-        )
+    with spread_over(list_gpus() if recipe.devices == "all" else []):
+        network = build_for_training(experiment, chosen, len(classes), device)
+        phases = _fit_phases(network, features, pooled_features, lesson, experiment)
     with dtype_policy("float32"):
         model = build_network(experiment, chosen, len(classes)).full
         model.set_weights(network.full.get_weights())
@@ -138,8 +126,8 @@ def train_model(
     report["seconds"]["total"] = report["seconds"]["features"] + fitting
     tags = {
         **chosen.tags,
-        "device": device,
-        "precision": precision,
+        "device": device.name,
+        "precision": device.precision,
         "training_sha256": identity,
         "training_kept": "no",
     }
@@ -147,12 +135,39 @@ def train_model(
     return Training(model, history, {"training": report}, tags)
 
 
-def _identify_training(
+def _fit_phases(
+    network: "Network",
     features: StoredArray,
+    pooled_features: StoredArray,
     lesson: "Lesson",
     experiment: ExperimentSettings,
-    device: str,
-    precision: str,
+) -> dict[str, "PhaseResult"]:
+    """Train the head, then head and tail, in place."""
+    from busi_pipeline.core.fitting import fit_phase
+
+    recipe = experiment.training
+    phases = {}
+    start_loss = math.inf
+    if recipe.head_phase.epochs:
+        phases["head"] = fit_phase(
+            "head", network.head, pooled_features.values, lesson, recipe.head_phase, recipe.seed
+        )
+        start_loss = min(phases["head"].history["val_loss"])
+    if experiment.fine_tunes:
+        phases["fine_tuning"] = fit_phase(
+            "fine-tuning",
+            network.trainable,
+            features.values,
+            lesson,
+            recipe.fine_tuning,
+            recipe.seed,
+            start_loss,
+        )
+    return phases
+
+
+def _identify_training(
+    features: StoredArray, lesson: "Lesson", experiment: ExperimentSettings, device: "Device"
 ) -> str:
     """Hash everything that decides how the model comes out."""
     views = {
@@ -170,8 +185,7 @@ def _identify_training(
                 exclude={"title", "in_default", "baseline_of", "published"}
             ),
             "class_weights": lesson.class_weights.tolist(),
-            "device": device,
-            "precision": precision,
+            "device": list(device),
             **describe_code(__name__, libraries=("keras", "numpy", "tensorflow")),
         }
     )

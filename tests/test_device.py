@@ -1,0 +1,72 @@
+"""Several devices give what one gives."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+FIT_ON_VIRTUAL_DEVICES = """
+import json, sys
+import keras, numpy as np, tensorflow as tf
+from busi_pipeline.core.fitting import LabelledViews, Lesson, fit_phase
+from busi_pipeline.device import spread_over
+from busi_pipeline.experiments import PhaseSettings
+
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+labels = np.arange(60) % 3
+views = np.random.default_rng(0).normal(size=(60, 4, 4, 8)) + labels[:, None, None, None]
+lesson = Lesson(
+    LabelledViews(np.arange(48)[:, None], labels[:48]),
+    LabelledViews(np.arange(48, 60)[:, None], labels[48:]),
+    np.array([1.0, 2.0, 0.5]),
+    0.1,
+)
+phase = PhaseSettings.model_validate_json(sys.argv[1])
+histories = []
+for devices in (["CPU:0"], ["CPU:0", "CPU:1"]):
+    keras.utils.set_random_seed(1)
+    with spread_over(devices):
+        model = keras.Sequential(
+            [
+                keras.Input((4, 4, 8)),
+                keras.layers.Conv2D(8, 3, activation="relu"),
+                keras.layers.GlobalAveragePooling2D(),
+                keras.layers.Dense(3, activation="softmax"),
+            ]
+        )
+        histories.append(fit_phase("both", model, views, lesson, phase, seed=3).history)
+print(json.dumps(histories))
+"""
+
+
+@pytest.mark.parametrize("ema_momentum", [0.0, 0.9])
+def test_two_devices_give_the_losses_of_one(ema_momentum: float) -> None:
+    phase = {
+        "epochs": 3,
+        "batch_size": 16,
+        "patience": 3,
+        "views_per_epoch": 1,
+        "optimizer": {
+            "name": "adamw",
+            "learning_rate": 0.01,
+            "weight_decay": 0.01,
+            "momentum": 0,
+            "ema_momentum": ema_momentum,
+            "schedule": "cosine",
+            "plateau_patience": 3,
+            "plateau_factor": 0.2,
+        },
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", FIT_ON_VIRTUAL_DEVICES, json.dumps(phase)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    one, two = json.loads(done.stdout.splitlines()[-1])
+    for curve in ("loss", "val_loss"):
+        np.testing.assert_allclose(two[curve], one[curve], rtol=1e-4)
+    assert one["loss"][-1] < one["loss"][0]
