@@ -21,6 +21,8 @@ from busi_pipeline.pipelines.ingestion.nodes import build_manifest
 from busi_pipeline.pipelines.split.nodes import split_images
 from busi_pipeline.synthetic import write_synthetic_set
 
+PROJECT = Path(__file__).resolve().parents[1]
+
 
 def describe_machine() -> str:
     """Return processor, cores and versions, for the head of every benchmark's output."""
@@ -53,6 +55,9 @@ def spread(values: list[float], unit: str = "", digits: int = 2) -> str:
 
 def read_parameters() -> Mapping[str, Any]:
     """Return the project's parameters."""
+    from kedro.framework.startup import bootstrap_project
+
+    bootstrap_project(PROJECT)
     return load_active_parameters()
 
 

@@ -20,7 +20,7 @@ import keras
 import numpy as np
 
 from busi_pipeline.backbones import BACKBONES
-from busi_pipeline.core.feed import ViewFeed
+from busi_pipeline.core.feed import ViewFeed, hand_to_keras
 from busi_pipeline.core.fitting import make_optimizer
 from busi_pipeline.core.network import Network, build_network, count_operations
 
@@ -110,7 +110,11 @@ def measure(name: str, precision: str, arguments: argparse.Namespace, peak: floa
             arguments.batch,
             seed=0,
         )
-        ours = rate(count, lambda: model.fit(feed, verbose=0).history["loss"], arguments.rounds)
+        ours = rate(
+            count,
+            lambda: model.fit(hand_to_keras(feed), verbose=0).history["loss"],
+            arguments.rounds,
+        )
         values = np.asarray(stored).astype(np.float32)
         plain = rate(
             count,

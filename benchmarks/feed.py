@@ -20,7 +20,7 @@ import pandas as pd
 from _common import describe_machine, read_experiment, spread, store
 
 from busi_pipeline.arrays import ArrayStream, StoredArray
-from busi_pipeline.core.feed import ViewFeed
+from busi_pipeline.core.feed import ViewFeed, hand_to_keras
 from busi_pipeline.core.fitting import make_optimizer
 from busi_pipeline.datasets.pretrained_weights import WeightsSource
 from busi_pipeline.device import dtype_policy, prepare_device
@@ -70,7 +70,7 @@ def measure(experiment: ExperimentSettings, images: int, rounds: int) -> None:
         ready = [tuple(keras.ops.convert_to_tensor(part) for part in feed[0])] * len(feed)
 
         def run_trainer() -> None:
-            model.fit(feed, epochs=1, verbose=0)
+            model.fit(hand_to_keras(feed), epochs=1, shuffle=False, verbose=0)
 
         def run_bare() -> None:
             for features, targets, sample_weights in ready:

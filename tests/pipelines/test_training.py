@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from busi_pipeline.arrays import ArrayStream, StoredArray
-from busi_pipeline.core.feed import ViewFeed
+from busi_pipeline.core.feed import ViewFeed, hand_to_keras
 from busi_pipeline.datasets.array_store import ArrayStoreDataset
 from busi_pipeline.datasets.kept_training import KeptTraining
 from busi_pipeline.datasets.pretrained_weights import WeightsSource
@@ -71,6 +71,45 @@ def test_each_epoch_shows_every_image_once_and_all_views_in_turn() -> None:
     assert set.union(*seen) == set(range(images * views))
     assert sum(map(len, seen)) == images * views
     assert orders[0] != orders[1]
+
+
+def test_a_fit_shows_each_epoch_its_own_views() -> None:
+    """Whatever Keras reads ahead or on trial, an epoch's batches are those of that epoch."""
+    import keras
+
+    images, views, epochs = 6, 3, 3
+    shown: list[list[int]] = []
+
+    class Recorder:
+        def __len__(self) -> int:
+            return images * views
+
+        def __getitem__(self, row: int) -> np.ndarray:
+            shown[-1].append(int(row))
+            return np.zeros(2, dtype=np.float16)
+
+    shown.append([])
+    feed = ViewFeed(
+        Recorder(),
+        np.arange(images * views).reshape(images, views),
+        np.eye(images, dtype=np.float32),
+        np.ones(images, dtype=np.float32),
+        batch_size=4,
+        seed=5,
+    )
+
+    def begin(epoch: int, _: object) -> None:
+        shown.append([])
+        feed.begin_epoch(epoch)
+
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(images)])
+    model.compile(optimizer="sgd", loss="mse")
+    batches = hand_to_keras(feed)
+    callback = keras.callbacks.LambdaCallback(on_epoch_begin=begin)
+    model.fit(batches, epochs=epochs, shuffle=False, callbacks=[callback], verbose=0)
+    per_epoch = shown[-epochs:]
+    assert all(sorted(row // views for row in rows) == list(range(images)) for rows in per_epoch)
+    assert sorted(row for rows in per_epoch for row in rows) == list(range(images * views))
 
 
 def test_an_epoch_can_show_several_views_of_an_image_and_validation_comes_in_order() -> None:

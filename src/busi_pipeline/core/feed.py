@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import keras
 import numpy as np
@@ -83,6 +83,31 @@ class ViewFeed(keras.utils.PyDataset):
         view = self._view_order[images, turns]
         values = read_rows(self._values, self._rows[images, view])
         return values, self._labels[images], self._weights[images]
+
+
+def hand_to_keras(feed: ViewFeed) -> Any:
+    """Return what `model.fit` is to be given for this feed; the one place that knows the backend.
+
+    Keras puts a `PyDataset` behind a prefetching thread. On a CPU that thread takes its turn from
+    those that compute: measured on two cores, up to twice the time of an epoch
+    (docs/performance.md). There TensorFlow reads each batch when it is wanted.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return feed
+    import tensorflow as tf
+
+    if tf.config.list_physical_devices("GPU"):
+        return feed
+    signature = tuple(
+        tf.TensorSpec((None, *part.shape[1:]), tf.as_dtype(part.dtype)) for part in feed[0]
+    )
+    batches = tf.data.Dataset.from_generator(
+        lambda: (feed[batch] for batch in range(len(feed))), output_signature=signature
+    )
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    options.threading.private_threadpool_size = 1
+    return batches.apply(tf.data.experimental.assert_cardinality(len(feed))).with_options(options)
 
 
 def read_rows(values: Rows, rows: Sequence[int] | np.ndarray) -> np.ndarray:

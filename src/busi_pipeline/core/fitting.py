@@ -14,9 +14,8 @@ from typing import Any, NamedTuple, Protocol
 import keras
 import numpy as np
 from tqdm import tqdm
-from tqdm.contrib.logging import logging_redirect_tqdm
 
-from .feed import Rows, ViewFeed
+from .feed import Rows, ViewFeed, hand_to_keras
 
 logger = logging.getLogger(__name__)
 
@@ -158,6 +157,7 @@ class _Progress(keras.callbacks.Callback):
         logs = logs or {}
         now = time.perf_counter()
         left = (now - self._begun) / (epoch + 1) * (self._epochs - epoch - 1)
+        self._bar.clear()  # the line goes above the bar, not through it
         logger.info(
             "%s, epoch %d of %d: loss %.3f, accuracy %.3f; validation loss %.3f, accuracy %.3f "
             "(%.1f s, at most %.0f s left)",
@@ -168,6 +168,7 @@ class _Progress(keras.callbacks.Callback):
             now - self._epoch_begun,
             left,
         )
+        self._bar.refresh()
 
 
 def fit_phase(
@@ -235,15 +236,14 @@ def fit_phase(
             )
         )
     begun = time.perf_counter()
-    with logging_redirect_tqdm():  # log lines go above the bar, not through it
-        history = model.fit(
-            feed,
-            validation_data=check,
-            epochs=phase.epochs,
-            shuffle=False,  # the feed does; Keras would shuffle its batches by another seed
-            callbacks=callbacks,
-            verbose=0,
-        ).history
+    history = model.fit(
+        hand_to_keras(feed),
+        validation_data=hand_to_keras(check),
+        epochs=phase.epochs,
+        shuffle=False,  # the feed does; Keras would shuffle its batches by another seed
+        callbacks=callbacks,
+        verbose=0,
+    ).history
     seconds = time.perf_counter() - begun
     curves = {key: [float(v) for v in values] for key, values in history.items()}
     if min(curves["val_loss"]) >= start_loss:
