@@ -78,7 +78,9 @@ def _scale_to_8_bit(values: np.ndarray) -> UInt8Array:
 
 def has_colour(pixels: UInt8Array) -> bool:
     """Tell whether uint8 (h, w, 3) RGB carries colour: a marker, a Doppler box."""
-    spread = pixels.max(axis=2).astype(np.int16) - pixels.min(axis=2)
+    red, green, blue = (pixels[..., channel] for channel in range(3))
+    # Pairwise: a reduction over the last axis takes twenty times as long.
+    spread = np.maximum(np.maximum(red, green), blue) - np.minimum(np.minimum(red, green), blue)
     return bool((spread > _COLOUR_SPREAD).mean() > _COLOUR_SHARE)
 
 

@@ -16,7 +16,9 @@ from busi_pipeline.arrays import ArrayStream, StoredArray, StoredRows
 from busi_pipeline.fingerprints import hash_values
 
 _KEY_TYPE = np.dtype([("key", "S64"), ("seconds", "f4")])
+# Of a part: small enough to lose when a run is stopped, large enough to be few.
 _BYTES_A_PART = 32 * 2**20
+_ROWS_A_PART = 1024
 
 
 class RowPool:
@@ -52,7 +54,7 @@ class RowPool:
         self._folder.mkdir(parents=True, exist_ok=True)
         (self._folder / "recipe.json").write_text(json.dumps(self._recipe, indent=2))
         row_bytes = max(1, int(np.prod(stream.shape)) * np.dtype(stream.dtype).itemsize)
-        part_rows = max(1, _BYTES_A_PART // row_bytes)
+        part_rows = min(_ROWS_A_PART, max(1, _BYTES_A_PART // row_bytes))
         chunks: list[np.ndarray] = []
         listing: list[tuple[str, float]] = []
         written = 0
