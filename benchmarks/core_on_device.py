@@ -35,13 +35,17 @@ class Head(NamedTuple):
 
 
 class Optimizer(NamedTuple):
-    """The fine-tuning optimiser of the project's rows."""
+    """The fine-tuning optimiser of the project's rows, but for the averaging of weights.
+
+    With `use_ema`, Keras 3.15 on JAX leaves weights and averages in one buffer after `fit`, and the
+    next `fit` on the same model fails ("donate the same buffer twice").
+    """
 
     name: str = "adamw"
     learning_rate: float = 2e-4
     weight_decay: float = 0.01
     momentum: float = 0.0
-    ema_momentum: float = 0.99
+    ema_momentum: float = 0.0
     schedule: str = "cosine"
     plateau_patience: int = 3
     plateau_factor: float = 0.2

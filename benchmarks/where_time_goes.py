@@ -6,7 +6,8 @@
 Prints seconds of import and start-up, milliseconds an image of decoding, resizing and moving, and
 for each network the milliseconds, floating-point operations and share of the peak of its frozen
 part and of its tail, forward and with the step that learns. The peak is what the same library
-reaches on a large matrix product or convolution. The floor is the operations of the whole recipe at that peak.
+reaches on a large matrix product or convolution. The floor is the operations of the whole recipe
+at that peak.
 """
 
 import argparse
