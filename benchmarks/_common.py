@@ -53,6 +53,24 @@ def spread(values: list[float], unit: str = "", digits: int = 2) -> str:
     return f"{middle:.{digits}f}{unit} ({low:.{digits}f} to {high:.{digits}f})"
 
 
+def compare_pace(
+    title: str, sides: dict[str, Callable[[], Any]], images: int, rounds: int, asked: float
+) -> None:
+    """Run two sides in turn; print the images a second of each and the ratio of first to second."""
+    pace: dict[str, list[float]] = {name: [] for name in sides}
+    for run in reversed(sides.values()):
+        run()
+    for _ in range(rounds):
+        for name, run in sides.items():
+            pace[name].append(images / time_calls(run, 1, warm_up=0)[0])
+    ratios = [one / other for one, other in zip(*pace.values(), strict=True)]
+    print(f"{title}: images a second")
+    for name, values in pace.items():
+        print(f"  {name:12s} {spread(values, digits=1)}")
+    missed = "" if statistics.median(ratios) >= asked else "  MISSED"
+    print(f"  RATIO {spread(ratios)}; asked for: at least {asked:.2f}{missed}")
+
+
 def read_parameters() -> Mapping[str, Any]:
     """Return the project's parameters."""
     from kedro.framework.startup import bootstrap_project

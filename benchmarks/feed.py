@@ -7,9 +7,7 @@ disk, against the same step on tensors that are already in memory.
 
 import argparse
 import os
-import statistics
 import tempfile
-import time
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -17,7 +15,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 import pandas as pd
-from _common import describe_machine, read_experiment, spread, store
+from _common import compare_pace, describe_machine, read_experiment, store
 
 from busi_pipeline.arrays import ArrayStream, StoredArray
 from busi_pipeline.core.feed import ViewFeed, hand_to_keras
@@ -76,21 +74,13 @@ def measure(experiment: ExperimentSettings, images: int, rounds: int) -> None:
             for features, targets, sample_weights in ready:
                 model.train_on_batch(features, targets, sample_weights)
 
-        run_bare()
-        run_trainer()
-        pace: dict[str, list[float]] = {"trainer": [], "in memory": []}
-        for _ in range(rounds):
-            for name, run in (("trainer", run_trainer), ("in memory", run_bare)):
-                begun = time.perf_counter()
-                run()
-                pace[name].append(images / (time.perf_counter() - begun))
-    ratios = [a / b for a, b in zip(pace["trainer"], pace["in memory"], strict=True)]
-    print(f"{experiment.title}, {precision}: images a second")
-    for name, values in pace.items():
-        print(f"  {name:12s} {spread(values, digits=1)}")
-    print(f"  RATIO {spread(ratios)}; asked for: at least 0.95")
-    if statistics.median(ratios) < 0.95:
-        print("  MISSED")
+        compare_pace(
+            f"{experiment.title}, {precision}",
+            {"trainer": run_trainer, "in memory": run_bare},
+            images,
+            rounds,
+            asked=0.95,
+        )
 
 
 def main() -> None:

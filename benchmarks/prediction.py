@@ -7,9 +7,7 @@ Prediction is the evaluation's own: prepared images on disk -> delivered model -
 
 import argparse
 import os
-import statistics
 import tempfile
-import time
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -17,7 +15,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 import pandas as pd
-from _common import describe_machine, draw_images, read_experiment, spread, store
+from _common import compare_pace, describe_machine, draw_images, read_experiment, store
 
 from busi_pipeline.arrays import ArrayStream
 from busi_pipeline.core.network import average_mirror
@@ -62,21 +60,13 @@ def measure(experiment: ExperimentSettings, count: int, rounds: int) -> None:
             for batch in batches:
                 np.asarray(model.predict_on_batch(batch))
 
-        run_bare()
-        run_prediction()
-        pace: dict[str, list[float]] = {"prediction": [], "bare": []}
-        for _ in range(rounds):
-            for name, run in (("prediction", run_prediction), ("bare", run_bare)):
-                begun = time.perf_counter()
-                run()
-                pace[name].append(count / (time.perf_counter() - begun))
-    ratios = [a / b for a, b in zip(pace["prediction"], pace["bare"], strict=True)]
-    print(f"{experiment.title}: images a second, batches of {batch_size}")
-    for name, values in pace.items():
-        print(f"  {name:12s} {spread(values, digits=1)}")
-    print(f"  RATIO {spread(ratios)}; asked for: at least 0.90")
-    if statistics.median(ratios) < 0.90:
-        print("  MISSED")
+        compare_pace(
+            f"{experiment.title}, batches of {batch_size}",
+            {"prediction": run_prediction, "bare": run_bare},
+            count,
+            rounds,
+            asked=0.90,
+        )
 
 
 def main() -> None:
