@@ -1,5 +1,6 @@
 """What the benchmarks share: machine, repetition, the project's own settings and data."""
 
+import argparse
 import os
 import platform
 import statistics
@@ -69,6 +70,20 @@ def compare_pace(
         print(f"  {name:12s} {spread(values, digits=1)}")
     missed = "" if statistics.median(ratios) >= asked else "  MISSED"
     print(f"  RATIO {spread(ratios)}; asked for: at least {asked:.2f}{missed}")
+
+
+def measure_experiments(
+    measure: Callable[[ExperimentSettings, int, int], None], description: str, images: int
+) -> None:
+    """Call `measure(experiment, images, rounds)` for what the command line names."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--experiments", nargs="*", default=["vgg16", "resnet50", "inceptionv3"])
+    parser.add_argument("--images", type=int, default=images)
+    parser.add_argument("--rounds", type=int, default=5)
+    arguments = parser.parse_args()
+    print(describe_machine())
+    for name in arguments.experiments:
+        measure(read_experiment(name), arguments.images, arguments.rounds)
 
 
 def read_parameters() -> Mapping[str, Any]:

@@ -5,7 +5,6 @@ disk, against the same step on tensors that are already in memory.
     python benchmarks/feed.py --experiments resnet50 --rounds 5
 """
 
-import argparse
 import os
 import tempfile
 from pathlib import Path
@@ -15,7 +14,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 import pandas as pd
-from _common import compare_pace, describe_machine, read_experiment, store
+from _common import compare_pace, measure_experiments, store
 
 from busi_pipeline.arrays import ArrayStream, StoredArray
 from busi_pipeline.core.feed import ViewFeed, hand_to_keras
@@ -70,6 +69,9 @@ def measure(experiment: ExperimentSettings, images: int, rounds: int) -> None:
         def run_trainer() -> None:
             model.fit(hand_to_keras(feed), epochs=1, shuffle=False, verbose=0)
 
+        def run_read_ahead() -> None:
+            model.fit(feed, epochs=1, shuffle=False, verbose=0)
+
         def run_bare() -> None:
             for features, targets, sample_weights in ready:
                 model.train_on_batch(features, targets, sample_weights)
@@ -81,19 +83,14 @@ def measure(experiment: ExperimentSettings, images: int, rounds: int) -> None:
             rounds,
             asked=0.95,
         )
-
-
-def main() -> None:
-    """Measure; `--help` tells the arguments."""
-    parser = argparse.ArgumentParser(description="The trainer against the same step in memory.")
-    parser.add_argument("--experiments", nargs="*", default=["vgg16", "resnet50", "inceptionv3"])
-    parser.add_argument("--images", type=int, default=256)
-    parser.add_argument("--rounds", type=int, default=5)
-    arguments = parser.parse_args()
-    print(describe_machine())
-    for name in arguments.experiments:
-        measure(read_experiment(name), arguments.images, arguments.rounds)
+        compare_pace(
+            f"{experiment.title}, {precision}, against Keras' thread that reads ahead",
+            {"trainer": run_trainer, "read ahead": run_read_ahead},
+            images,
+            rounds,
+            asked=1.0,
+        )
 
 
 if __name__ == "__main__":
-    main()
+    measure_experiments(measure, "The trainer against the same step in memory.", images=256)

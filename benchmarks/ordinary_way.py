@@ -37,7 +37,6 @@ from _common import (
 
 from busi_pipeline.backbones import Preprocessing, get_backbone
 from busi_pipeline.core.fitting import make_optimizer
-from busi_pipeline.datasets.kept_training import KeptTraining
 from busi_pipeline.datasets.pretrained_weights import WeightsSource
 from busi_pipeline.experiments import ExperimentSettings, PhaseSettings
 from busi_pipeline.pipelines.training.features import extract_features, pool_features
@@ -87,8 +86,7 @@ def train_this_way(folder: Path, experiment: ExperimentSettings) -> tuple[Course
         )
         pooled = store(pool_features(features, settings, weights, CLASSES), workspace, "pooled")
         ready = time.perf_counter() - begun
-        nothing = KeptTraining(*[workspace / "nothing"] * 4)
-        training = train_model(features, pooled, data.split, settings, weights, CLASSES, nothing)
+        training = train_model(features, pooled, data.split, settings, weights, CLASSES, None)
         total = time.perf_counter() - begun
     course = Course([], [])
     fitting = training.report["training"]["seconds"]

@@ -5,7 +5,6 @@
 Prediction is the evaluation's own: prepared images on disk -> delivered model -> table.
 """
 
-import argparse
 import os
 import tempfile
 from pathlib import Path
@@ -15,7 +14,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 import pandas as pd
-from _common import compare_pace, describe_machine, draw_images, read_experiment, store
+from _common import compare_pace, draw_images, measure_experiments, store
 
 from busi_pipeline.arrays import ArrayStream
 from busi_pipeline.core.network import average_mirror
@@ -69,17 +68,5 @@ def measure(experiment: ExperimentSettings, count: int, rounds: int) -> None:
         )
 
 
-def main() -> None:
-    """Measure; `--help` tells the arguments."""
-    parser = argparse.ArgumentParser(description="Batch prediction against the bare forward pass.")
-    parser.add_argument("--experiments", nargs="*", default=["vgg16", "resnet50", "inceptionv3"])
-    parser.add_argument("--images", type=int, default=128)
-    parser.add_argument("--rounds", type=int, default=5)
-    arguments = parser.parse_args()
-    print(describe_machine())
-    for name in arguments.experiments:
-        measure(read_experiment(name), arguments.images, arguments.rounds)
-
-
 if __name__ == "__main__":
-    main()
+    measure_experiments(measure, "Batch prediction against the bare forward pass.", images=128)

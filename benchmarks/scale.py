@@ -20,7 +20,6 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from _common import describe_machine, prepare_data, read_experiment, store
 
-from busi_pipeline.datasets.kept_training import KeptTraining
 from busi_pipeline.datasets.pretrained_weights import WeightsSource
 from busi_pipeline.experiments import merge_settings
 from busi_pipeline.pipelines.training.features import extract_features, pool_features
@@ -82,8 +81,7 @@ def measure_here(folder: Path, name: str) -> dict[str, float]:
         )
         pooled = store(pool_features(features, settings, weights, CLASSES), workspace, "pooled")
         book("features")
-        nothing = KeptTraining(*[workspace / "nothing"] * 4)
-        train_model(features, pooled, data.split, settings, weights, CLASSES, nothing)
+        train_model(features, pooled, data.split, settings, weights, CLASSES, None)
         book("one epoch")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return seconds | {"images": len(data.split), "MiB": peak}
