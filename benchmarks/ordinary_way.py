@@ -297,7 +297,7 @@ def report_full(ordinary: Course, epochs: dict[str, list[float]], ours: Course) 
     """Print the ratio at the best validation loss that both reach.
 
     Its spread is that of the ordinary side's epochs: as if each phase had gone at the pace of its
-    quickest epoch, and of its slowest but the first, which carries the building of the graph.
+    quickest or slowest epoch; its first, which carries the building of the graph, is left as it is.
     """
     loss = max(min(ordinary.losses), min(ours.losses))
     slow, fast = ordinary.time_to(loss), ours.time_to(loss)
@@ -308,10 +308,10 @@ def report_full(ordinary: Course, epochs: dict[str, list[float]], ours: Course) 
     )
     print(f"  to validation loss {loss:.3f}: ordinary {slow:.0f} s, this project {fast:.0f} s")
     count = int(np.searchsorted(ordinary.seconds, slow)) + 1
-    paced = [(s, epochs[name]) for name in epochs for s in epochs[name]][:count]
-    beside = slow - sum(s for s, _ in paced)
+    paced = [(e, seconds) for seconds in epochs.values() for e in range(len(seconds))][:count]
     low, high = (
-        beside + sum(float(pick(phase[1:] or phase)) for _, phase in paced) for pick in (min, max)
+        slow + sum(pick(seconds[1:]) - seconds[epoch] for epoch, seconds in paced if epoch)
+        for pick in (min, max)
     )
     print(f"  RATIO {slow / fast:.1f} ({low / fast:.1f} to {high / fast:.1f})")
 
