@@ -32,7 +32,6 @@ def write_features(shape: tuple[int, ...], rows: int, workspace: Path) -> Stored
         index=pd.DataFrame({"image_id": [str(row) for row in range(rows)]}),
         keys=[str(row) for row in range(rows)],
         recipe={"noise": list(shape)},
-        shape=shape,
         dtype="float16",
         compute=lambda positions: (
             rng.random((1, *shape), dtype=np.float32).astype(np.float16) for _ in positions

@@ -93,7 +93,7 @@ def train_this_way(folder: Path, experiment: ExperimentSettings) -> tuple[Outcom
         begun = time.perf_counter()
         data = prepare_data(folder, workspace, experiment)
         features = store(
-            extract_features(data.images, data.plan, data.split, settings, weights, CLASSES),
+            extract_features(data.images, data.plan, settings, weights, CLASSES),
             workspace,
             "features",
         )

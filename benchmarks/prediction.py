@@ -19,6 +19,7 @@ from _common import compare_pace, draw_images, measure_experiments, store
 from busi_pipeline.arrays import ArrayStream
 from busi_pipeline.core.network import average_mirror
 from busi_pipeline.datasets.pretrained_weights import WeightsSource
+from busi_pipeline.device import choose_batch_size
 from busi_pipeline.experiments import ExperimentSettings
 from busi_pipeline.pipelines.evaluation.nodes import predict_images
 from busi_pipeline.pipelines.training.features import build_network
@@ -28,13 +29,13 @@ CLASSES = ["benign", "malignant", "normal"]
 
 def measure(experiment: ExperimentSettings, count: int, rounds: int) -> None:
     """Print both sides, taken in turn."""
-    batch_size = experiment.training.extraction_batch_size
     images = draw_images(count, experiment.image_size)
     keras.utils.clear_session()
     weights = WeightsSource(None).choose(experiment.backbone, "none")
     model = build_network(experiment, weights, len(CLASSES)).full
     if experiment.training.average_mirror:
         model = average_mirror(model)
+    batch_size = choose_batch_size(experiment.training.extraction_batch_size, model)
     ids = [str(i) for i in range(count)]
     split = pd.DataFrame({"image_id": ids, "label": CLASSES[0], "split": "test"})
     batches = [
@@ -46,7 +47,6 @@ def measure(experiment: ExperimentSettings, count: int, rounds: int) -> None:
             pd.DataFrame({"image_id": ids}),
             ids,
             {},
-            images.shape[1:],
             "uint8",
             lambda positions: [images[positions]],
         )

@@ -75,7 +75,7 @@ def measure_here(folder: Path, name: str) -> dict[str, float]:
 
         book("import")
         features = store(
-            extract_features(data.images, data.plan, data.split, settings, weights, CLASSES),
+            extract_features(data.images, data.plan, settings, weights, CLASSES),
             workspace,
             "features",
         )

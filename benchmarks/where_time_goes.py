@@ -100,7 +100,7 @@ def measure_network(experiment: ExperimentSettings, peaks: dict[str, float]) -> 
     recipe = experiment.training
     weights = WeightsSource(None).choose(experiment.backbone, "none")
     batch = recipe.fine_tuning.batch_size
-    images = draw_images(recipe.extraction_batch_size, experiment.image_size)
+    images = draw_images(32, experiment.image_size)
     for precision, peak in peaks.items():
         keras.utils.clear_session()
         with dtype_policy(precision):

@@ -57,7 +57,6 @@ class Squares:
             pd.DataFrame({"image_id": [f"{n:03d}" for n in numbers]}),
             [str(n) for n in numbers],
             {"made": recipe},
-            (2,),
             "float16",
             compute,
             {"note": "kept"},

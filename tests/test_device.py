@@ -1,11 +1,16 @@
-"""Several devices give what one gives."""
+"""Several devices give what one gives; a batch is as large as the memory allows."""
 
 import json
 import subprocess
 import sys
+from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
+
+from busi_pipeline import device
+from busi_pipeline.core.network import count_activations
 
 FIT_ON_VIRTUAL_DEVICES = """
 import json, sys
@@ -70,3 +75,39 @@ def test_two_devices_give_the_losses_of_one(ema_momentum: float) -> None:
     for curve in ("loss", "val_loss"):
         np.testing.assert_allclose(two[curve], one[curve], rtol=1e-4)
     assert one["loss"][-1] < one["loss"][0]
+
+
+@pytest.fixture
+def model() -> keras.Model:
+    return keras.Sequential(
+        [keras.Input((10, 10, 3)), keras.layers.Conv2D(8, 3), keras.layers.GlobalMaxPooling2D()]
+    )
+
+
+def test_activations_are_counted_in_bytes(model: keras.Model) -> None:
+    assert count_activations(model) == 4 * (8 * 8 * 8 + 8)
+
+
+def test_batch_grows_with_the_memory_of_a_gpu(
+    model: keras.Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert device.choose_batch_size(7, model) == 7
+    assert device.choose_batch_size("auto", model) == 32
+    monkeypatch.setattr(device, "list_gpus", lambda: ["GPU:0"])
+    for images, expected in ((10**9, 256), (150, 128), (128, 128), (127, 64), (0, 1)):
+        memory = 2 * images * count_activations(model)
+        monkeypatch.setattr(device, "_read_gpu_memory", lambda memory=memory: memory)
+        assert device.choose_batch_size("auto", model) == expected, images
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="stands in for a program by a shell script")
+def test_memory_is_that_of_the_smallest_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert device._read_gpu_memory() == 8 * 2**30
+    assert "nvidia-smi is not there" in caplog.text
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\necho 16384\necho 8192\n")
+    program.chmod(0o755)
+    assert device._read_gpu_memory() == 8192 * 2**20

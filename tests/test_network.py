@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from busi_pipeline.backbones import BACKBONES, CAFFE, TF, TORCH
+from busi_pipeline.core.folding import fold_batch_normalization
 from busi_pipeline.core.network import (
     Network,
     _normalise,
@@ -71,6 +72,7 @@ def test_the_pieces_make_up_the_whole(resnet: Network, pictures: np.ndarray) -> 
 
 
 def test_training_leaves_trunk_and_statistics_alone(pictures: np.ndarray) -> None:
+    keras.utils.set_random_seed(0)
     network = build_network("resnet50", 32, "conv2_block1_out", "conv2_block2_out", HEAD, 3, None)
     features = network.frozen.predict(pictures, verbose=0)
     trunk = [w.numpy().copy() for w in network.frozen.weights]
@@ -147,3 +149,52 @@ def test_operations_are_counted_as_published() -> None:
     base = keras.applications.VGG16(include_top=False, weights=None, input_shape=(224, 224, 3))
     nested = keras.Sequential([keras.Input((224, 224, 3)), base])
     assert count_operations(nested) == pytest.approx(2 * 15.3e9, rel=0.01)
+
+
+def disturb_statistics(model: keras.Model, rng: np.random.Generator) -> None:
+    """Give every BatchNormalization statistics other than those it starts with."""
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.set_weights(
+                [rng.uniform(0.5, 1.5, w.shape).astype(np.float32) for w in layer.get_weights()]
+            )
+
+
+@pytest.mark.parametrize(
+    ("builder", "size", "left"),
+    [("ResNet50", 32, 0), ("InceptionV3", 75, 0), ("DenseNet121", 32, 62), ("VGG16", 32, 0)],
+)
+def test_folding_changes_nothing_but_the_work(
+    builder: str, size: int, left: int, rng: np.random.Generator
+) -> None:
+    keras.utils.set_random_seed(1)
+    base = getattr(keras.applications, builder)(
+        include_top=False, weights=None, input_shape=(size, size, 3)
+    )
+    disturb_statistics(base, rng)
+    images = rng.normal(size=(2, size, size, 3)).astype(np.float32)
+    expected = base.predict(images, verbose=0)
+    folded = fold_batch_normalization(base)
+    scale = np.abs(expected).max()
+    np.testing.assert_allclose(folded.predict(images, verbose=0), expected, atol=2e-4 * scale)
+    np.testing.assert_array_equal(base.predict(images, verbose=0), expected)
+    remaining = [y for y in folded.layers if isinstance(y, keras.layers.BatchNormalization)]
+    assert len(remaining) == left
+    assert count_operations(folded) == count_operations(base)
+
+
+def test_what_something_else_reads_is_not_folded(rng: np.random.Generator) -> None:
+    images = keras.Input((4, 4, 2))
+    seen = keras.layers.Conv2D(3, 1, name="seen")(images)
+    normal = keras.layers.BatchNormalization(name="of_seen")(seen)
+    curved = keras.layers.Conv2D(3, 1, activation="relu", name="curved")(images)
+    after = keras.layers.BatchNormalization(name="of_curved")(curved)
+    model = keras.Model(images, keras.layers.Add()([seen, normal, after]))
+    disturb_statistics(model, rng)
+    folded = fold_batch_normalization(model)
+    kept = {y.name for y in folded.layers if isinstance(y, keras.layers.BatchNormalization)}
+    assert kept == {"of_seen", "of_curved"}
+    values = rng.normal(size=(3, 4, 4, 2)).astype(np.float32)
+    np.testing.assert_allclose(
+        folded.predict(values, verbose=0), model.predict(values, verbose=0), atol=1e-5
+    )

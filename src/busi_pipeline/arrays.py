@@ -21,17 +21,15 @@ class ArrayStream:
         keys: one per row: hash of what this row is made of, apart from the recipe.
         recipe: whatever else decides the values (settings, code, weights), JSON-like. Rows with
             the same recipe and key hold the same values.
-        shape: of one row, without the leading axis.
         dtype: of the array.
         compute: takes the positions (int64, ascending) of the rows that are missing; yields
-            arrays (n, *shape) that, one after the other, are those rows.
+            arrays (n, ...) that, one after the other, are those rows. Not called where none is.
         about: what is to be kept beside the array, JSON-like.
     """
 
     index: pd.DataFrame
     keys: Sequence[str]
     recipe: dict[str, Any]
-    shape: tuple[int, ...]
     dtype: str
     compute: Callable[[np.ndarray], Iterable[np.ndarray]]
     about: dict[str, Any] = field(default_factory=dict)

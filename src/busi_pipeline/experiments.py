@@ -102,7 +102,9 @@ class TrainingSettings(_Strict):
         class_weights: `balanced` (inverse frequency in the training split) or `none`.
         label_smoothing: share of the label spread over all classes, in training only.
         average_mirror: the delivered model averages over the image and its mirror image.
-        extraction_batch_size: images a batch wherever nothing is trained.
+        extraction_batch_size: images a batch wherever nothing is trained; `auto` asks the memory.
+        move_views_on: `device` moves the views of a batch where the network computes, `cpu` one by
+            one with Pillow, `auto` on the device where that is a GPU.
         head_phase: the head on the frozen base.
         fine_tuning: head and tail together.
     """
@@ -114,7 +116,8 @@ class TrainingSettings(_Strict):
     class_weights: Literal["balanced", "none"]
     label_smoothing: Share
     average_mirror: bool
-    extraction_batch_size: Annotated[int, Field(ge=1)]
+    extraction_batch_size: Annotated[int, Field(ge=1)] | Literal["auto"]
+    move_views_on: Literal["auto", "device", "cpu"]
     head: HeadSettings
     head_phase: PhaseSettings
     fine_tuning: PhaseSettings

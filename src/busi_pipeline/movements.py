@@ -9,6 +9,9 @@ from PIL import Image
 
 from busi_pipeline.images import UInt8Array
 
+# Views of an image: 1, 2, ... are moved to learn from; these two are to judge by.
+PLAIN_VIEW, MIRROR_VIEW = 0, -1
+
 
 class Movement(NamedTuple):
     """How an image is moved; by default not at all. The columns of the augmentation plan."""
@@ -28,9 +31,27 @@ def move_image(pixels: UInt8Array, movement: Movement) -> UInt8Array:
 
     Positive rotation turns counter-clockwise, positive shifts move right and down (as a share of
     width and height), zoom 1.1 enlarges by a tenth. All in one bilinear interpolation; what comes
-    in from outside is black, as the surround of an ultrasound fan is.
+    in from outside is black, as the surround of an ultrasound fan is. `core.moving` does the same
+    for a batch, on whatever device Keras computes.
     """
     height, width = pixels.shape[:2]
+    moved = Image.fromarray(pixels).transform(
+        (width, height),
+        Image.Transform.AFFINE,
+        find_origins(movement, height, width),
+        resample=Image.Resampling.BILINEAR,
+    )
+    result = np.asarray(moved)
+    if movement.brightness != 1.0:
+        result = np.clip(np.round(result * movement.brightness), 0, 255).astype(np.uint8)
+    return result
+
+
+def find_origins(
+    movement: Movement, height: int, width: int
+) -> tuple[float, float, float, float, float, float]:
+    """Return (a, b, c, d, e, f): what is at (x, y) after the movement was at (a x + b y + c,
+    d x + e y + f) before, in pixels from the upper left corner of the image."""
     angle = np.deg2rad(movement.rotation_degrees)
     # Image rows run downwards, so the counter-clockwise turn has its sine negated.
     rotation = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
@@ -39,22 +60,11 @@ def move_image(pixels: UInt8Array, movement: Movement) -> UInt8Array:
         [-1.0 if movement.flip_horizontal else 1.0, -1.0 if movement.flip_vertical else 1.0]
     )
     forward = rotation @ shear @ mirror * movement.zoom
-    # Pillow wants, for each pixel of the output, where it comes from; its pixel centres lie at
-    # half coordinates, so the image's centre is at (w / 2, h / 2).
     back = np.linalg.inv(forward)
     centre = np.array([width / 2, height / 2])
     shift = np.array([movement.shift_x * width, movement.shift_y * height])
     offset = centre - back @ (centre + shift)
-    moved = Image.fromarray(pixels).transform(
-        (width, height),
-        Image.Transform.AFFINE,
-        (back[0, 0], back[0, 1], offset[0], back[1, 0], back[1, 1], offset[1]),
-        resample=Image.Resampling.BILINEAR,
-    )
-    result = np.asarray(moved)
-    if movement.brightness != 1.0:
-        result = np.clip(np.round(result * movement.brightness), 0, 255).astype(np.uint8)
-    return result
+    return back[0, 0], back[0, 1], offset[0], back[1, 0], back[1, 1], offset[1]
 
 
 def list_movements(plan: pd.DataFrame) -> Iterator[Movement]:

@@ -8,11 +8,20 @@ import pytest
 from PIL import Image
 
 from busi_pipeline.arrays import StoredArray
+from busi_pipeline.core.moving import move_batch
 from busi_pipeline.errors import BadInputError
-from busi_pipeline.movements import Movement, list_movements, move_image
+from busi_pipeline.movements import (
+    MIRROR_VIEW,
+    PLAIN_VIEW,
+    Movement,
+    find_origins,
+    list_movements,
+    move_image,
+)
 from busi_pipeline.pipelines.augmentation.nodes import (
     PLAN_COLUMNS,
     draw_augmentation_sheet,
+    plan_all_views,
     plan_augmentation,
     prepare_images,
 )
@@ -47,10 +56,31 @@ def split_manifest() -> pd.DataFrame:
 
 def test_only_training_images_are_augmented(split_manifest: pd.DataFrame) -> None:
     plan = plan_augmentation(split_manifest, SETTINGS)
-    training = split_manifest.loc[split_manifest["split"] == "train", "image_id"]
     assert list(plan.columns) == PLAN_COLUMNS
-    assert set(plan["image_id"]) == set(training)
-    assert (plan.groupby("image_id")["view"].apply(list).map(tuple) == tuple(range(1, 7))).all()
+    views = plan.groupby("image_id")["view"].apply(list).map(tuple)
+    of_split = split_manifest.set_index("image_id")["split"].reindex(views.index)
+    assert set(views[of_split == "train"]) == {tuple(range(1, 7))}
+    assert set(views[of_split == "validation"]) == {(PLAIN_VIEW,)}
+    assert set(of_split) == {"train", "validation"}, "no test image"
+    still = plan[plan["view"] == PLAIN_VIEW]
+    assert set(list_movements(still)) == {Movement()}
+
+
+@pytest.mark.parametrize("mirror", [True, False])
+def test_all_views_are_those_of_every_fold(split_manifest: pd.DataFrame, mirror: bool) -> None:
+    settings = SETTINGS | {"training": {"average_mirror": mirror}}
+    everything = plan_all_views(split_manifest["image_id"], settings)
+    views = everything.groupby("image_id")["view"].apply(lambda v: tuple(sorted(v)))
+    judged = (MIRROR_VIEW, PLAIN_VIEW) if mirror else (PLAIN_VIEW,)
+    assert set(views) == {(*judged, *range(1, 7))}
+    assert len(views) == len(split_manifest)
+    flipped = everything.loc[everything["view"] == MIRROR_VIEW]
+    assert all(m == Movement(flip_horizontal=True) for m in list_movements(flipped))
+    one_split = plan_augmentation(split_manifest, SETTINGS)
+    key = ["image_id", "view"]
+    both = one_split.merge(everything, on=key, suffixes=("", "_all"))
+    assert len(both) == len(one_split)
+    np.testing.assert_array_equal(both["zoom"], both["zoom_all"])
 
 
 def test_movements_stay_within_the_limits(split_manifest: pd.DataFrame) -> None:
@@ -67,7 +97,8 @@ def test_movements_stay_within_the_limits(split_manifest: pd.DataFrame) -> None:
 
 def test_plan_of_an_image_depends_on_it_and_the_seed_alone(split_manifest: pd.DataFrame) -> None:
     plan = plan_augmentation(split_manifest, SETTINGS)
-    alone = plan_augmentation(split_manifest.iloc[[4]], SETTINGS)
+    alone = plan_augmentation(split_manifest.iloc[[4, 2]], SETTINGS)
+    alone = alone[alone["view"] != PLAIN_VIEW]
     pd.testing.assert_frame_equal(
         plan[plan["image_id"] == "benign/4"].reset_index(drop=True), alone
     )
@@ -118,6 +149,31 @@ def test_brightness_scales_and_stays_in_range(marked: np.ndarray) -> None:
     assert marked.max() == 200, "the image handed in must not change"
 
 
+@pytest.mark.parametrize("size", [(40, 40), (33, 48)])
+def test_a_batch_is_moved_as_one_image_is(size: tuple[int, int]) -> None:
+    movements = [
+        Movement(),
+        Movement(12.0, 1.1, True, False, 0.04, -0.03, 3.0, 1.08),
+        Movement(-15.0, 0.9, False, True, -0.05, 0.02, -5.0, 0.91),
+        Movement(zoom=1.3, brightness=1.9),
+    ]
+    scans = [simulate_scan("benign", *size, np.random.default_rng(i)).image for i in range(4)]
+    images = np.stack([np.stack([scan, scan // 2, 255 - scan], axis=-1) for scan in scans])
+    batch = move_batch(
+        images,
+        np.array([find_origins(m, *size) for m in movements]),
+        np.array([m.brightness for m in movements]),
+    )
+    moved = np.asarray(batch).astype(int)
+    assert np.asarray(batch).dtype == np.uint8
+    for ours, image, movement in zip(moved, images, movements, strict=True):
+        apart = np.abs(ours - move_image(image, movement))
+        # Only at the border of the image do the two mix black and image differently.
+        assert np.quantile(apart, 0.9) <= 2, movement
+        assert apart.mean() < 2, movement
+    np.testing.assert_array_equal(moved[0], images[0])
+
+
 def test_movements_of_a_plan_come_in_its_order(split_manifest: pd.DataFrame) -> None:
     plan = plan_augmentation(split_manifest, SETTINGS)
     movements = list(list_movements(plan))
@@ -139,7 +195,7 @@ def test_prepared_images_are_in_the_manifests_order() -> None:
     )
     stream = prepare_images(raw, manifest, size=32)
     values = np.concatenate(list(stream.compute(np.arange(2))))
-    assert values.shape == (2, *stream.shape)
+    assert values.shape == (2, 32, 32, 3)
     assert values.dtype == stream.dtype
     assert list(stream.index["image_id"]) == ["y", "x"]
     assert values[0].mean() < 128 < values[1].mean()

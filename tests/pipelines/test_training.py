@@ -166,7 +166,7 @@ class Small:
 
     def extract(self) -> StoredArray:
         stream = extract_features(
-            self.images, self.plan, self.split, self.settings, WeightsSource(None), CLASSES
+            self.images, self.plan, self.settings, WeightsSource(None), CLASSES
         )
         return self.store("features", stream)
 
@@ -327,7 +327,7 @@ def test_a_training_in_which_nothing_changed_is_kept_and_any_other_is_not(
     def refuse(*_: object) -> None:
         raise TrainedAgainError
 
-    monkeypatch.setattr(training_nodes, "_fit_phases", refuse)
+    monkeypatch.setattr(training_nodes, "fit_network", refuse)
     again = small.train(kept)
     assert (first.tags["training_kept"], again.tags["training_kept"]) == ("no", "yes")
     assert again.report == json.loads(json.dumps(first.report))
@@ -394,6 +394,28 @@ def test_what_the_features_depend_on_makes_them_anew(
     features = small.extract()
     views = (features.index["view"] > 0).sum()
     assert features.attributes["computed"] == (len(features.index) if computed == "all" else views)
+
+
+def test_views_moved_on_the_device_give_nearly_the_same_features(small: Small) -> None:
+    one_by_one = small.extract()
+    small.settings["training"]["move_views_on"] = "device"
+    at_once = small.extract()
+    rows = range(len(one_by_one.values))
+    assert at_once.attributes["computed"] == len(rows), "moved otherwise, so not shared"
+    one, other = (f.values[rows].astype(float).mean(axis=(1, 2, 3)) for f in (one_by_one, at_once))
+    assert np.corrcoef(one, other)[0, 1] > 0.99
+    plain = (one_by_one.index["view"] == 0).to_numpy()
+    np.testing.assert_allclose(other[plain], one[plain], rtol=1e-3)
+
+
+def test_nothing_is_built_where_nothing_is_computed(
+    small: Small, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    kept = save_training(small.train(), tmp_path)
+    for module in (training_features, training_nodes):
+        monkeypatch.setattr(module, "build_network", None)
+        monkeypatch.setattr(module, "build_for_training", None)
+    assert small.train(kept).tags["training_kept"] == "yes"
 
 
 def test_changed_code_makes_features_anew(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:

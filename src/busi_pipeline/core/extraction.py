@@ -1,13 +1,14 @@
 """Run the frozen part of a network over views of images, once each."""
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import keras
 import numpy as np
 
 
-def compute_features(frozen: keras.Model, batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    """Yield float16 features (n, ...) for each uint8 batch (n, size, size, 3).
+def compute_features(frozen: keras.Model, batches: Iterable[Any]) -> Iterator[np.ndarray]:
+    """Yield float16 features (n, ...) for each batch, an array or the backend's tensor.
 
     Raises OverflowError where a feature does not fit float16 (above 65504).
     """

@@ -14,6 +14,11 @@ import numpy as np
 from busi_pipeline.backbones import Preprocessing, get_backbone
 from busi_pipeline.errors import BadInputError
 
+from .folding import fold_batch_normalization
+
+# NumPy knows no bfloat16; what it takes is what float16 takes.
+_WIDTHS = {"bfloat16": "float16"}
+
 
 class HeadShape(Protocol):
     """What the head is made of; `experiments.HeadSettings` fits."""
@@ -70,7 +75,8 @@ def build_network(
         weights: `"imagenet"`, the path of a weights file, or None for random weights.
 
     BatchNormalization of the base stays in inference mode: some hundred images would destroy its
-    statistics (https://keras.io/guides/transfer_learning/).
+    statistics (https://keras.io/guides/transfer_learning/). In the frozen part it is folded into
+    the convolutions.
 
     Raises BadInputError where `tail_after` or `base_end` is no layer, or `tail_after` is not the
     only way through the network.
@@ -82,6 +88,7 @@ def build_network(
     if base_end is not None:
         base = keras.Model(base.input, _get_layer(base, base_end, "base_end").output)
     trunk, base_tail = _cut_base(base, tail_after)
+    trunk = fold_batch_normalization(trunk)
     trunk.trainable = False
     for layer in base_tail.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
@@ -127,6 +134,15 @@ def count_operations(model: keras.Model) -> int:
         2 * int(np.prod(layer.output.shape[1:])) * int(np.prod(layer.kernel.shape[:-1]))
         for layer in _list_layers(model)
         if isinstance(layer, keras.layers.Conv2D | keras.layers.Dense)
+    )
+
+
+def count_activations(model: keras.Model) -> int:
+    """Return the bytes that all outputs of the layers take together for one image."""
+    return sum(
+        int(np.prod(output.shape[1:])) * np.dtype(_WIDTHS.get(output.dtype, output.dtype)).itemsize
+        for layer in _list_layers(model)
+        for output in keras.tree.flatten(layer.output)
     )
 
 

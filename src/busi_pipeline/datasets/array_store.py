@@ -53,8 +53,6 @@ class RowPool:
         """
         self._folder.mkdir(parents=True, exist_ok=True)
         (self._folder / "recipe.json").write_text(json.dumps(self._recipe, indent=2))
-        row_bytes = max(1, int(np.prod(stream.shape)) * np.dtype(stream.dtype).itemsize)
-        part_rows = min(_ROWS_A_PART, max(1, _BYTES_A_PART // row_bytes))
         chunks: list[np.ndarray] = []
         listing: list[tuple[str, float]] = []
         written = 0
@@ -69,7 +67,7 @@ class RowPool:
                 for position in positions[start : start + len(chunk)]
             ]
             chunks.append(np.asarray(chunk, dtype=stream.dtype))
-            if len(listing) >= part_rows:
+            if len(listing) >= _ROWS_A_PART or sum(c.nbytes for c in chunks) >= _BYTES_A_PART:
                 self._write_part(np.concatenate(chunks), listing)
                 written += len(listing)
                 chunks, listing = [], []

@@ -13,7 +13,13 @@ from busi_pipeline.errors import BadInputError
 from busi_pipeline.figures import new_figure
 from busi_pipeline.fingerprints import describe_code
 from busi_pipeline.images import UInt8Array, decode_image, resize_image
-from busi_pipeline.movements import Movement, list_movements, move_image
+from busi_pipeline.movements import (
+    MIRROR_VIEW,
+    PLAIN_VIEW,
+    Movement,
+    list_movements,
+    move_image,
+)
 from busi_pipeline.progress import track
 
 PLAN_COLUMNS = ["image_id", "view", *Movement._fields]
@@ -48,25 +54,57 @@ def prepare_images(
         keys=manifest["byte_sha256"].tolist(),
         recipe={"size": size}
         | describe_code("busi_pipeline.images", libraries=("numpy", "pillow")),
-        shape=(size, size, 3),
         dtype="uint8",
         compute=compute,
     )
 
 
 def plan_augmentation(split_manifest: pd.DataFrame, settings: Mapping[str, Any]) -> pd.DataFrame:
-    """Draw `views` movements for every training image, and for no other image.
+    """Draw `views` movements for every training image; leave validation images as they are.
 
-    Returns PLAN_COLUMNS, one row a view, views counted from 1. What is drawn for an image depends
-    on the seed and its id alone, so it stays the same when the split or the other images change.
+    Returns PLAN_COLUMNS, one row a view: of training images 1, 2, ..., of validation images
+    PLAIN_VIEW. Test images are not in it. What is drawn for an image depends on the seed and its id
+    alone, so it stays the same when the split or the other images change.
     """
-    limits = settings["augmentation"]
-    training = split_manifest.loc[split_manifest["split"] == "train", "image_id"]
-    plans = [_draw_movements(image_id, limits) for image_id in training]
-    return pd.concat(plans, ignore_index=True)[PLAN_COLUMNS]
+    of_split = split_manifest.groupby("split")["image_id"]
+    training, validation = of_split.get_group("train"), of_split.get_group("validation")
+    moved = _plan_moved(training, settings["augmentation"])
+    return pd.concat([moved, _plan_still(validation, PLAIN_VIEW, Movement())], ignore_index=True)
 
 
-def _draw_movements(image_id: str, limits: Mapping[str, Any]) -> pd.DataFrame:
+def plan_all_views(image_ids: pd.Series, settings: Mapping[str, Any]) -> pd.DataFrame:
+    """Plan for images each of which is to be learned from and judged, in one fold or another.
+
+    Returns PLAN_COLUMNS: the same movements as `plan_augmentation`, PLAIN_VIEW and, where the model
+    averages over it, MIRROR_VIEW, of every image.
+    """
+    plans = [
+        _plan_moved(image_ids, settings["augmentation"]),
+        _plan_still(image_ids, PLAIN_VIEW, Movement()),
+    ]
+    if settings["training"]["average_mirror"]:
+        plans.append(_plan_still(image_ids, MIRROR_VIEW, Movement(flip_horizontal=True)))
+    return pd.concat(plans, ignore_index=True)
+
+
+def _plan_still(image_ids: pd.Series, view: int, movement: Movement) -> pd.DataFrame:
+    return pd.DataFrame({"image_id": image_ids, "view": view, **movement._asdict()})[PLAN_COLUMNS]
+
+
+def _plan_moved(image_ids: pd.Series, limits: Mapping[str, Any]) -> pd.DataFrame:
+    views = limits["views"]
+    drawn = [_draw_movements(image_id, limits) for image_id in image_ids]
+    columns = {name: np.concatenate([plan[name] for plan in drawn]) for name in Movement._fields}
+    return pd.DataFrame(
+        {
+            "image_id": np.repeat(image_ids.to_numpy(), views),
+            "view": np.tile(np.arange(1, views + 1), len(image_ids)),
+            **columns,
+        }
+    )
+
+
+def _draw_movements(image_id: str, limits: Mapping[str, Any]) -> dict[str, np.ndarray]:
     digest = hashlib.sha256(image_id.encode()).digest()
     rng = np.random.default_rng([limits["seed"], *np.frombuffer(digest, dtype=np.uint32).tolist()])
     views = limits["views"]
@@ -74,20 +112,16 @@ def _draw_movements(image_id: str, limits: Mapping[str, Any]) -> pd.DataFrame:
     def symmetric(limit: float) -> np.ndarray:
         return rng.uniform(-1, 1, views) * limit
 
-    return pd.DataFrame(
-        {
-            "image_id": image_id,
-            "view": np.arange(1, views + 1),
-            "rotation_degrees": symmetric(limits["rotation_degrees"]),
-            "zoom": 1 + symmetric(limits["zoom"]),
-            "flip_horizontal": (rng.random(views) < 0.5) & limits["horizontal_flip"],
-            "flip_vertical": (rng.random(views) < 0.5) & limits["vertical_flip"],
-            "shift_x": symmetric(limits["shift"]),
-            "shift_y": symmetric(limits["shift"]),
-            "shear_degrees": symmetric(limits["shear_degrees"]),
-            "brightness": 1 + symmetric(limits["brightness"]),
-        }
-    )
+    return {
+        "rotation_degrees": symmetric(limits["rotation_degrees"]),
+        "zoom": 1 + symmetric(limits["zoom"]),
+        "flip_horizontal": (rng.random(views) < 0.5) & limits["horizontal_flip"],
+        "flip_vertical": (rng.random(views) < 0.5) & limits["vertical_flip"],
+        "shift_x": symmetric(limits["shift"]),
+        "shift_y": symmetric(limits["shift"]),
+        "shear_degrees": symmetric(limits["shear_degrees"]),
+        "brightness": 1 + symmetric(limits["brightness"]),
+    }
 
 
 def draw_augmentation_sheet(

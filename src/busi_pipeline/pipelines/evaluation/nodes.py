@@ -49,7 +49,9 @@ def predict_images(
     Returns one row an image: `image_id`, `split`, `label`, `predicted`, `correct`, and a
     probability `p_<class>` for each class.
     """
-    batch_size = settings["training"]["extraction_batch_size"]
+    from busi_pipeline.device import choose_batch_size
+
+    batch_size = choose_batch_size(settings["training"]["extraction_batch_size"], model)
     evaluated = split_manifest[split_manifest["split"].isin(EVALUATED_SPLITS)]
     positions = images.find_rows(evaluated["image_id"])
     starts = range(0, len(positions), batch_size)

@@ -15,7 +15,13 @@ from busi_pipeline.datasets.pretrained_weights import ChosenWeights, WeightsSour
 from busi_pipeline.errors import BadInputError
 from busi_pipeline.experiments import ExperimentSettings
 from busi_pipeline.fingerprints import describe_code, hash_values
-from busi_pipeline.movements import Movement, list_movements, move_image
+from busi_pipeline.movements import (
+    PLAIN_VIEW,
+    Movement,
+    find_origins,
+    list_movements,
+    move_image,
+)
 from busi_pipeline.progress import track
 
 if TYPE_CHECKING:
@@ -29,41 +35,38 @@ if TYPE_CHECKING:
 def extract_features(
     images: StoredArray,
     augmentation_plan: pd.DataFrame,
-    split_manifest: pd.DataFrame,
     settings: Mapping[str, Any],
     pretrained_weights: WeightsSource,
     classes: list[str],
 ) -> ArrayStream:
-    """Describe the features of every augmented view and every validation image.
+    """Describe the features of every view in the plan.
 
     What is computed are float16 features: at the cut where the tail is fine-tuned, else pooled over
-    the whole frozen base. Rows are (image_id, view); view 0 is the image as it is. Test images are
-    not touched: evaluation shows them to the finished model.
+    the whole frozen base. Rows are (image_id, view).
     """
     from busi_pipeline.core.extraction import compute_features
-    from busi_pipeline.device import prepare_device
+    from busi_pipeline.device import choose_batch_size, prepare_device
 
     experiment = ExperimentSettings.model_validate(settings)
-    chosen = pretrained_weights.choose(experiment.backbone, experiment.training.weights)
-    device = prepare_device(experiment.training.precision)
-    network = build_for_training(experiment, chosen, len(classes), device)
-    model = network.frozen if experiment.fine_tunes else _pooled(network)
-    validation = split_manifest.loc[split_manifest["split"] == "validation", ["image_id"]]
-    views = pd.concat(
-        [augmentation_plan, validation.assign(view=0, **Movement()._asdict())], ignore_index=True
+    recipe = experiment.training
+    chosen = pretrained_weights.choose(experiment.backbone, recipe.weights)
+    device = prepare_device(recipe.precision)
+    on_device = recipe.move_views_on == "device" or (
+        recipe.move_views_on == "auto" and device.is_gpu
     )
-    of_image = images.find_rows(views["image_id"])
-    movements = list(list_movements(views))
+    of_image = images.find_rows(augmentation_plan["image_id"])
+    movements = list(list_movements(augmentation_plan))
 
     def compute(positions: np.ndarray) -> Iterator[np.ndarray]:
-        size = experiment.training.extraction_batch_size
+        network = build_for_training(experiment, chosen, len(classes), device)
+        model = network.frozen if experiment.fine_tunes else _pooled(network)
+        size = choose_batch_size(recipe.extraction_batch_size, model)
         starts = range(0, len(positions), size)
         batches = (
-            np.stack(
-                [
-                    move_image(np.asarray(images.values[of_image[position]]), movements[position])
-                    for position in positions[start : start + size]
-                ]
+            _move_views(
+                images.values[of_image[positions[start : start + size]]],
+                [movements[position] for position in positions[start : start + size]],
+                on_device,
             )
             for start in track(starts, f"features of {experiment.title}", "batch")
         )
@@ -76,20 +79,24 @@ def extract_features(
             ) from None
 
     return ArrayStream(
-        index=views[["image_id", "view"]],
+        index=augmentation_plan[["image_id", "view"]],
         keys=[
             hash_values([images.keys[position], *movement])
             for position, movement in zip(of_image, movements, strict=True)
         ],
         recipe=_identify_frozen_part(experiment, chosen)
-        | {"precision": device.precision, "images": images.recipe}
+        | {
+            "precision": device.precision,
+            "images": images.recipe,
+            "moved_by": "keras" if on_device else "pillow",
+        }
         | describe_code(
             "busi_pipeline.core.extraction",
+            "busi_pipeline.core.moving",
             "busi_pipeline.core.network",
             "busi_pipeline.movements",
             libraries=("keras", "numpy", "pillow", "tensorflow"),
         ),
-        shape=tuple(model.output_shape[1:]),
         dtype="float16",
         compute=compute,
         about={"made_for": _identify_features(experiment, chosen)},
@@ -108,30 +115,30 @@ def pool_features(
     all, they are the features themselves.
     """
     from busi_pipeline.core.extraction import compute_features
-    from busi_pipeline.device import prepare_device
+    from busi_pipeline.device import choose_batch_size, prepare_device
 
     experiment = ExperimentSettings.model_validate(settings)
     chosen = pretrained_weights.choose(experiment.backbone, experiment.training.weights)
     check_features(features, experiment, chosen)
-    if not experiment.fine_tunes:
-        recipe, shape = features.recipe, features.values.shape[1:]
-        tail = None
-    else:
-        device = prepare_device(experiment.training.precision)
-        network = build_for_training(experiment, chosen, len(classes), device)
-        tail, shape = network.tail, tuple(network.tail.output_shape[1:])
+    recipe = features.recipe
+    if experiment.fine_tunes:
         recipe = {"pooled_from": features.recipe, "base_end": experiment.base_end}
 
     def compute(positions: np.ndarray) -> Iterator[np.ndarray]:
-        size = experiment.training.extraction_batch_size
+        if not experiment.fine_tunes:
+            yield from (features.values[int(position)][None] for position in positions)
+            return
+        device = prepare_device(experiment.training.precision)
+        tail = build_for_training(experiment, chosen, len(classes), device).tail
+        size = choose_batch_size(experiment.training.extraction_batch_size, tail)
         starts = range(0, len(positions), size)
         batches = (
             features.values[positions[start : start + size]]
             for start in track(starts, f"pooled features of {experiment.title}", "batch")
         )
-        yield from batches if tail is None else compute_features(tail, batches)
+        yield from compute_features(tail, batches)
 
-    return ArrayStream(features.index, features.keys, recipe, shape, "float16", compute)
+    return ArrayStream(features.index, features.keys, recipe, "float16", compute)
 
 
 def build_network(
@@ -184,11 +191,17 @@ def check_features(
 def label_views(
     features: StoredArray, split_manifest: pd.DataFrame, split: str, classes: list[str]
 ) -> "LabelledViews":
-    """Return the rows of each image of a split in the features, with its label's position."""
+    """Return the rows of each image of a split in the features, with its label's position.
+
+    Of training images these are the views moved to learn from, of others the plain one.
+    """
     from busi_pipeline.core.fitting import LabelledViews
 
     images = split_manifest[split_manifest["split"] == split]
-    rows_of = features.index.groupby("image_id", sort=False).indices
+    view = features.index["view"]
+    wanted = np.flatnonzero(view > 0 if split == "train" else view == PLAIN_VIEW)
+    places = features.index.iloc[wanted].groupby("image_id", sort=False).indices
+    rows_of = {image_id: wanted[rows] for image_id, rows in places.items()}
     missing = [image_id for image_id in images["image_id"] if image_id not in rows_of]
     if missing:
         raise BadInputError(
@@ -198,6 +211,17 @@ def label_views(
     rows = np.stack([rows_of[image_id] for image_id in images["image_id"]])
     labels = images["label"].map({name: i for i, name in enumerate(classes)}).to_numpy(np.int64)
     return LabelledViews(rows, labels)
+
+
+def _move_views(images: np.ndarray, movements: list[Movement], on_device: bool) -> Any:
+    """Move each image by its movement: uint8 (n, size, size, 3)."""
+    if not on_device:
+        return np.stack([move_image(*pair) for pair in zip(images, movements, strict=True)])
+    from busi_pipeline.core.moving import move_batch
+
+    height, width = images.shape[1:3]
+    origins = np.array([find_origins(movement, height, width) for movement in movements])
+    return move_batch(images, origins, np.array([m.brightness for m in movements]))
 
 
 def _pooled(network: "Network") -> "keras.Model":

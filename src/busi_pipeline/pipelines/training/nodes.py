@@ -77,7 +77,6 @@ def train_model(
     device), that one is returned instead. Raises BadInputError where the features come from other
     settings than these.
     """
-    from busi_pipeline.core.fitting import Lesson
     from busi_pipeline.core.network import average_mirror
     from busi_pipeline.device import dtype_policy, list_gpus, prepare_device, spread_over
 
@@ -86,18 +85,15 @@ def train_model(
     chosen = pretrained_weights.choose(experiment.backbone, recipe.weights)
     check_features(features, experiment, chosen)
     begun = time.perf_counter()
-    training = label_views(features, split_manifest, "train", classes)
-    validation = label_views(features, split_manifest, "validation", classes)
-    weights = compute_class_weights(training.labels, classes, recipe.class_weights)
-    lesson = Lesson(training, validation, weights, recipe.label_smoothing)
+    lesson = prepare_lesson(features, split_manifest, experiment, classes)
     device = prepare_device(recipe.precision)
-    identity = _identify_training(features, lesson, experiment, device)
+    identity = identify_training(features, lesson, experiment, device)
     if kept_training is not None and (kept := kept_training.find(identity)) is not None:
         logger.info("%s: nothing changed since it was trained; kept", experiment.title)
         return Training(*kept[:3], kept[3] | {"training_kept": "yes"})
     with spread_over(list_gpus() if recipe.devices == "all" else []):
         network = build_for_training(experiment, chosen, len(classes), device)
-        phases = _fit_phases(network, features, pooled_features, lesson, experiment)
+        phases = fit_network(network, features, pooled_features, lesson, experiment)
     with dtype_policy("float32"):
         model = build_network(experiment, chosen, len(classes)).full
         model.set_weights(network.full.get_weights())
@@ -117,7 +113,7 @@ def train_model(
         | {name: phase.seconds for name, phase in phases.items()},
         "epochs": {name: len(phase.history["loss"]) for name, phase in phases.items()},
         "best_epoch": {name: phase.best_epoch for name, phase in phases.items()},
-        "class_weight": dict(zip(classes, map(float, weights), strict=True)),
+        "class_weight": dict(zip(classes, map(float, lesson.class_weights), strict=True)),
         "parameters": model.count_params(),
         "fine_tuned_parameters": sum(
             int(np.prod(w.shape)) for w in network.trainable.trainable_weights
@@ -135,7 +131,22 @@ def train_model(
     return Training(model, history, {"training": report}, tags)
 
 
-def _fit_phases(
+def prepare_lesson(
+    features: StoredArray,
+    split_manifest: pd.DataFrame,
+    experiment: ExperimentSettings,
+    classes: list[str],
+) -> "Lesson":
+    """Return what is learned from the training images and judged on the validation images."""
+    from busi_pipeline.core.fitting import Lesson
+
+    training = label_views(features, split_manifest, "train", classes)
+    validation = label_views(features, split_manifest, "validation", classes)
+    weights = compute_class_weights(training.labels, classes, experiment.training.class_weights)
+    return Lesson(training, validation, weights, experiment.training.label_smoothing)
+
+
+def fit_network(
     network: "Network",
     features: StoredArray,
     pooled_features: StoredArray,
@@ -166,7 +177,7 @@ def _fit_phases(
     return phases
 
 
-def _identify_training(
+def identify_training(
     features: StoredArray, lesson: "Lesson", experiment: ExperimentSettings, device: "Device"
 ) -> str:
     """Hash everything that decides how the model comes out."""
@@ -185,7 +196,7 @@ def _identify_training(
                 exclude={"title", "in_default", "baseline_of", "published"}
             ),
             "class_weights": lesson.class_weights.tolist(),
-            "device": list(device),
+            "device": [device.name, device.precision],
             **describe_code(__name__, libraries=("keras", "numpy", "tensorflow")),
         }
     )

@@ -21,7 +21,6 @@ def create_experiment_pipeline(experiment: str, image_size: int) -> Pipeline:
                 inputs=[
                     images,
                     "augmentation_plan",
-                    "split_manifest",
                     "settings",
                     "pretrained_weights",
                     "params:classes",
