@@ -68,7 +68,7 @@ def measure(experiment: ExperimentSettings, images: int, rounds: int) -> None:
         def run_trainer() -> None:
             model.fit(hand_to_keras(feed), epochs=1, shuffle=False, verbose=0)
 
-        def run_read_ahead() -> None:
+        def run_as_it_comes() -> None:
             model.fit(feed, epochs=1, shuffle=False, verbose=0)
 
         def run_bare() -> None:
@@ -83,8 +83,8 @@ def measure(experiment: ExperimentSettings, images: int, rounds: int) -> None:
             asked=0.95,
         )
         compare_pace(
-            f"{experiment.title}, {precision}, against Keras' thread that reads ahead",
-            {"trainer": run_trainer, "read ahead": run_read_ahead},
+            f"{experiment.title}, {precision}, against the PyDataset as Keras takes it",
+            {"trainer": run_trainer, "as it comes": run_as_it_comes},
             images,
             rounds,
             asked=1.0,

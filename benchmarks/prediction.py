@@ -37,7 +37,7 @@ def measure(experiment: ExperimentSettings, count: int, rounds: int) -> None:
         model = average_mirror(model)
     batch_size = choose_batch_size(experiment.training.extraction_batch_size, model)
     ids = [str(i) for i in range(count)]
-    split = pd.DataFrame({"image_id": ids, "label": CLASSES[0], "split": "test"})
+    split = pd.DataFrame({"image_id": ids, "group": ids, "label": CLASSES[0], "split": "test"})
     batches = [
         keras.ops.convert_to_tensor(images[start : start + batch_size])
         for start in range(0, count, batch_size)

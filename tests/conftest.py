@@ -84,6 +84,7 @@ def _close_mlflow() -> None:
 
 TINY = """
 augmentation: {views: 2}
+judging: {draws: 30}
 training:
   weights: none
   precision: float32

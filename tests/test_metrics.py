@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from sklearn.metrics import balanced_accuracy_score, f1_score, roc_auc_score
 
 from busi_pipeline.metrics import score_classification, smoothed_log_loss
 from tests.conftest import CLASSES
@@ -37,6 +38,18 @@ def test_auc_is_the_share_of_pairs_in_order() -> None:
     scores = score_classification(labels, np.stack([rest, malignant, rest], axis=1), CLASSES)
     # Pairs of (malignant, other): 0.2 beats 0.1 and not 0.3; 0.6 beats both.
     assert scores["malignant"]["auc"] == pytest.approx(3 / 4)
+
+
+def test_averages_are_scikit_learns(rng: np.random.Generator) -> None:
+    labels = rng.integers(0, 3, 60)
+    probabilities = rng.dirichlet(np.ones(3), size=60)
+    predicted = probabilities.argmax(axis=1)
+    scores = score_classification(labels, probabilities, CLASSES)
+    assert scores["macro_f1"] == pytest.approx(f1_score(labels, predicted, average="macro"))
+    assert scores["macro_auc"] == pytest.approx(
+        roc_auc_score(labels, probabilities, multi_class="ovr")
+    )
+    assert scores["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(labels, predicted))
 
 
 def test_smoothed_loss_is_keras_own(rng: np.random.Generator) -> None:

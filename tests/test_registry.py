@@ -17,7 +17,7 @@ from busi_pipeline.config import ProjectConfigLoader
 from tests.conftest import PROJECT
 
 ROWS = ["vgg16", "resnet50", "inceptionv3", "inceptionv3_adamw"]
-STAGES = ["ingestion", "split", "augmentation", "comparison"]
+STAGES = ["ingestion", "copies", "split", "augmentation", "comparison"]
 
 
 @pytest.fixture

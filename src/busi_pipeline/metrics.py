@@ -1,16 +1,13 @@
-"""What a table of probabilities is worth: the project's metrics, all from scikit-learn."""
+"""What a table of probabilities is worth: the project's metrics, by scikit-learn."""
 
 from typing import Any
 
 import numpy as np
+from sklearn import config_context
 from sklearn.metrics import (
-    accuracy_score,
     average_precision_score,
-    balanced_accuracy_score,
-    f1_score,
     log_loss,
     multilabel_confusion_matrix,
-    precision_recall_fscore_support,
     roc_auc_score,
 )
 
@@ -53,37 +50,41 @@ def score_classification(
         raise ValueError(f"no image of class {absent} among the {len(labels)} to be scored")
     predicted = probabilities.argmax(axis=1)
     positions = list(range(len(classes)))
-    precision, _, f1, _ = precision_recall_fscore_support(
-        labels, predicted, labels=positions, zero_division=0
-    )
-    scores: dict[str, Any] = {
+    of_class: dict[str, dict[str, Any]] = {}
+    with config_context(assume_finite=True, skip_parameter_validation=True):
+        tables = multilabel_confusion_matrix(labels, predicted, labels=positions)
+        for i, (name, ((rejected, false_alarms), (missed, found))) in enumerate(
+            zip(classes, tables, strict=True)
+        ):
+            is_class = labels == i
+            of_class[name] = {
+                "sensitivity": found / (found + missed),
+                "specificity": rejected / (rejected + false_alarms),
+                "precision": found / max(1, found + false_alarms),
+                "f1": 2 * found / (2 * found + missed + false_alarms),
+                "auc": roc_auc_score(is_class, probabilities[:, i]),
+                "average_precision": average_precision_score(is_class, probabilities[:, i]),
+                "images": found + missed,
+                "found": found,
+                "missed": missed,
+                "false_alarms": false_alarms,
+            }
+        loss = log_loss(labels, probabilities, labels=positions)
+
+    def average(metric: str) -> float:
+        return float(np.mean([scores[metric] for scores in of_class.values()]))
+
+    overall = {
         "images": len(labels),
         "correct": int((predicted == labels).sum()),
-        "accuracy": accuracy_score(labels, predicted),
-        "balanced_accuracy": balanced_accuracy_score(labels, predicted),
-        "macro_f1": f1_score(labels, predicted, average="macro", zero_division=0),
-        "macro_auc": roc_auc_score(labels, probabilities, multi_class="ovr", labels=positions),
-        "loss": log_loss(labels, probabilities, labels=positions),
+        "accuracy": (predicted == labels).mean(),
+        "balanced_accuracy": average("sensitivity"),
+        "macro_f1": average("f1"),
+        "macro_auc": average("auc"),
+        "loss": loss,
         "loss_smoothed": smoothed_log_loss(labels, probabilities, 0.1),
     }
-    tables = multilabel_confusion_matrix(labels, predicted, labels=positions)
-    for i, (name, ((rejected, false_alarms), (missed, found))) in enumerate(
-        zip(classes, tables, strict=True)
-    ):
-        is_class = labels == i
-        scores[name] = {
-            "sensitivity": found / (found + missed),
-            "specificity": rejected / (rejected + false_alarms),
-            "precision": precision[i],
-            "f1": f1[i],
-            "auc": roc_auc_score(is_class, probabilities[:, i]),
-            "average_precision": average_precision_score(is_class, probabilities[:, i]),
-            "images": found + missed,
-            "found": found,
-            "missed": missed,
-            "false_alarms": false_alarms,
-        }
-    return {key: _to_plain(value) for key, value in scores.items()}
+    return {key: _to_plain(value) for key, value in (overall | of_class).items()}
 
 
 def _to_plain(value: Any) -> Any:

@@ -1,6 +1,6 @@
 """The house: data walks through the rooms from left to right and never turns back.
 
-    ingestion -> split -> augmentation -> training(row) -> evaluation(row) -> comparison
+    ingestion -> copies -> split -> augmentation -> training(row) -> evaluation(row) -> comparison
 
 Experiments are the rows under `experiments` in the parameters; each gets `train_<row>`.
 """
@@ -9,13 +9,22 @@ from kedro.pipeline import Pipeline
 
 from busi_pipeline.config import load_active_parameters
 from busi_pipeline.experiments import load_experiments
-from busi_pipeline.pipelines import augmentation, comparison, evaluation, ingestion, split, training
+from busi_pipeline.pipelines import (
+    augmentation,
+    comparison,
+    copies,
+    evaluation,
+    ingestion,
+    split,
+    training,
+)
 
 
 def register_pipelines() -> dict[str, Pipeline]:
     """Return the pipelines by name; raises ValueError where a row of parameters is wrong."""
     experiments = load_experiments(load_active_parameters())
-    ingest, assign = ingestion.create_pipeline(), split.create_pipeline()
+    ingest, find, assign = (stage.create_pipeline() for stage in (ingestion, copies, split))
+    before = ingest + find + assign
     views, trains = {}, {}
     for name, settings in experiments.items():
         views[name] = augmentation.create_pipeline(
@@ -30,9 +39,10 @@ def register_pipelines() -> dict[str, Pipeline]:
     in_default = [name for name, settings in experiments.items() if settings.in_default]
     return {
         "ingestion": ingest,
+        "copies": find,
         "split": assign,
         "augmentation": sum((views[name] for name in in_default), Pipeline([])),
         "comparison": compare,
-        **{f"train_{name}": ingest + assign + pipeline for name, pipeline in trains.items()},
-        "__default__": sum((trains[name] for name in in_default), ingest + assign) + compare,
+        **{f"train_{name}": before + pipeline for name, pipeline in trains.items()},
+        "__default__": sum((trains[name] for name in in_default), before) + compare,
     }

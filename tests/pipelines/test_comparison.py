@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from busi_pipeline.errors import BadInputError
@@ -14,6 +15,17 @@ PUBLISHED = {
     "malignant_sensitivity": 0.77,
     "seconds": 5349.0,
 }
+
+
+def surround(scores: dict[str, Any]) -> dict[str, Any]:
+    """Give every share an interval of 0.05 either way."""
+    ends = {"_ci_low": -0.05, "_ci_high": 0.05}
+    return scores | {
+        name + end: value + by
+        for name, value in scores.items()
+        if isinstance(value, float)
+        for end, by in ends.items()
+    }
 
 
 def record(title: str, accuracy: float, split: str = "a" * 64, **experiment: Any) -> dict[str, Any]:
@@ -31,13 +43,16 @@ def record(title: str, accuracy: float, split: str = "a" * 64, **experiment: Any
         "macro_f1": 0.8,
         "loss": 0.5,
         "loss_smoothed": 0.7,
-        "malignant": malignant,
     }
     return {
-        "test": test,
+        "test": surround(test) | {"malignant": surround(malignant)},
         "training_seconds": 300.0,
         "experiment": {"title": title} | experiment,
-        "depends_on": {"split_sha256": split, "weights": "directory"},
+        "depends_on": {
+            "split_sha256": split,
+            "split_method": "grouped",
+            "weights": "directory",
+        },
     }
 
 
@@ -61,6 +76,9 @@ def test_rows_of_a_model_stand_together() -> None:
     assert accuracy.get_xlabel() == "accuracy (%)"
     bars = {text.get_text() for text in accuracy.texts}
     assert bars == {"65.0", "70.0", "80.0", "85.0"}
+    assert table.loc[3, "malignant_auc_ci_low"] == pytest.approx(0.9)
+    ours = [c for c in accuracy.collections if len(c.get_segments()) == 2]
+    np.testing.assert_allclose(ours[0].get_segments()[1][:, 0], [80, 90])
 
 
 def test_nothing_to_compare_says_what_to_run() -> None:

@@ -7,8 +7,14 @@ import pandas as pd
 import pytest
 
 from busi_pipeline.arrays import StoredArray
+from busi_pipeline.judging import score_predictions_with_intervals
 from busi_pipeline.metrics import score_classification
-from busi_pipeline.pipelines.evaluation.nodes import predict_images, score_predictions
+from busi_pipeline.pipelines.evaluation.decision_plots import draw_calibration, draw_decisions
+from busi_pipeline.pipelines.evaluation.nodes import (
+    judge_predictions,
+    predict_images,
+    score_predictions,
+)
 from busi_pipeline.pipelines.evaluation.plots import (
     draw_confusion_matrix,
     draw_learning_curves,
@@ -18,6 +24,7 @@ from busi_pipeline.pipelines.evaluation.plots import (
 from tests.conftest import CLASSES
 from tests.test_metrics import LABELS, PREDICTED
 
+JUDGING = {"target_sensitivity": 0.95, "prevalence": 0.05, "draws": 40, "seed": 1}
 SETTINGS: dict[str, Any] = {
     "title": "T",
     "published": {"accuracy": 0.5},
@@ -59,6 +66,7 @@ def test_validation_and_test_images_are_predicted_and_no_other() -> None:
             "image_id": list("abcdef"),
             "label": ["benign", "malignant", "normal"] * 2,
             "split": ["train", "test", "validation", "test", "train", "test"],
+            "group": list("aacdef"),
         }
     )
     pixels = np.arange(6, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 2, 3), np.uint8)
@@ -67,29 +75,88 @@ def test_validation_and_test_images_are_predicted_and_no_other() -> None:
     table = predict_images(model, images, split, SETTINGS, CLASSES)
     assert list(table["image_id"]) == ["b", "c", "d", "f"]
     assert np.concatenate(model.shown)[:, 0, 0, 0].tolist() == [1, 2, 3, 5]
-    assert list(table["predicted"]) == ["malignant", "normal", "benign", "normal"]
-    assert list(table["correct"]) == [True, True, True, True]
+    assert list(table["group"]) == ["a", "c", "d", "f"]
+    raw = table[[f"raw_{name}" for name in CLASSES]].to_numpy()
+    assert [CLASSES[i] for i in raw.argmax(axis=1)] == ["malignant", "normal", "benign", "normal"]
 
 
-def test_splits_are_scored_apart(predictions: pd.DataFrame) -> None:
+@pytest.fixture
+def judged(rng: np.random.Generator) -> pd.DataFrame:
+    """Sixty validation and sixty test images, as evaluation judges them; pairs share a group."""
+    labels = np.tile(np.repeat([0, 1, 2], [10, 6, 4]), 6)
+    raw = np.exp(2 * np.eye(3)[labels] + rng.normal(size=(120, 3)) * 2)
+    table = pd.DataFrame(raw / raw.sum(1, keepdims=True), columns=[f"raw_{c}" for c in CLASSES])
+    table.insert(0, "image_id", [str(i) for i in range(120)])
+    table.insert(1, "group", [str(i // 2) for i in range(120)])
+    table.insert(2, "split", np.repeat(["validation", "test"], 60))
+    table.insert(3, "label", np.array(CLASSES)[labels])
+    return table
+
+
+def test_only_validation_images_decide(judged: pd.DataFrame) -> None:
+    predictions, record = judge_predictions(judged, JUDGING, CLASSES)
+    decision = record["decision"]
+    swapped = judged.copy()
+    of_test = swapped["split"] == "test"
+    swapped.loc[of_test, "label"] = "normal"
+    assert judge_predictions(swapped, JUDGING, CLASSES).decision == record
+    validation = predictions[predictions["split"] == "validation"]
+    cancers = validation[validation["label"] == "malignant"]
+    assert cancers["flagged"].mean() >= 0.95
+    higher = cancers.loc[cancers["p_malignant"] > decision["threshold"], "p_malignant"]
+    assert (cancers["p_malignant"] >= higher.min()).mean() < 0.95, "a higher one would do"
+    assert decision["temperature"] > 1.1, "these probabilities boast"
+    assert (predictions["flagged"] == (predictions["p_malignant"] >= decision["threshold"])).all()
+    by_raw = judged[[f"raw_{c}" for c in CLASSES]].to_numpy().argmax(axis=1)
+    assert predictions["predicted"].tolist() == [CLASSES[i] for i in by_raw]
+    assert (predictions["correct"] == (predictions["predicted"] == predictions["label"])).all()
+
+
+def test_splits_are_scored_apart_and_every_share_has_its_interval(judged: pd.DataFrame) -> None:
+    predictions, _ = judge_predictions(judged, JUDGING, CLASSES)
     scores = score_predictions(
         predictions,
         SETTINGS,
         {"training": {"seconds": {"total": 12.5}}},
         {"weights": "none"},
         {"split_sha256": "abc"},
+        JUDGING,
         CLASSES,
     )
     test = predictions[predictions["split"] == "test"]
-    expected = score_classification(LABELS, test[[f"p_{c}" for c in CLASSES]].to_numpy(), CLASSES)
-    assert scores.metrics["test"] == expected
-    assert scores.metrics["validation"]["correct"] == 1
+    expected = score_classification(
+        test["label"].map(CLASSES.index).to_numpy(),
+        test[[f"p_{c}" for c in CLASSES]].to_numpy(),
+        CLASSES,
+    )
+    found = scores.metrics["test"]
+    assert {k: v for k, v in found["malignant"].items() if "_ci_" not in k} == expected["malignant"]
+    assert found["accuracy"] == expected["accuracy"]
+    assert (
+        found["decision"]["missed_cancers"]
+        == ((test["label"] == "malignant") & ~test["flagged"]).sum()
+    )
+    calibration = scores.metrics["validation"]["calibration"]
+    assert calibration["calibrated"]["brier"] < calibration["raw"]["brier"]
+    assert scores.metrics["validation"]["loss"] != found["loss"]
+    assert_intervals(found)
     assert scores.metrics["training_seconds"] == 12.5
     assert scores.metrics["depends_on"] == {"split_sha256": "abc", "weights": "none"}
     assert scores.metrics["experiment"] == {"title": "T", "published": {"accuracy": 0.5}}
     table = scores.class_table.set_index("class")
-    assert table.loc["malignant", "missed"] == 2
+    assert table.loc["malignant", "missed"] == expected["malignant"]["missed"]
     assert list(table.index) == CLASSES
+
+
+def assert_intervals(scores: dict[str, Any]) -> None:
+    """Every share lies in its interval, in every nesting; counts have none."""
+    for name, value in scores.items():
+        if isinstance(value, dict):
+            assert_intervals(value)
+        elif isinstance(value, float) and "_ci_" not in name:
+            assert scores[f"{name}_ci_low"] <= value <= scores[f"{name}_ci_high"], name
+        elif isinstance(value, int):
+            assert f"{name}_ci_low" not in scores
 
 
 def test_confusion_matrix_shows_counts_and_row_shares(predictions: pd.DataFrame) -> None:
@@ -102,12 +169,68 @@ def test_confusion_matrix_shows_counts_and_row_shares(predictions: pd.DataFrame)
     assert counts.get_yticklabels()[1].get_text() == "malignant\n(4 images)"
 
 
-def test_ranking_curves_name_classes_and_counts(predictions: pd.DataFrame) -> None:
-    roc, recall = draw_ranking_curves(predictions, SETTINGS, CLASSES).axes
-    labels = [text.get_text() for text in roc.get_legend().get_texts()]
-    assert labels[1].startswith("malignant, 4 images (AUC 0.")
-    assert len(labels) == 4
-    assert "chance 0.40" in recall.get_legend().get_texts()[1].get_text()
+@pytest.fixture
+def scored(judged: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, Any], dict[str, Any]]:
+    """Judged predictions, the decision, and metrics of both splits."""
+    predictions, decision = judge_predictions(judged, JUDGING, CLASSES)
+    metrics = {
+        split: score_predictions_with_intervals(table, CLASSES, JUDGING)
+        for split, table in predictions.groupby("split")
+    }
+    return predictions, decision, metrics
+
+
+def read_legend(axis: Any) -> list[str]:
+    return [text.get_text() for text in axis.get_legend().get_texts()]
+
+
+def test_ranking_curves_name_classes_counts_and_intervals(
+    scored: tuple[pd.DataFrame, dict[str, Any], dict[str, Any]],
+) -> None:
+    predictions, _, metrics = scored
+    roc, recall = draw_ranking_curves(predictions, metrics, SETTINGS, CLASSES).axes
+    malignant = metrics["test"]["malignant"]
+    assert read_legend(roc)[1] == (
+        f"malignant, 18 images: AUC {malignant['auc']:.3f} "
+        f"({malignant['auc_ci_low']:.3f} to {malignant['auc_ci_high']:.3f})"
+    )
+    assert len(read_legend(roc)) == 4
+    assert "chance 0.30" in read_legend(recall)[1]
+
+
+def test_calibration_plot_shows_both_and_their_errors(
+    scored: tuple[pd.DataFrame, dict[str, Any], dict[str, Any]],
+) -> None:
+    predictions, _, metrics = scored
+    sure, cancer = draw_calibration(predictions, metrics, SETTINGS, CLASSES).axes
+    errors = metrics["test"]["calibration"]
+    assert [
+        f"{errors[kind]['error']:.3f}" in read_legend(sure)[i]
+        for i, kind in enumerate(("raw", "calibrated"))
+    ] == [True, True]
+    drawn = cancer.collections[1].get_offsets()
+    test = predictions[predictions["split"] == "test"]
+    tenth = test[(test["p_malignant"] * 10).astype(int) == 0]
+    np.testing.assert_allclose(
+        drawn[0], [tenth["p_malignant"].mean(), (tenth["label"] == "malignant").mean()]
+    )
+
+
+def test_decision_plot_counts_what_the_threshold_costs(
+    scored: tuple[pd.DataFrame, dict[str, Any], dict[str, Any]],
+) -> None:
+    predictions, decision, metrics = scored
+    figure = draw_decisions(predictions, decision, metrics, SETTINGS, JUDGING, CLASSES)
+    operating, referral, benefit = figure.axes
+    scores = metrics["test"]["decision"]
+    assert f"{scores['missed_cancers']} of 18 cancers missed" in figure.get_suptitle()
+    assert f"{scores['false_alarms']} false alarms among 42 others" in figure.get_suptitle()
+    marked = [line for line in operating.lines if line.get_linestyle() == "--"]
+    assert marked[0].get_xdata()[0] == decision["decision"]["threshold"]
+    error = referral.lines[0].get_ydata()
+    test = predictions[predictions["split"] == "test"]
+    assert error[0] == pytest.approx(100 * (1 - test["correct"].mean()))
+    assert read_legend(benefit) == ["model", "refer all", "refer none"]
 
 
 def test_learning_curves_mark_the_epoch_kept() -> None:

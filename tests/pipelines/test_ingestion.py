@@ -139,3 +139,12 @@ def test_class_without_any_image_stops(as_raw_images: Wrap) -> None:
     files = {"benign/b (1).png": png(1), "normal/n (1).png": png(2)}
     with pytest.raises(BadInputError, match="too few images of class malignant"):
         build_manifest(as_raw_images(files), {"min_side": 32, "min_images_per_class": 1}, CLASSES)
+
+
+def test_the_users_groups_are_no_stray_file(
+    files: dict[str, bytes], as_raw_images: Wrap, ingestion_settings: dict[str, int]
+) -> None:
+    with_groups = build_manifest(
+        as_raw_images(files | {"groups.csv": b"image_id,group"}), ingestion_settings, CLASSES
+    )
+    assert "groups.csv" not in set(with_groups.quarantine["path"])

@@ -16,6 +16,7 @@ from busi_pipeline.datasets.kept_training import KeptTraining
 from busi_pipeline.datasets.pretrained_weights import WeightsSource
 from busi_pipeline.errors import BadInputError
 from busi_pipeline.experiments import merge_settings, resolve_experiment
+from busi_pipeline.judging import Decision, apply_decision
 from busi_pipeline.pipelines.augmentation.nodes import plan_augmentation
 from busi_pipeline.pipelines.evaluation.nodes import predict_images
 from busi_pipeline.pipelines.training import features as training_features
@@ -149,6 +150,7 @@ class Small:
                 "split": np.tile(["train"] * 18 + ["validation"] * 6 + ["test"] * 6, 3),
             }
         )
+        self.split["group"] = self.split["image_id"]
         brightness = {"benign": 40, "malignant": 120, "normal": 200}
         pixels = np.stack([rng.normal(brightness[label], 25, (32, 32, 3)) for label in labels])
         self.images = StoredArray(
@@ -177,6 +179,10 @@ class Small:
         source = WeightsSource(None)
         pooled = self.store("pooled", pool_features(features, self.settings, source, CLASSES))
         return train_model(features, pooled, self.split, self.settings, source, CLASSES, kept)
+
+    def predict(self, training: Training) -> pd.DataFrame:
+        raw = predict_images(training.model, self.images, self.split, self.settings, CLASSES)
+        return apply_decision(raw, Decision(temperature=1.0, threshold=0.5), CLASSES)
 
 
 @pytest.fixture
@@ -215,7 +221,7 @@ def test_training_learns_and_the_delivered_model_agrees_with_what_was_trained(
     small: Small,
 ) -> None:
     training = small.train()
-    predictions = predict_images(training.model, small.images, small.split, small.settings, CLASSES)
+    predictions = small.predict(training)
     assert set(predictions["split"]) == {"validation", "test"}
     validation = predictions[predictions["split"] == "validation"]
     assert validation["correct"].mean() > 0.6, "brightness alone tells the classes apart"
@@ -300,7 +306,7 @@ def test_fine_tuning_that_does_not_help_is_undone(small: Small) -> None:
     assert training.report["training"]["best_epoch"]["fine_tuning"] == 0
     head = training.history["head"]
     kept = head["val_accuracy"][int(np.argmin(head["val_loss"]))]
-    table = predict_images(training.model, small.images, small.split, small.settings, CLASSES)
+    table = small.predict(training)
     validation = table[table["split"] == "validation"]
     assert validation["correct"].mean() == pytest.approx(kept, abs=1e-6)
 

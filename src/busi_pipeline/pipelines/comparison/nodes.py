@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from busi_pipeline.errors import BadInputError
 from busi_pipeline.figures import PALETTE, new_figure
+from busi_pipeline.intervals import HIGH, LOW
 
 logger = logging.getLogger(__name__)
 
@@ -25,8 +26,9 @@ def compare_experiments(**metrics: Mapping[str, Any] | None) -> pd.DataFrame:
 
     Returns one row a result: `model` (what is compared), `source`, `experiment`, `accuracy` and
     `malignant_sensitivity` as shares with their counts, `specificity` of malignant, `macro_f1`,
-    `malignant_auc`, `loss`, `loss_smoothed` (as the published work has it), `seconds` of training,
-    `split` (first digits of the split's hash: only rows with the same one compare), `weights`.
+    `malignant_auc`, `loss`, `loss_smoothed` (as the published work has it), each with its interval
+    in `<name>_ci_low` and `<name>_ci_high`, `seconds` of training, `split` (first digits of the
+    split's hash: only rows with the same one compare), `split_method`, `weights`.
     What the published work does not give is empty. Raises BadInputError where none was run.
     """
     runs = {name: record for name, record in metrics.items() if record is not None}
@@ -60,23 +62,31 @@ def _describe_run(
     baseline_of = experiment.get("baseline_of")
     compared = runs[baseline_of]["experiment"] if baseline_of in runs else experiment
     malignant = test["malignant"]
+    measured = {
+        "accuracy": (test, "accuracy"),
+        "malignant_sensitivity": (malignant, "sensitivity"),
+        "specificity": (malignant, "specificity"),
+        "macro_f1": (test, "macro_f1"),
+        "malignant_auc": (malignant, "auc"),
+        "loss": (test, "loss"),
+        "loss_smoothed": (test, "loss_smoothed"),
+    }
     return {
         "model": compared["title"],
         "source": REPLICATION if baseline_of else OURS,
         "experiment": name,
-        "accuracy": test["accuracy"],
         "correct": test["correct"],
         "images": test["images"],
-        "malignant_sensitivity": malignant["sensitivity"],
         "malignant_found": malignant["found"],
         "malignant_images": malignant["images"],
-        "specificity": malignant["specificity"],
-        "macro_f1": test["macro_f1"],
-        "malignant_auc": malignant["auc"],
-        "loss": test["loss"],
-        "loss_smoothed": test["loss_smoothed"],
+        **{
+            column + end: scores[metric + end]
+            for column, (scores, metric) in measured.items()
+            for end in ("", LOW, HIGH)
+        },
         "seconds": record["training_seconds"],
         "split": depends_on["split_sha256"][:12],
+        "split_method": depends_on["split_method"],
         "weights": depends_on["weights"],
     }
 
@@ -113,7 +123,13 @@ def draw_comparison(comparison_table: pd.DataFrame) -> Figure:
             y = [models.index(m) + (i - (len(sources) - 1) / 2) * height for m in rows["model"]]
             values = rows[column].to_numpy(float) * unit
             bars = axis.barh(y, values, height * 0.92, color=colours[source], label=source)
-            axis.bar_label(bars, [f"{v:.1f}" for v in values], padding=3, fontsize=8)
+            labels = [f"{v:.1f}" for v in values]
+            axis.bar_label(bars, labels, label_type="center", color="white", fontsize=8)
+            if column + LOW in rows:
+                ends = rows[[column + LOW, column + HIGH]].to_numpy(float).T * unit
+                axis.errorbar(
+                    values, y, xerr=np.abs(ends - values), fmt="none", ecolor="black", capsize=2
+                )
         highest = float(np.nanmax(table[column].to_numpy(float))) * unit
         axis.set(xlabel=label, xlim=(0, 112 if unit == 100 else highest * 1.2))
         axis.set_yticks(range(len(models)), models)

@@ -8,7 +8,13 @@ import numpy as np
 import pandas as pd
 
 from busi_pipeline.arrays import StoredArray
-from busi_pipeline.metrics import score_classification
+from busi_pipeline.judging import (
+    apply_decision,
+    choose_decision,
+    probability_columns,
+    score_predictions_with_intervals,
+    tell_share,
+)
 from busi_pipeline.progress import track
 
 if TYPE_CHECKING:
@@ -19,22 +25,31 @@ logger = logging.getLogger(__name__)
 EVALUATED_SPLITS = ("validation", "test")
 
 
+class Judgement(NamedTuple):
+    """What is chosen on the validation images, and what it makes of all.
+
+    Attributes:
+        predictions: see judging.apply_decision.
+        decision: `temperature`, `threshold` and the `target_sensitivity` it was chosen for; belongs
+            to the model.
+    """
+
+    predictions: pd.DataFrame
+    decision: dict[str, Any]
+
+
 class Scores(NamedTuple):
     """What evaluation hands over.
 
     Attributes:
-        metrics: {`validation` and `test`: see metrics.score_classification}, training seconds,
-            which experiment it was, what the numbers depend on (split, weights, precision).
+        metrics: {`validation` and `test`: see judging.score_predictions_with_intervals}, training
+            seconds, which experiment it was, what the numbers depend on (split, weights,
+            precision).
         class_table: the test metrics class by class, for people.
     """
 
     metrics: dict[str, Any]
     class_table: pd.DataFrame
-
-
-def probability_columns(classes: list[str]) -> list[str]:
-    """Return the names of the probability columns in the table of predictions."""
-    return [f"p_{name}" for name in classes]
 
 
 def predict_images(
@@ -46,8 +61,8 @@ def predict_images(
 ) -> pd.DataFrame:
     """Predict every validation and test image.
 
-    Returns one row an image: `image_id`, `split`, `label`, `predicted`, `correct`, and a
-    probability `p_<class>` for each class.
+    Returns one row an image: `image_id`, `group`, `split`, `label`, and the probability
+    `raw_<class>` for each class, as the model gives it.
     """
     from busi_pipeline.device import choose_batch_size
 
@@ -61,11 +76,19 @@ def predict_images(
             for start in track(starts, f"predictions of {settings['title']}", "batch")
         ]
     ).astype(np.float64)
-    predictions = evaluated[["image_id", "split", "label"]].reset_index(drop=True)
-    predictions["predicted"] = np.array(classes)[probabilities.argmax(axis=1)]
-    predictions["correct"] = predictions["predicted"] == predictions["label"]
-    predictions[probability_columns(classes)] = probabilities
+    predictions = evaluated[["image_id", "group", "split", "label"]].reset_index(drop=True)
+    predictions[probability_columns(classes, raw=True)] = probabilities
     return predictions
+
+
+def judge_predictions(
+    raw_predictions: pd.DataFrame, judging: Mapping[str, Any], classes: list[str]
+) -> Judgement:
+    """Calibrate and choose the threshold on validation images; apply both to all."""
+    validation = raw_predictions[raw_predictions["split"] == "validation"]
+    decision = choose_decision(validation, classes, judging["target_sensitivity"])
+    record = decision._asdict() | {"target_sensitivity": judging["target_sensitivity"]}
+    return Judgement(apply_decision(raw_predictions, decision, classes), {"decision": record})
 
 
 def score_predictions(
@@ -74,26 +97,35 @@ def score_predictions(
     training_report: Mapping[str, Any],
     training_tags: Mapping[str, str],
     split_tags: Mapping[str, str],
+    judging: Mapping[str, Any],
     classes: list[str],
 ) -> Scores:
     """Score validation and test images apart."""
-    metrics: dict[str, Any] = {}
-    for split in EVALUATED_SPLITS:
-        rows = predictions[predictions["split"] == split]
-        labels = rows["label"].map({name: i for i, name in enumerate(classes)}).to_numpy(np.int64)
-        metrics[split] = score_classification(
-            labels, rows[probability_columns(classes)].to_numpy(), classes
+    metrics: dict[str, Any] = {
+        split: score_predictions_with_intervals(
+            predictions[predictions["split"] == split], classes, judging
         )
+        for split in EVALUATED_SPLITS
+    }
     test = metrics["test"]
+    flag = test["decision"]
     logger.info(
-        "test: accuracy %.1f %% (%d of %d), malignant sensitivity %.1f %% (%d of %d), loss %.3f",
-        100 * test["accuracy"],
+        "test: accuracy %s (%d of %d), malignant sensitivity %s (%d of %d), loss %.3f",
+        tell_share(test, "accuracy"),
         test["correct"],
         test["images"],
-        100 * test["malignant"]["sensitivity"],
+        tell_share(test["malignant"], "sensitivity"),
         test["malignant"]["found"],
         test["malignant"]["images"],
         test["loss"],
+    )
+    logger.info(
+        "test, flagged from the threshold on: sensitivity %s, specificity %s: "
+        "%d cancers missed, %d false alarms",
+        tell_share(flag, "sensitivity"),
+        tell_share(flag, "specificity"),
+        flag["missed_cancers"],
+        flag["false_alarms"],
     )
     class_table = pd.DataFrame([{"class": name} | test[name] for name in classes])
     metrics["training_seconds"] = training_report["training"]["seconds"]["total"]

@@ -5,7 +5,8 @@ from collections.abc import Callable
 from kedro.pipeline import Node, Pipeline
 from matplotlib.figure import Figure
 
-from .nodes import predict_images, score_predictions
+from .decision_plots import draw_calibration, draw_decisions
+from .nodes import judge_predictions, predict_images, score_predictions
 from .plots import (
     draw_confusion_matrix,
     draw_learning_curves,
@@ -15,11 +16,32 @@ from .plots import (
 
 
 def create_experiment_pipeline(experiment: str, image_size: int) -> Pipeline:
-    """model, images -> predict_images -> predictions -> scores and figures."""
+    """model, images -> raw_predictions -> predictions, decision -> scores and figures."""
     images = f"images_{image_size}"
     plots: list[tuple[Callable[..., Figure], list[str], str]] = [
         (draw_confusion_matrix, ["predictions", "settings", "params:classes"], "confusion_matrix"),
-        (draw_ranking_curves, ["predictions", "settings", "params:classes"], "ranking_curves"),
+        (
+            draw_ranking_curves,
+            ["predictions", "metrics", "settings", "params:classes"],
+            "ranking_curves",
+        ),
+        (
+            draw_calibration,
+            ["predictions", "metrics", "settings", "params:classes"],
+            "calibration",
+        ),
+        (
+            draw_decisions,
+            [
+                "predictions",
+                "decision",
+                "metrics",
+                "settings",
+                "params:judging",
+                "params:classes",
+            ],
+            "decisions",
+        ),
         (draw_learning_curves, ["history", "settings"], "learning_curves"),
         (
             draw_worst_mistakes,
@@ -32,8 +54,15 @@ def create_experiment_pipeline(experiment: str, image_size: int) -> Pipeline:
             Node(
                 predict_images,
                 inputs=["model", images, "split_manifest", "settings", "params:classes"],
-                outputs="predictions",
+                outputs="raw_predictions",
                 name="predict_images",
+                tags="evaluation",
+            ),
+            Node(
+                judge_predictions,
+                inputs=["raw_predictions", "params:judging", "params:classes"],
+                outputs=["predictions", "decision"],
+                name="judge_predictions",
                 tags="evaluation",
             ),
             Node(
@@ -44,6 +73,7 @@ def create_experiment_pipeline(experiment: str, image_size: int) -> Pipeline:
                     "training_report",
                     "training_tags",
                     "split_tags",
+                    "params:judging",
                     "params:classes",
                 ],
                 outputs=["metrics", "class_table"],
@@ -57,5 +87,5 @@ def create_experiment_pipeline(experiment: str, image_size: int) -> Pipeline:
         ],
         namespace=experiment,
         inputs={"split_manifest", "split_tags", images},
-        parameters={"params:classes"},
+        parameters={"params:classes", "params:judging"},
     )

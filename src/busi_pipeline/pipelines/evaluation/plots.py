@@ -7,18 +7,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from sklearn.metrics import (
-    average_precision_score,
-    confusion_matrix,
-    precision_recall_curve,
-    roc_auc_score,
-    roc_curve,
-)
+from sklearn.metrics import confusion_matrix, precision_recall_curve, roc_curve
 
 from busi_pipeline.arrays import StoredArray
 from busi_pipeline.figures import PALETTE, class_colours, new_figure
-
-from .nodes import probability_columns
+from busi_pipeline.judging import probability_columns
 
 _MISTAKES_SHOWN = 12
 
@@ -69,9 +62,18 @@ def draw_confusion_matrix(
 
 
 def draw_ranking_curves(
-    predictions: pd.DataFrame, settings: Mapping[str, Any], classes: list[str]
+    predictions: pd.DataFrame,
+    metrics: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    classes: list[str],
 ) -> Figure:
     """Draw ROC and precision-recall curves on the test images, each class against the rest."""
+
+    def tell(name: str, metric: str) -> str:
+        scores = metrics["test"][name]
+        low, high = (scores[f"{metric}_ci_{end}"] for end in ("low", "high"))
+        return f"{scores[metric]:.3f} ({low:.3f} to {high:.3f})"
+
     test = _test_rows(predictions)
     figure = new_figure(
         11, 5.2, f"{settings['title']}: each class against the rest, {len(test)} test images"
@@ -85,15 +87,15 @@ def draw_ranking_curves(
             false_alarms,
             found,
             color=colour,
-            label=f"{name}, {truth.sum()} images (AUC {roc_auc_score(truth, scores):.3f})",
+            label=f"{name}, {truth.sum()} images: AUC {tell(name, 'auc')}",
         )
         precision, sensitivity, _ = precision_recall_curve(truth, scores)
         recall.plot(
             sensitivity,
             precision,
             color=colour,
-            label=f"{name} (average precision {average_precision_score(truth, scores):.3f}; "
-            f"chance {truth.mean():.2f})",
+            label=f"{name}: average precision {tell(name, 'average_precision')}; "
+            f"chance {truth.mean():.2f}",
         )
     roc.plot([0, 1], [0, 1], color="grey", linestyle=":", label="chance")
     roc.set(title="ROC", xlabel="1 - specificity (false alarms)", ylabel="sensitivity")

@@ -17,6 +17,8 @@ from busi_pipeline.images import UnusableImageError, decode_image, has_colour
 logger = logging.getLogger(__name__)
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+# What may stand beside the class folders: which images are of one patient (see the copies stage).
+OWN_GROUPS_FILE = "groups.csv"
 _MASK = re.compile(r"^(?P<stem>.+)_mask(_\d+)?$", re.IGNORECASE)
 
 MANIFEST_COLUMNS = [
@@ -106,6 +108,8 @@ def _sort_files(raw_images: RawImages, classes: list[str]) -> _Files:
     candidates, masks, quarantine = [], [], []
     for path in raw_images:
         pure = PurePosixPath(path)
+        if path == OWN_GROUPS_FILE:
+            continue
         if len(pure.parts) < 2:
             quarantine.append((path, f"not in a class folder; class folders: {classes}"))
         elif pure.parts[0] not in classes:

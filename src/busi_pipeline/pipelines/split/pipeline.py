@@ -6,12 +6,12 @@ from .nodes import split_images
 
 
 def create_pipeline() -> Pipeline:
-    """manifest -> split_images -> split_manifest, split_summary, split_tags."""
+    """manifest, image_groups -> split_images -> split_manifest, split_summary, split_tags."""
     return Pipeline(
         [
             Node(
                 split_images,
-                inputs=["manifest", "params:split"],
+                inputs=["manifest", "image_groups", "params:split"],
                 outputs=["split_manifest", "split_summary", "split_tags"],
                 name="split_images",
                 tags="split",

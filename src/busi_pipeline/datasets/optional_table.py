@@ -1,0 +1,14 @@
+"""A table the user may put beside the data, or not."""
+
+import pandas as pd
+from kedro_datasets.pandas import CSVDataset
+
+
+class OptionalTableDataset(CSVDataset):
+    """`pandas.CSVDataset` that loads None where there is no file."""
+
+    optional = True  # for `hooks.ClearErrors`
+
+    def load(self) -> pd.DataFrame | None:
+        """Return the table, or None where there is none."""
+        return super().load() if self._exists() else None

@@ -1,0 +1,106 @@
+"""From a probability of cancer to what is done: operating point, referral, net benefit."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+class RiskCoverage(NamedTuple):
+    """Both float (n,): the share of images the model decides itself, its error on them."""
+
+    coverage: np.ndarray
+    error: np.ndarray
+
+
+def choose_threshold(is_malignant: np.ndarray, score: np.ndarray, sensitivity: float) -> float:
+    """Return the highest threshold at which at least this share of the cancers is flagged.
+
+    Args:
+        is_malignant: bool (n,), at least one True.
+        score: float (n,); an image is flagged where its score is the threshold or above.
+        sensitivity: above 0, at most 1.
+
+    Raises ValueError where there is no cancer to find.
+    """
+    cancers = np.sort(score[is_malignant])
+    if not len(cancers):
+        raise ValueError("no malignant image to choose a threshold on")
+    missed = int(np.floor((1 - sensitivity) * len(cancers) + 1e-9))
+    return float(cancers[missed])
+
+
+def score_decisions(
+    is_malignant: np.ndarray, flagged: np.ndarray, prevalence: float
+) -> dict[str, Any]:
+    """Score flagged images against cancers.
+
+    Args:
+        is_malignant, flagged: bool (n,).
+        prevalence: share of cancers where the model is to be used, for the predictive values there.
+
+    Returns sensitivity, specificity, ppv, npv as shares (nan where nothing, or everything, is
+    flagged), `ppv_at_prevalence` and `npv_at_prevalence` by Bayes' rule, and the counts images,
+    cancers, missed_cancers, false_alarms, flagged. Raises ValueError where either kind of image is
+    missing.
+    """
+    cancers, others = int(is_malignant.sum()), int((~is_malignant).sum())
+    if not cancers or not others:
+        raise ValueError("malignant and other images are needed to score a decision")
+    found = int((is_malignant & flagged).sum())
+    alarms = int((~is_malignant & flagged).sum())
+    sensitivity, specificity = found / cancers, 1 - alarms / others
+    ill, well = prevalence, 1 - prevalence
+    return {
+        "sensitivity": sensitivity,
+        "specificity": specificity,
+        "ppv": _share(found, found + alarms),
+        "npv": _share(others - alarms, len(flagged) - found - alarms),
+        "ppv_at_prevalence": _share(
+            sensitivity * ill, sensitivity * ill + (1 - specificity) * well
+        ),
+        "npv_at_prevalence": _share(
+            specificity * well, specificity * well + (1 - sensitivity) * ill
+        ),
+        "images": len(flagged),
+        "cancers": cancers,
+        "missed_cancers": cancers - found,
+        "false_alarms": alarms,
+        "flagged": found + alarms,
+    }
+
+
+def trace_risk_coverage(correct: np.ndarray, confidence: np.ndarray) -> RiskCoverage:
+    """Return the error on the images that are left when the least certain ones are handed on.
+
+    Args:
+        correct: bool (n,).
+        confidence: float (n,).
+
+    Source: El-Yaniv and Wiener 2010, "On the foundations of noise-free selective classification".
+    Images of equal confidence are handed on together in expectation: their mean error counts.
+    """
+    order = np.argsort(-confidence, kind="stable")
+    of_value = np.unique(-confidence[order], return_inverse=True)[1]
+    mean = np.bincount(of_value, weights=~correct[order]) / np.bincount(of_value)
+    decided = np.arange(1, len(correct) + 1)
+    return RiskCoverage(decided / len(correct), np.cumsum(mean[of_value]) / decided)
+
+
+def measure_net_benefit(
+    is_malignant: np.ndarray, probability: np.ndarray, thresholds: np.ndarray
+) -> np.ndarray:
+    """Return float (thresholds,): cancers found per image, less false alarms at the going rate.
+
+    A threshold probability t says how many false alarms a found cancer is worth, (1 - t) / t. To
+    refer all is `probability` 1 for every image; to refer none has a net benefit of 0.
+    Source: Vickers and Elkin 2006, "Decision curve analysis", Medical Decision Making 26.
+    """
+    flagged = probability[None, :] >= np.asarray(thresholds)[:, None]
+    found = (flagged & is_malignant).sum(axis=1)
+    alarms = (flagged & ~is_malignant).sum(axis=1)
+    rate = thresholds / (1 - thresholds)
+    return (found - alarms * rate) / len(is_malignant)
+
+
+def _share(part: float, whole: float) -> float:
+    return part / whole if whole else float("nan")

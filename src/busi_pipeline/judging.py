@@ -1,0 +1,129 @@
+"""Everything that is measured on a table of predictions, with its intervals."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from sklearn.metrics import brier_score_loss
+
+from busi_pipeline.calibration import (
+    apply_temperature,
+    fit_temperature,
+    measure_calibration_error,
+)
+from busi_pipeline.decisions import choose_threshold, score_decisions
+from busi_pipeline.intervals import HIGH, LOW, add_intervals
+from busi_pipeline.metrics import score_classification
+
+CANCER = "malignant"
+
+
+class Decision(NamedTuple):
+    """What is chosen on validation images and goes with the model.
+
+    Attributes:
+        temperature: of the calibration, see calibration.fit_temperature.
+        threshold: calibrated probability of `malignant` from which an image is flagged.
+    """
+
+    temperature: float
+    threshold: float
+
+
+def probability_columns(classes: list[str], raw: bool = False) -> list[str]:
+    """Return the names of the columns of probabilities; `raw` before calibration."""
+    return [f"{'raw' if raw else 'p'}_{name}" for name in classes]
+
+
+def choose_decision(predictions: pd.DataFrame, classes: list[str], sensitivity: float) -> Decision:
+    """Fit the temperature, then take the highest threshold that reaches the sensitivity.
+
+    Args:
+        predictions: of validation images alone: `label` and the raw probabilities.
+        classes: in the order of the probabilities.
+        sensitivity: of the flag for `malignant`, above 0 and at most 1.
+    """
+    raw = predictions[probability_columns(classes, raw=True)].to_numpy()
+    temperature = fit_temperature(find_positions(predictions["label"], classes), raw)
+    score = apply_temperature(raw, temperature)[:, classes.index(CANCER)]
+    is_cancer = (predictions["label"] == CANCER).to_numpy()
+    return Decision(temperature, choose_threshold(is_cancer, score, sensitivity))
+
+
+def apply_decision(
+    predictions: pd.DataFrame, decision: Decision, classes: list[str]
+) -> pd.DataFrame:
+    """Return the table with calibrated `p_<class>`, `predicted`, `correct` and `flagged`.
+
+    `flagged` tells whether the probability of `malignant` is at the threshold or above: what is
+    done about the image. `predicted` is the likeliest class.
+    """
+    raw = predictions[probability_columns(classes, raw=True)].to_numpy()
+    calibrated = apply_temperature(raw, decision.temperature)
+    table = predictions.copy()
+    table["predicted"] = np.array(classes)[calibrated.argmax(axis=1)]
+    table["correct"] = table["predicted"] == table["label"]
+    table["flagged"] = calibrated[:, classes.index(CANCER)] >= decision.threshold
+    table[probability_columns(classes)] = calibrated
+    return table
+
+
+def score_predictions_with_intervals(
+    predictions: pd.DataFrame, classes: list[str], judging: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Score a table of predictions; every share gets `_ci_low` and `_ci_high`.
+
+    Args:
+        predictions: as `apply_decision` returns it, with a column `group`; one row an image.
+        classes: in the order of the probabilities.
+        judging: `draws` and `seed` of the bootstrap over groups, `prevalence` of cancer for the
+            predictive values.
+
+    Returns what `metrics.score_classification` does, and
+        calibration: expected calibration error and Brier score (mean squared error of the
+            probabilities, 0 to 2), `raw` and `calibrated`, and the raw loss.
+        decision: see decisions.score_decisions.
+    """
+    labels = find_positions(predictions["label"], classes)
+    calibrated = predictions[probability_columns(classes)].to_numpy()
+    raw = predictions[probability_columns(classes, raw=True)].to_numpy()
+    is_cancer = (predictions["label"] == CANCER).to_numpy()
+    flagged = predictions["flagged"].to_numpy(dtype=bool)
+
+    def score(rows: np.ndarray) -> dict[str, Any]:
+        before, after = (_score_probabilities(labels[rows], p[rows]) for p in (raw, calibrated))
+        return score_classification(labels[rows], calibrated[rows], classes) | {
+            "calibration": {"raw": before, "calibrated": after},
+            "decision": score_decisions(is_cancer[rows], flagged[rows], judging["prevalence"]),
+        }
+
+    everything = score(np.arange(len(predictions)))
+    groups = predictions["group"].tolist()
+    return add_intervals(everything, score, groups, judging["draws"], judging["seed"])
+
+
+def _score_probabilities(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
+    predicted = probabilities.argmax(axis=1)
+    return {
+        "error": measure_calibration_error(predicted == labels, probabilities.max(axis=1)),
+        "brier": float(
+            brier_score_loss(
+                labels,
+                probabilities,
+                labels=list(range(probabilities.shape[1])),
+                scale_by_half=False,
+            )
+        ),
+    }
+
+
+def find_positions(labels: pd.Series, classes: list[str]) -> np.ndarray:
+    """Return int64 (n,), the position of each label among the classes."""
+    return labels.map({name: i for i, name in enumerate(classes)}).to_numpy(np.int64)
+
+
+def tell_share(scores: Mapping[str, Any], name: str) -> str:
+    """Return a share with its interval, as `85.5 % (78.6 to 91.5)`."""
+    low, high = (100 * scores[name + end] for end in (LOW, HIGH))
+    return f"{100 * scores[name]:.1f} % ({low:.1f} to {high:.1f})"

@@ -1,0 +1,121 @@
+"""Two classifiers on the same images: is one better, or can nobody tell?"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy.stats import binomtest, norm, rankdata
+
+from busi_pipeline.intervals import draw_groups, find_interval
+
+BETTER, WORSE, CANNOT_TELL = "better", "worse", "cannot tell"
+
+
+class Difference(NamedTuple):
+    """A metric of one classifier less that of the other, with its interval and p-value."""
+
+    difference: float
+    low: float
+    high: float
+    p_value: float
+
+
+def compare_paired(
+    measure: Callable[[np.ndarray], tuple[float, float]],
+    groups: Sequence[str],
+    draws: int,
+    seed: int,
+) -> Difference:
+    """Bootstrap the difference of a metric between two classifiers over groups of images.
+
+    Args:
+        measure: takes row positions, gives the metric of the first and of the second on them;
+            raises ValueError where it cannot be had of such a sample, which then does not count.
+        groups: (n,), the group of each row.
+        draws: samples of groups.
+        seed: of the drawing.
+
+    The p-value is twice the share of samples on the other side of 0 (the observed one counted in,
+    so that it is never 0): Davison and Hinkley 1997, "Bootstrap Methods", section 4.
+    """
+    first, second = measure(np.arange(len(groups)))
+    drawn = []
+    for rows in draw_groups(groups, draws, seed):
+        try:
+            one, other = measure(rows)
+        except ValueError:
+            continue
+        drawn.append(one - other)
+    values = np.array(drawn)
+    below, above = (values <= 0).sum(), (values >= 0).sum()
+    p_value = min(1.0, 2 * (min(below, above) + 1) / (len(values) + 1))
+    return Difference(first - second, *find_interval(values), float(p_value))
+
+
+def find_mcnemar_p(first_correct: np.ndarray, second_correct: np.ndarray) -> float:
+    """Return the exact p-value of McNemar's test: do two classifiers err equally often?
+
+    Args:
+        first_correct, second_correct: bool (n,), on the same images.
+
+    Source: McNemar 1947. Counts every image as independent, which copies of one scan are not:
+    `compare_paired` is for those.
+    """
+    only_first = int((first_correct & ~second_correct).sum())
+    only_second = int((~first_correct & second_correct).sum())
+    if not only_first + only_second:
+        return 1.0
+    return float(binomtest(only_first, only_first + only_second).pvalue)
+
+
+def compare_auc(is_positive: np.ndarray, first: np.ndarray, second: np.ndarray) -> Difference:
+    """Return the difference of two AUCs on the same images, its interval and p-value.
+
+    Args:
+        is_positive: bool (n,), both kinds present.
+        first, second: float (n,), scores.
+
+    Source: DeLong, DeLong and Clarke-Pearson 1988, by the mid-ranks of Sun and Xu 2014, "Fast
+    implementation of DeLong's algorithm". Counts every image as independent.
+    """
+    parts = [_place(is_positive, scores) for scores in (first, second)]
+    difference = parts[0][0].mean() - parts[1][0].mean()
+    variance = sum(
+        np.var(one - other, ddof=1) / len(one)
+        for one, other in zip(parts[0], parts[1], strict=True)
+    )
+    if variance == 0:
+        return Difference(float(difference), float(difference), float(difference), 1.0)
+    error = np.sqrt(variance)
+    half = norm.ppf(0.975) * error
+    p_value = 2 * norm.sf(abs(difference) / error)
+    return Difference(
+        float(difference), float(difference - half), float(difference + half), float(p_value)
+    )
+
+
+def _place(is_positive: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """For each positive, the share of negatives below it; for each negative, of positives above."""
+    ranks = rankdata(scores)
+    positives, negatives = scores[is_positive], scores[~is_positive]
+    above = (ranks[is_positive] - rankdata(positives)) / len(negatives)
+    below = 1 - (ranks[~is_positive] - rankdata(negatives)) / len(positives)
+    return above, below
+
+
+def correct_for_many(p_values: Mapping[str, float]) -> dict[str, float]:
+    """Return the p-values as many comparisons at once allow them: Holm 1979, step down."""
+    ordered = sorted(p_values, key=lambda name: p_values[name])
+    corrected: dict[str, float] = {}
+    highest = 0.0
+    for place, name in enumerate(ordered):
+        highest = max(highest, min(1.0, (len(ordered) - place) * p_values[name]))
+        corrected[name] = highest
+    return {name: corrected[name] for name in p_values}
+
+
+def judge(difference: float, corrected_p_value: float) -> str:
+    """Return "better", "worse" or "cannot tell", at 5 % over all comparisons together."""
+    if corrected_p_value >= 0.05:
+        return CANNOT_TELL
+    return BETTER if difference > 0 else WORSE

@@ -1,0 +1,227 @@
+"""Find images that show the same frame, and show them to a person."""
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from busi_pipeline.datasets.computed_table import TableOnDemand
+from busi_pipeline.figures import PALETTE, new_figure
+from busi_pipeline.fingerprints import describe_code, hash_values
+from busi_pipeline.images import decode_image
+from busi_pipeline.progress import track
+
+from .groups import label_components
+
+if TYPE_CHECKING:
+    from .matching import Alignment, Picture
+
+logger = logging.getLogger(__name__)
+
+PAIR_COLUMNS = [
+    "image_a",
+    "image_b",
+    "label_a",
+    "label_b",
+    "kind",
+    "same_frame",
+    "score",
+    "mirrored",
+    "scale",
+    "overlap",
+    "inliers",
+]
+# Pictures held at once, under a megabyte each.
+_HELD = 2048
+_LEARNED_FROM = 2000
+_NEIGHBOUR = "neighbouring frame"
+# Pairs shown of each kind.
+_SHOWN = 4
+
+RawImages = Mapping[str, Callable[[], bytes]]
+
+
+def find_copies(
+    raw_images: RawImages, manifest: pd.DataFrame, copies: Mapping[str, Any]
+) -> TableOnDemand:
+    """Find the pairs of images that show one frame, and neighbouring frames of one scan.
+
+    Args:
+        raw_images: {path: function that reads the bytes}.
+        manifest: one row an image.
+        copies: `longest_side` (pixels) and `keypoints` of the pictures that are matched;
+            `candidates` and `mirrored_candidates`, how many likely partners of each image and of
+            its mirror image are looked at; `min_inliers`;
+            `same_frame` and `neighbouring_frame`, from which correlation on a pair is one.
+
+    The table has PAIR_COLUMNS, one row a pair. `score` is the correlation of fine detail once one
+    image is laid on the other (1 for identical ones). `kind` is `identical file`,
+    `identical pixels`, `re-annotated` (same region, something drawn or removed), `re-cropped`,
+    `zoomed` or `neighbouring frame`; all but the last have `same_frame`. `mirrored` tells whether
+    one had to be mirrored. `scale` enlarges b to a; `overlap` is the share of a that b covers.
+    """
+    settings = {key: value for key, value in copies.items() if key != "own_groups"}
+    recipe = {
+        "settings": settings,
+        "images": hash_values(manifest[["image_id", "label", "byte_sha256"]].to_numpy().tolist()),
+    } | describe_code(__name__, libraries=("numpy", "opencv-python-headless", "scikit-learn"))
+    return TableOnDemand(recipe, lambda: _search(raw_images, manifest, copies))
+
+
+def _search(
+    raw_images: RawImages, manifest: pd.DataFrame, copies: Mapping[str, Any]
+) -> pd.DataFrame:
+    from . import matching
+
+    @lru_cache(_HELD)
+    def picture(position: int) -> "Picture":
+        pixels = decode_image(raw_images[manifest["path"].iloc[position]]()).pixels
+        return matching.describe_picture(pixels, copies["longest_side"], copies["keypoints"])
+
+    def align(pair: tuple[int, int, bool]) -> "Alignment":
+        first, second = picture(pair[0]), picture(pair[1])
+        if pair[2]:
+            second = matching.mirror_picture(second)
+        return matching.align_pictures(first, second, copies["min_inliers"])
+
+    def align_all(pairs: Iterable[tuple[int, int, bool]], what: str) -> None:
+        new = sorted(set(pairs) - set(found))
+        with ThreadPoolExecutor() as pool:  # OpenCV lets go of the lock
+            aligned = track(pool.map(align, new), what, "pair", total=len(new))
+            found.update(zip(new, aligned, strict=True))
+
+    count = len(manifest)
+    some = np.random.default_rng(0).permutation(count)[:_LEARNED_FROM]
+    with ThreadPoolExecutor() as pool:
+        summary = matching.learn_summary(list(pool.map(picture, some.tolist())), seed=0)
+
+        def summarise(position: int) -> tuple[np.ndarray, np.ndarray]:
+            plain = picture(position)
+            return summary.apply(plain), summary.apply(matching.mirror_picture(plain))
+
+        summaries = pool.map(summarise, range(count))
+        both = list(track(summaries, "images described", "image", total=count))
+    plain, turned = (np.stack(vectors) for vectors in zip(*both, strict=True))
+    found: dict[tuple[int, int, bool], Alignment] = {}
+    likely = matching.find_candidates(plain, plain, copies["candidates"])
+    align_all(((i, j, False) for i, j in likely), "likely copies compared")
+    likely = matching.find_candidates(turned, plain, copies["mirrored_candidates"])
+    align_all(((i, j, True) for i, j in likely), "likely mirror images compared")
+    # Whoever shares a copy is compared too: nobody's list of likely partners is complete.
+    linked = {
+        (i, j)
+        for (i, j, mirrored), one in found.items()
+        if one.correlation >= copies["same_frame" if mirrored else "neighbouring_frame"]
+    }
+    identical = dict(_find_identical(manifest))
+    connected = _complete(linked | set(identical), count)
+    align_all(((i, j, False) for i, j in connected), "copies of copies compared")
+    return _tabulate(manifest, found, identical, copies)
+
+
+def _find_identical(manifest: pd.DataFrame) -> Iterator[tuple[tuple[int, int], str]]:
+    """Yield pairs of positions whose files, or else whose pixels, are the same."""
+    positions = manifest.reset_index(drop=True)
+    for column, kind in (("pixel_sha256", "identical pixels"), ("byte_sha256", "identical file")):
+        for rows in positions.groupby(column, sort=False).indices.values():
+            yield from ((pair, kind) for pair in combinations(np.asarray(rows).tolist(), 2))
+
+
+def _complete(links: Iterable[tuple[int, int]], count: int) -> list[tuple[int, int]]:
+    """Return all pairs within what the links connect."""
+    components = pd.Series(label_components(links, count))
+    groups = components.groupby(components).indices.values()
+    return [pair for rows in groups for pair in combinations(np.asarray(rows).tolist(), 2)]
+
+
+def _tabulate(
+    manifest: pd.DataFrame,
+    found: "Mapping[tuple[int, int, bool], Alignment]",
+    identical: Mapping[tuple[int, int], str],
+    copies: Mapping[str, Any],
+) -> pd.DataFrame:
+    best: dict[tuple[int, int], tuple[bool, Alignment]] = {}
+    for (i, j, mirrored), alignment in found.items():
+        kept = best.get((i, j))
+        if kept is None or alignment.correlation > kept[1].correlation:
+            best[i, j] = (mirrored, alignment)
+    rows = []
+    for (i, j), (mirrored, alignment) in sorted(best.items()):
+        kind = identical.get((i, j)) or _name_kind(alignment, copies)
+        if kind is None or (mirrored and kind == _NEIGHBOUR):
+            continue
+        same = (i, j) in identical
+        a, b = manifest.iloc[i], manifest.iloc[j]
+        rows.append(
+            {
+                "image_a": a["image_id"],
+                "image_b": b["image_id"],
+                "label_a": a["label"],
+                "label_b": b["label"],
+                "kind": kind,
+                "same_frame": kind != _NEIGHBOUR,
+                "score": 1.0 if same else round(alignment.correlation, 3),
+                "mirrored": mirrored and not same,
+                "scale": 1.0 if same else round(alignment.scale, 3),
+                "overlap": 1.0 if same else round(alignment.overlap, 3),
+                "inliers": alignment.inliers,
+            }
+        )
+    table = pd.DataFrame(rows, columns=PAIR_COLUMNS)
+    kinds = table["kind"].value_counts().to_dict()
+    logger.info("%d pairs of images belong together: %s", len(table), kinds)
+    return table
+
+
+def _name_kind(alignment: "Alignment", copies: Mapping[str, Any]) -> str | None:
+    if alignment.correlation < copies["neighbouring_frame"]:
+        return None
+    if alignment.correlation < copies["same_frame"]:
+        return _NEIGHBOUR
+    if abs(alignment.scale - 1) > 0.02:
+        return "zoomed"
+    return "re-cropped" if alignment.overlap < 0.99 else "re-annotated"
+
+
+def draw_copy_pairs(
+    raw_images: RawImages, manifest: pd.DataFrame, copy_pairs: pd.DataFrame
+) -> Figure:
+    """Show pairs to judge the finding by: nearest the threshold on both sides, and mixed labels."""
+    pairs = copy_pairs.sort_values("score")
+    drawn = [
+        ("least certain of the same frame", pairs[pairs["same_frame"]].head(_SHOWN)),
+        ("most alike of neighbouring frames", pairs[~pairs["same_frame"]].tail(_SHOWN)),
+        (
+            "same frame, different labels",
+            pairs[pairs["same_frame"] & (pairs["label_a"] != pairs["label_b"])].head(_SHOWN),
+        ),
+    ]
+    rows = [(title, row) for title, table in drawn for _, row in table.iterrows()]
+    same = int(copy_pairs["same_frame"].sum())
+    figure = new_figure(
+        11,
+        2.6 * max(1, -(-len(rows) // 2)) + 0.8,
+        f"{same} pairs of the same frame, {len(copy_pairs) - same} of neighbouring frames",
+    )
+    paths = manifest.set_index("image_id")["path"]
+    axes = figure.subplots(max(1, -(-len(rows) // 2)), 4, squeeze=False).reshape(-1, 2)
+    for axis in axes.flat:
+        axis.axis("off")
+    for pair, (title, row) in zip(axes, rows, strict=False):
+        for axis, side in zip(pair, "ab", strict=True):
+            axis.imshow(decode_image(raw_images[paths[row[f"image_{side}"]]]()).pixels)
+            name = row[f"image_{side}"].rsplit("/", 1)[-1]
+            differs = row["label_a"] != row["label_b"]
+            axis.set_title(
+                f"{title if side == 'a' else row['kind']}\n{name}"
+                + (f" (score {row['score']:.2f})" if side == "a" else ""),
+                fontsize=8,
+                color=PALETTE[1] if differs else "black",
+            )
+    return figure
