@@ -5,9 +5,9 @@
         --images 64 --batch 16 --side 2048    # on a CPU
 
 Needs Keras, NumPy, tqdm, click and a backend: no TensorFlow, no Kedro, no data, no weights. For
-each backbone and precision: images a second of the frozen part and of fine-tuning as this project
-does it (views read from disk), the latter beside plain `model.fit` on arrays in memory, and the
-share of the peak, which is what the same backend reaches on a large matrix product.
+each backbone and precision: images a second of moving views, of the frozen part, and of fine-tuning
+as this project does it (views read from disk), the last beside plain `model.fit` on arrays in
+memory, and the share of the peak, which is what the same backend reaches on a large matrix product.
 """
 
 import argparse
@@ -22,6 +22,7 @@ import numpy as np
 from busi_pipeline.backbones import BACKBONES
 from busi_pipeline.core.feed import ViewFeed, hand_to_keras
 from busi_pipeline.core.fitting import make_optimizer
+from busi_pipeline.core.moving import move_batch
 from busi_pipeline.core.network import Network, build_network, count_operations
 
 
@@ -96,6 +97,9 @@ def measure(name: str, precision: str, arguments: argparse.Namespace, peak: floa
     frozen = rate(
         arguments.batch, lambda: network.frozen.predict_on_batch(images), arguments.rounds
     )
+    origins = rng.normal([1, 0, 0, 0, 1, 0], 0.05, (arguments.batch, 6))
+    brightness = np.ones(arguments.batch)
+    moved = rate(arguments.batch, lambda: move_batch(images, origins, brightness), arguments.rounds)
     count, shape = arguments.images, network.trainable.input_shape[1:]
     labels = np.eye(3, dtype=np.float32)[np.arange(count) % 3]
     model = network.trainable
@@ -130,7 +134,7 @@ def measure(name: str, precision: str, arguments: argparse.Namespace, peak: floa
     share_frozen = frozen * count_operations(network.frozen) / peak
     share_tail = ours * 3 * count_operations(network.tail) / peak
     print(
-        f"{name:14s} {precision:15s} {frozen:10.0f} {share_frozen:7.1%} {ours:12.0f} "
+        f"{name:14s} {precision:15s} {moved:8.0f} {frozen:10.0f} {share_frozen:7.1%} {ours:12.0f} "
         f"{share_tail:7.1%} {plain:12.0f} {ours / plain:7.2f}",
         flush=True,
     )
@@ -151,8 +155,8 @@ def main() -> None:
     for precision, peak in peaks.items():
         print(f"peak in {precision}: {peak / 1e12:.2f} TFLOP/s")
     print(
-        f"{'':14s} {'':15s} {'frozen':>10s} {'of peak':>7s} {'fine-tuning':>12s} {'of peak':>7s} "
-        f"{'in memory':>12s} {'ratio':>7s}   (images a second)"
+        f"{'':14s} {'':15s} {'moved':>8s} {'frozen':>10s} {'of peak':>7s} {'fine-tuning':>12s} "
+        f"{'of peak':>7s} {'in memory':>12s} {'ratio':>7s}   (images a second)"
     )
     for name in arguments.backbones:
         for precision in arguments.precisions:
