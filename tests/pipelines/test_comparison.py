@@ -86,6 +86,13 @@ def test_nothing_to_compare_says_what_to_run() -> None:
         compare_experiments(vgg16=None, resnet50=None)
 
 
+def test_a_record_of_an_earlier_version_says_what_to_run() -> None:
+    old = record("A", 0.8)
+    del old["test"]["accuracy_ci_low"]
+    with pytest.raises(BadInputError, match="kedro run --pipeline=train_a"):
+        compare_experiments(a=old)
+
+
 def test_different_splits_are_pointed_out(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("WARNING"):
         compare_experiments(a=record("A", 0.8), b=record("B", 0.8, split="b" * 64))

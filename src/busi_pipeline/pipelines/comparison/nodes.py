@@ -29,7 +29,8 @@ def compare_experiments(**metrics: Mapping[str, Any] | None) -> pd.DataFrame:
     `malignant_auc`, `loss`, `loss_smoothed` (as the published work has it), each with its interval
     in `<name>_ci_low` and `<name>_ci_high`, `seconds` of training, `split` (first digits of the
     split's hash: only rows with the same one compare), `split_method`, `weights`.
-    What the published work does not give is empty. Raises BadInputError where none was run.
+    What the published work does not give is empty. Raises BadInputError where none was run, or one
+    by an earlier version.
     """
     runs = {name: record for name, record in metrics.items() if record is not None}
     if not runs:
@@ -59,6 +60,11 @@ def _describe_run(
     name: str, record: Mapping[str, Any], runs: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Any]:
     experiment, test, depends_on = record["experiment"], record["test"], record["depends_on"]
+    if "accuracy" + LOW not in test:
+        raise BadInputError(
+            f"{name} was evaluated before metrics had intervals: run it again "
+            f"(`kedro run --pipeline=train_{name}`), or delete its metrics.json."
+        )
     baseline_of = experiment.get("baseline_of")
     compared = runs[baseline_of]["experiment"] if baseline_of in runs else experiment
     malignant = test["malignant"]

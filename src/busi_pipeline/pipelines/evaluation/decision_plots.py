@@ -24,10 +24,16 @@ def draw_calibration(
     settings: Mapping[str, Any],
     classes: list[str],
 ) -> Figure:
-    """Draw how often the model was right against how sure it was, before and after calibration."""
+    """Draw how often the model was right against how sure it was, before and after calibration.
+
+    The larger a dot, the more images are in that tenth.
+    """
     test = predictions[predictions["split"] == "test"]
     figure = new_figure(
-        11, 5.4, f"{settings['title']}: is a probability what it says? {len(test)} test images"
+        11,
+        5.4,
+        f"{settings['title']}: is a probability what it says? {len(test)} test images "
+        "(large dots: many images)",
     )
     sure, cancer = figure.subplots(1, 2)
     errors = metrics["test"]["calibration"]
