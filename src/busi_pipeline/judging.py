@@ -82,7 +82,7 @@ def score_predictions_with_intervals(
 
     Returns what `metrics.score_classification` does, and
         calibration: expected calibration error and Brier score (mean squared error of the
-            probabilities, 0 to 2), `raw` and `calibrated`, and the raw loss.
+            probabilities, 0 to 2), `raw` and `calibrated`.
         decision: see decisions.score_decisions.
     """
     labels = find_positions(predictions["label"], classes)
@@ -121,6 +121,11 @@ def _score_probabilities(labels: np.ndarray, probabilities: np.ndarray) -> dict[
 def find_positions(labels: pd.Series, classes: list[str]) -> np.ndarray:
     """Return int64 (n,), the position of each label among the classes."""
     return labels.map({name: i for i, name in enumerate(classes)}).to_numpy(np.int64)
+
+
+def tell_number(scores: Mapping[str, Any], name: str) -> str:
+    """Return a number with its interval, as `0.872 (0.729 to 0.974)`."""
+    return f"{scores[name]:.3f} ({scores[name + LOW]:.3f} to {scores[name + HIGH]:.3f})"
 
 
 def tell_share(scores: Mapping[str, Any], name: str) -> str:

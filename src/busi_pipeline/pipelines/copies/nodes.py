@@ -70,7 +70,9 @@ def find_copies(
     recipe = {
         "settings": settings,
         "images": hash_values(manifest[["image_id", "label", "byte_sha256"]].to_numpy().tolist()),
-    } | describe_code(__name__, libraries=("numpy", "opencv-python-headless", "scikit-learn"))
+    } | describe_code(
+        __name__, libraries=("numpy", "opencv-python-headless", "pillow", "scikit-learn", "scipy")
+    )
     return TableOnDemand(recipe, lambda: _search(raw_images, manifest, copies))
 
 

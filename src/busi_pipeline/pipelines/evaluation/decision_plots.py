@@ -12,7 +12,9 @@ from sklearn.calibration import calibration_curve
 from busi_pipeline.decisions import measure_net_benefit, trace_risk_coverage
 from busi_pipeline.figures import PALETTE, new_figure
 from busi_pipeline.intervals import draw_groups, find_interval
-from busi_pipeline.judging import CANCER, probability_columns, tell_share
+from busi_pipeline.judging import CANCER, probability_columns, tell_number, tell_share
+
+from .plots import select_test
 
 _BINS = 10
 _THRESHOLDS = np.linspace(0.01, 0.6, 60)
@@ -28,7 +30,7 @@ def draw_calibration(
 
     The larger a dot, the more images are in that tenth.
     """
-    test = predictions[predictions["split"] == "test"]
+    test = select_test(predictions)
     figure = new_figure(
         11,
         5.4,
@@ -40,10 +42,8 @@ def draw_calibration(
     for kind, colour in (("raw", PALETTE[1]), ("calibrated", PALETTE[0])):
         table = test[probability_columns(classes, raw=kind == "raw")].to_numpy()
         right = np.array(classes)[table.argmax(axis=1)] == test["label"].to_numpy()
-        error = errors[kind]
-        told = f"expected error {error['error']:.3f} ({error['error_ci_low']:.3f} to "
-        told += f"{error['error_ci_high']:.3f})"
-        _draw_reliability(sure, right, table.max(axis=1), f"{kind}: {told}", colour)
+        told = f"{kind}: expected error {tell_number(errors[kind], 'error')}"
+        _draw_reliability(sure, right, table.max(axis=1), told, colour)
         is_cancer = (test["label"] == CANCER).to_numpy()
         _draw_reliability(cancer, is_cancer, table[:, classes.index(CANCER)], kind, colour)
     sure.set(
@@ -82,7 +82,7 @@ def draw_decisions(
     classes: list[str],
 ) -> Figure:
     """Draw what the threshold costs, what referring the uncertain ones gains, and net benefit."""
-    test = predictions[predictions["split"] == "test"]
+    test = select_test(predictions)
     is_cancer = (test["label"] == CANCER).to_numpy()
     score = test[f"p_{CANCER}"].to_numpy()
     scores = metrics["test"]["decision"]

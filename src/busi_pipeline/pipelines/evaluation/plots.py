@@ -11,12 +11,13 @@ from sklearn.metrics import confusion_matrix, precision_recall_curve, roc_curve
 
 from busi_pipeline.arrays import StoredArray
 from busi_pipeline.figures import PALETTE, class_colours, new_figure
-from busi_pipeline.judging import probability_columns
+from busi_pipeline.judging import probability_columns, tell_number
 
 _MISTAKES_SHOWN = 12
 
 
-def _test_rows(predictions: pd.DataFrame) -> pd.DataFrame:
+def select_test(predictions: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of the test images, which the plots show."""
     return predictions[predictions["split"] == "test"]
 
 
@@ -24,7 +25,7 @@ def draw_confusion_matrix(
     predictions: pd.DataFrame, settings: Mapping[str, Any], classes: list[str]
 ) -> Figure:
     """Draw the test images by true and predicted class: counts, and shares of each true class."""
-    test = _test_rows(predictions)
+    test = select_test(predictions)
     counts = confusion_matrix(test["label"], test["predicted"], labels=classes)
     shares = counts / counts.sum(axis=1, keepdims=True)
     correct, total = int(np.trace(counts)), int(counts.sum())
@@ -68,13 +69,8 @@ def draw_ranking_curves(
     classes: list[str],
 ) -> Figure:
     """Draw ROC and precision-recall curves on the test images, each class against the rest."""
-
-    def tell(name: str, metric: str) -> str:
-        scores = metrics["test"][name]
-        low, high = (scores[f"{metric}_ci_{end}"] for end in ("low", "high"))
-        return f"{scores[metric]:.3f} ({low:.3f} to {high:.3f})"
-
-    test = _test_rows(predictions)
+    test = select_test(predictions)
+    of_class = metrics["test"]
     figure = new_figure(
         11, 5.2, f"{settings['title']}: each class against the rest, {len(test)} test images"
     )
@@ -87,15 +83,15 @@ def draw_ranking_curves(
             false_alarms,
             found,
             color=colour,
-            label=f"{name}, {truth.sum()} images: AUC {tell(name, 'auc')}",
+            label=f"{name}, {truth.sum()} images: AUC {tell_number(of_class[name], 'auc')}",
         )
         precision, sensitivity, _ = precision_recall_curve(truth, scores)
         recall.plot(
             sensitivity,
             precision,
             color=colour,
-            label=f"{name}: average precision {tell(name, 'average_precision')}; "
-            f"chance {truth.mean():.2f}",
+            label=f"{name}: average precision "
+            f"{tell_number(of_class[name], 'average_precision')}; chance {truth.mean():.2f}",
         )
     roc.plot([0, 1], [0, 1], color="grey", linestyle=":", label="chance")
     roc.set(title="ROC", xlabel="1 - specificity (false alarms)", ylabel="sensitivity")
@@ -158,7 +154,7 @@ def draw_worst_mistakes(
     classes: list[str],
 ) -> Figure:
     """Show the misclassified test images, missed cancers first, then the most certain mistakes."""
-    test = _test_rows(predictions)
+    test = select_test(predictions)
     wrong = test[~test["correct"]].copy()
     columns = dict(zip(classes, probability_columns(classes), strict=True))
     wrong["certainty"] = [row[columns[row["predicted"]]] for _, row in wrong.iterrows()]
