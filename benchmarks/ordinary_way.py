@@ -1,13 +1,13 @@
 """Wall time of a training against the ordinary way of the Keras guide, both sides in one run.
 
-    python benchmarks/ordinary_way.py resnet50           # the ordinary side's epochs are sampled
-    python benchmarks/ordinary_way.py resnet50 --full    # every epoch of it, and what it reaches
+    python benchmarks/ordinary_way.py resnet50                 # the others' epochs are sampled
+    python benchmarks/ordinary_way.py resnet50 --full guide    # every epoch, and what it reaches
 
 The ordinary way (https://keras.io/guides/transfer_learning/): `image_dataset_from_directory`,
 decoded images cached in memory, augmentation layers, a frozen base under a new head, then the tail
 unfrozen; float32, Keras' default. Network, size, tail, head, optimisers, batch sizes, number of
-epochs and class weights are those of this project's row. `--recipe published` takes the published
-recipe in its place: decoded anew every epoch, base frozen throughout.
+epochs and class weights are those of this project's row. The second opponent is the published
+recipe: decoded anew every epoch, base frozen throughout. `--against` picks one of them.
 
 This project's side is the whole way from the files: ingestion, split, resizing, features, fitting;
 nothing was kept before. With `--full`, both finished networks see the same validation images, once
@@ -46,6 +46,7 @@ from busi_pipeline.pipelines.training.features import extract_features, pool_fea
 from busi_pipeline.pipelines.training.nodes import compute_class_weights, train_model
 
 CLASSES = ["benign", "malignant", "normal"]
+RECIPES = ["guide", "published"]
 
 
 class Course(NamedTuple):
@@ -339,25 +340,31 @@ def main() -> None:
     """Time both sides; `--help` tells the arguments."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("experiment")
-    parser.add_argument("--recipe", choices=["guide", "published"], default="guide")
-    parser.add_argument("--full", action="store_true", help="run every epoch of the ordinary way")
+    parser.add_argument("--against", nargs="+", choices=RECIPES, default=RECIPES)
+    parser.add_argument("--full", nargs="+", choices=RECIPES, default=[], help="run every epoch")
     parser.add_argument("--sampled", type=int, default=2, help="epochs sampled of each phase")
     arguments = parser.parse_args()
     experiment = read_experiment(arguments.experiment)
-    published = arguments.recipe == "published"
-    opponent = read_experiment(f"replication_{arguments.experiment}") if published else experiment
-    print(f"{describe_machine()}\n{experiment.title} against the {arguments.recipe} recipe")
+    print(f"{describe_machine()}\n{experiment.title}")
     with tempfile.TemporaryDirectory() as temporary:
         folder = find_raw_images(Path(temporary))
         ours, data = train_this_way(folder, experiment)
-        sampled = None if arguments.full else arguments.sampled
-        ordinary, epochs = train_ordinary_way(data, opponent, sampled, cache=not published)
-    if arguments.full:
-        report_full(ordinary.course, epochs, ours.course)
         labels = select(data, "validation")["label"].map(CLASSES.index).to_numpy()
-        report_accuracy(ordinary.probabilities, ours.probabilities, labels)
-    else:
-        report_sampled(epochs, opponent, ours.seconds)
+        for recipe in arguments.against:
+            published = recipe == "published"
+            opponent = (
+                read_experiment(f"replication_{arguments.experiment}") if published else experiment
+            )
+            full = recipe in arguments.full
+            print(f"against the recipe of the {'published work' if published else 'guide'}")
+            ordinary, epochs = train_ordinary_way(
+                data, opponent, None if full else arguments.sampled, cache=not published
+            )
+            if full:
+                report_full(ordinary.course, epochs, ours.course)
+                report_accuracy(ordinary.probabilities, ours.probabilities, labels)
+            else:
+                report_sampled(epochs, opponent, ours.seconds)
 
 
 if __name__ == "__main__":
