@@ -80,13 +80,14 @@ def test_from_images_to_a_logged_model(make_project: Callable[..., Path]) -> Non
     with Image.open(project / "data/01_raw/Dataset_BUSI_with_GT" / first["path"]) as raw:
         pixels = np.asarray(raw.convert("RGB").resize((75, 75), Image.Resampling.BILINEAR))
     again = model.predict(pixels[None], verbose=0)[0]
-    raw = predictions.loc[0, [f"raw_{c}" for c in CLASSES]].to_numpy(float)
-    np.testing.assert_allclose(again, raw, atol=1e-4)
+    calibrated = predictions.loc[0, [f"p_{c}" for c in CLASSES]].to_numpy(float)
+    np.testing.assert_allclose(again, calibrated, atol=1e-4)
 
     run = only_run(project)
     metrics = json.loads((reporting / "metrics.json").read_text())
     assert run.info.run_name == "train_inceptionv3"
     assert run.info.status == "FINISHED"
+    assert mlflow.active_run() is None, "what is left open is killed when the process ends"
     assert run.data.params["backbone"] == "inception_v3"
     assert run.data.params["training.fine_tuning.optimizer.name"] == "rmsprop"
     assert run.data.metrics["test.accuracy"] == metrics["test"]["accuracy"]
@@ -110,6 +111,8 @@ def test_from_images_to_a_logged_model(make_project: Callable[..., Path]) -> Non
     )
     assert logged.name == "inceptionv3"
     assert logged.source_run_id == run.info.run_id
+    served = mlflow.models.get_model_info(logged.model_uri)
+    assert served.metadata == {"classes": CLASSES} | decision["decision"]
 
     assert_notebook_shows(project, f"({metrics['test']['correct']} of {metrics['test']['images']})")
 
@@ -201,7 +204,8 @@ def test_store_is_the_same_from_any_folder(make_project: Callable[..., Path]) ->
         kedro_run(folder, "ingestion")
     assert [p.relative_to(project) for p in project.rglob("mlflow.db")] == [Path("mlflow.db")]
     mlflow.set_tracking_uri(f"sqlite:///{project}/mlflow.db")
-    assert len(mlflow.search_runs(search_all_experiments=True, output_format="list")) == 2
+    runs = mlflow.search_runs(search_all_experiments=True, output_format="list")
+    assert [run.info.status for run in runs] == ["FINISHED"] * 2, "also when the process has ended"
 
 
 def test_raw_folder_and_server_come_from_the_environment(
