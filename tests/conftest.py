@@ -85,6 +85,7 @@ def _close_mlflow() -> None:
 TINY = """
 augmentation: {views: 2}
 judging: {draws: 30}
+cross_validation: {folds: 2, repeats: 1, validation: 0.2}
 training:
   weights: none
   precision: float32

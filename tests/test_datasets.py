@@ -15,7 +15,11 @@ from kedro.io import DatasetError
 from busi_pipeline.arrays import ArrayStream
 from busi_pipeline.datasets import array_store
 from busi_pipeline.datasets.array_store import ArrayStoreDataset
-from busi_pipeline.datasets.keras_model import KerasModelDataset
+from busi_pipeline.datasets.keras_model import (
+    DeliveredModel,
+    DeliveredModelDataset,
+    KerasModelDataset,
+)
 from busi_pipeline.datasets.raw_images import RawImagesDataset
 from busi_pipeline.datasets.record import RunRecordDataset
 from busi_pipeline.errors import BadInputError, find_bad_input
@@ -216,15 +220,16 @@ def model() -> keras.Model:
 def test_model_file_and_logged_model_predict_alike(
     tmp_path: Path, tracked: mlflow.ActiveRun, model: keras.Model, rng: np.random.Generator
 ) -> None:
-    dataset = KerasModelDataset(filepath=str(tmp_path / "m.keras"), name="vgg16", classes=CLASSES)
-    dataset.save(model)
+    path = str(tmp_path / "m.keras")
+    dataset = DeliveredModelDataset(filepath=path, name="vgg16", classes=CLASSES)
+    dataset.save(DeliveredModel(model, {"threshold": 0.07}))
     pictures = rng.integers(0, 256, (4, 8, 8, 3), dtype=np.uint8)
     expected = model.predict(pictures, verbose=0)
     np.testing.assert_allclose(dataset.load().predict(pictures, verbose=0), expected, atol=1e-6)
     (logged,) = mlflow.search_logged_models(output_format="list")
     served = mlflow.pyfunc.load_model(logged.model_uri)
     np.testing.assert_allclose(served.predict(pictures), expected, atol=1e-6)
-    assert served.metadata.metadata == {"classes": CLASSES}
+    assert served.metadata.metadata == {"classes": CLASSES, "threshold": 0.07}
     assert served.metadata.signature.inputs.inputs[0].type == np.dtype("uint8")
     assert served.metadata.get_input_schema() is not None
     requirements = mlflow.pyfunc.get_model_dependencies(logged.model_uri)
@@ -235,8 +240,8 @@ def test_model_file_and_logged_model_predict_alike(
 
 def test_model_files_and_names_that_would_not_load_again_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"must end in \.keras"):
-        KerasModelDataset(filepath=str(tmp_path / "m.h5"), name="a", classes=CLASSES)
+        KerasModelDataset(filepath=str(tmp_path / "m.h5"))
     with pytest.raises(ValueError, match="no dot or slash"):
-        KerasModelDataset(filepath=str(tmp_path / "m.keras"), name="a.b", classes=CLASSES)
+        DeliveredModelDataset(filepath=str(tmp_path / "m.keras"), name="a.b", classes=CLASSES)
     with pytest.raises(DatasetError, match="train the experiment first"):
-        KerasModelDataset(filepath=str(tmp_path / "m.keras"), name="a", classes=CLASSES).load()
+        KerasModelDataset(filepath=str(tmp_path / "m.keras")).load()

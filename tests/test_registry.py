@@ -17,7 +17,7 @@ from busi_pipeline.config import ProjectConfigLoader
 from tests.conftest import PROJECT
 
 ROWS = ["vgg16", "resnet50", "inceptionv3", "inceptionv3_adamw"]
-STAGES = ["ingestion", "copies", "split", "augmentation", "comparison"]
+STAGES = ["ingestion", "copies", "split", "augmentation", "comparison", "report"]
 
 
 @pytest.fixture
@@ -46,7 +46,14 @@ def test_pipelines_have_the_names_users_type(
     expected = {"__default__", *STAGES}
     expected |= {f"train_{row}" for row in ROWS}
     expected |= {f"train_replication_{row}" for row in ROWS}
+    expected |= {name.replace("train", "cross_validate") for name in expected if "train" in name}
+    validate = {name for name in expected if name.startswith("cross_validate")}
+    expected |= {name.replace("cross_validate", "leakage") for name in validate}
+    expected |= {name.replace("cross_validate", "shortcuts") for name in validate}
+    expected |= {"cross_validation", "leakage"}
     assert set(registered) == expected
+    validated = registered["cross_validation"].nodes
+    assert {n.namespace for n in validated if n.namespace} == set(ROWS)
     default = registered["__default__"].nodes
     assert {n.namespace for n in default if n.namespace} == set(ROWS)
     assert {"compare_experiments", "build_manifest", "split_images"} <= {n.name for n in default}
@@ -72,7 +79,8 @@ def test_saved_files_of_two_experiments_are_apart(
 ) -> None:
     registered, catalog = open_project()
     places: dict[str, str] = {}
-    for dataset in sorted(registered["__default__"].all_outputs()):
+    both = registered["__default__"] + registered["cross_validation"] + registered["leakage"]
+    for dataset in sorted(both.all_outputs()):
         described = catalog.get(dataset)._describe()
         place = str(described.get("filepath") or described.get("path"))
         assert place not in places, f"{dataset} and {places.get(place)} both write {place}"

@@ -6,6 +6,9 @@ environment that is being run, and offers resolvers for settings that come from 
 """
 
 import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -63,6 +66,17 @@ class ProjectConfigLoader(OmegaConfigLoader):
         self.project_root = Path(root).resolve()
         super().__init__(conf_source, **kwargs)
         ProjectConfigLoader.latest = self
+
+
+@contextmanager
+def allow_dots() -> Iterator[None]:
+    """Let nodes outside a namespace read what an experiment made.
+
+    Kedro wants dots in names of datasets from namespaces alone, and warns. These are of namespaces.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="One or more dataset names contain '.'")
+        yield
 
 
 def load_active_parameters() -> dict[str, Any]:

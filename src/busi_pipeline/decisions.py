@@ -29,6 +29,12 @@ def choose_threshold(is_malignant: np.ndarray, score: np.ndarray, sensitivity: f
     return float(cancers[missed])
 
 
+def measure_specificity(is_malignant: np.ndarray, score: np.ndarray, sensitivity: float) -> float:
+    """Return the share of the others below the threshold that finds this share of the cancers."""
+    threshold = choose_threshold(is_malignant, score, sensitivity)
+    return float((score[~is_malignant] < threshold).mean())
+
+
 def score_decisions(
     is_malignant: np.ndarray, flagged: np.ndarray, prevalence: float
 ) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 # Okabe and Ito's colours, which people with colour-vision deficiency can tell apart.
@@ -11,6 +12,19 @@ PALETTE = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F
 def class_colours(classes: Sequence[str]) -> dict[str, str]:
     """Return one colour a class, the same in every plot."""
     return {name: PALETTE[i % len(PALETTE)] for i, name in enumerate(classes)}
+
+
+def new_panels(rows: int, title: str, panels: int) -> tuple[Figure, list[Axes]]:
+    """Return a figure of panels that share the `rows` of their y axis, three beside each other.
+
+    For a page of a report: wider, its letters would be too small there.
+    """
+    lines = -(-panels // 3)
+    figure = new_figure(13, lines * (0.36 * rows + 1.1) + 0.8, title)
+    axes = list(figure.subplots(lines, 3, sharey=True, squeeze=False).ravel())
+    for axis in axes[panels:]:
+        axis.remove()
+    return figure, axes[:panels]
 
 
 def new_figure(width: float, height: float, title: str) -> Figure:

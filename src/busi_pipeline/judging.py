@@ -14,6 +14,7 @@ from busi_pipeline.calibration import (
 )
 from busi_pipeline.decisions import choose_threshold, score_decisions
 from busi_pipeline.intervals import HIGH, LOW, add_intervals
+from busi_pipeline.labels import find_positions
 from busi_pipeline.metrics import score_classification
 
 CANCER = "malignant"
@@ -118,17 +119,18 @@ def _score_probabilities(labels: np.ndarray, probabilities: np.ndarray) -> dict[
     }
 
 
-def find_positions(labels: pd.Series, classes: list[str]) -> np.ndarray:
-    """Return int64 (n,), the position of each label among the classes."""
-    return labels.map({name: i for i, name in enumerate(classes)}).to_numpy(np.int64)
-
-
 def tell_number(scores: Mapping[str, Any], name: str) -> str:
-    """Return a number with its interval, as `0.872 (0.729 to 0.974)`."""
-    return f"{scores[name]:.3f} ({scores[name + LOW]:.3f} to {scores[name + HIGH]:.3f})"
+    """Return a number with its interval, as `0.872 (0.729 to 0.974)`; a dash for none."""
+    return _tell(scores, name, 1, ".3f", "")
 
 
 def tell_share(scores: Mapping[str, Any], name: str) -> str:
-    """Return a share with its interval, as `85.5 % (78.6 to 91.5)`."""
-    low, high = (100 * scores[name + end] for end in (LOW, HIGH))
-    return f"{100 * scores[name]:.1f} % ({low:.1f} to {high:.1f})"
+    """Return a share with its interval, as `85.5 % (78.6 to 91.5)`; a dash for none."""
+    return _tell(scores, name, 100, ".1f", " %")
+
+
+def _tell(scores: Mapping[str, Any], name: str, unit: float, form: str, sign: str) -> str:
+    value, low, high = (scores[name + end] for end in ("", LOW, HIGH))
+    if np.isnan(value):
+        return "–"
+    return f"{value * unit:{form}}{sign} ({low * unit:{form}} to {high * unit:{form}})"

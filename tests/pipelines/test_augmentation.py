@@ -69,7 +69,7 @@ def test_only_training_images_are_augmented(split_manifest: pd.DataFrame) -> Non
 @pytest.mark.parametrize("mirror", [True, False])
 def test_all_views_are_those_of_every_fold(split_manifest: pd.DataFrame, mirror: bool) -> None:
     settings = SETTINGS | {"training": {"average_mirror": mirror}}
-    everything = plan_all_views(split_manifest["image_id"], settings)
+    everything = plan_all_views(split_manifest, settings)
     views = everything.groupby("image_id")["view"].apply(lambda v: tuple(sorted(v)))
     judged = (MIRROR_VIEW, PLAIN_VIEW) if mirror else (PLAIN_VIEW,)
     assert set(views) == {(*judged, *range(1, 7))}

@@ -3,10 +3,14 @@
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from busi_pipeline.errors import BadInputError
+from busi_pipeline.judging import Decision, apply_decision, probability_columns
 from busi_pipeline.pipelines.comparison.nodes import compare_experiments, draw_comparison
+from busi_pipeline.pipelines.comparison.pairs import COLUMNS, compare_rows, draw_pairs
+from tests.conftest import CLASSES
 
 PUBLISHED = {
     "source": "published notebook",
@@ -97,3 +101,57 @@ def test_different_splits_are_pointed_out(caplog: pytest.LogCaptureFixture) -> N
     with caplog.at_level("WARNING"):
         compare_experiments(a=record("A", 0.8), b=record("B", 0.8, split="b" * 64))
     assert "different splits" in caplog.text
+
+
+JUDGING = {"draws": 200, "seed": 0}
+
+
+def judge_noisily(skill: float, seed: int, count: int = 300) -> pd.DataFrame:
+    """Test predictions of a classifier of this skill on the same images whatever the seed."""
+    rng = np.random.default_rng(seed)
+    label = np.arange(count) % 3
+    exponents = np.exp(skill * np.eye(3)[label] + rng.normal(size=(count, 3)))
+    table = pd.DataFrame(
+        {
+            "image_id": [f"i{n}" for n in range(count)],
+            "group": [f"g{n // 2}" for n in range(count)],
+            "label": np.array(CLASSES)[label],
+            "split": "test",
+        }
+    )
+    table[probability_columns(CLASSES, raw=True)] = exponents / exponents.sum(axis=1, keepdims=True)
+    return apply_decision(table, Decision(1.0, 0.3), CLASSES)
+
+
+def test_pairs_say_better_worse_or_cannot_tell() -> None:
+    good, bad = judge_noisily(2.5, 0), judge_noisily(0.7, 1)
+    pairs = compare_rows(JUDGING, good=good, bad=bad, alike=judge_noisily(2.5, 2))
+    verdicts = pairs.set_index(["metric", "first", "second"])["verdict"]
+    for metric in ("accuracy", "malignant AUC", "specificity at 90 % sensitivity"):
+        assert verdicts[metric, "good", "bad"] == "better"
+        assert verdicts[metric, "bad", "alike"] == "worse"
+        assert verdicts[metric, "good", "alike"] == "cannot tell"
+    row = pairs.iloc[0]
+    assert row["difference"] == pytest.approx(good["correct"].mean() - bad["correct"].mean())
+    assert row["difference_ci_low"] < row["difference"] < row["difference_ci_high"]
+    assert (pairs["p_corrected"] >= pairs["p_value"]).all()
+    told = pairs["metric"].isin(["accuracy", "malignant AUC"])
+    assert pairs["p_independent"].notna().tolist() == told.tolist()
+    titles = [axis.get_title() for axis in draw_pairs(pairs).axes]
+    assert titles == list(dict.fromkeys(pairs["metric"]))
+
+
+def test_only_the_same_images_are_paired(caplog: pytest.LogCaptureFixture) -> None:
+    first, other = judge_noisily(1.0, 0), judge_noisily(1.0, 1).iloc[:-1]
+    pairs = compare_rows(JUDGING, first=first, other=other, never_run=None)
+    assert pairs.empty
+    assert list(pairs.columns) == COLUMNS
+    assert "other judged other test images than first" in caplog.text
+    assert not draw_pairs(pairs).axes
+
+
+def test_the_order_of_images_does_not_matter() -> None:
+    first, other = judge_noisily(1.0, 0), judge_noisily(1.0, 1)
+    straight = compare_rows(JUDGING, first=first, other=other)
+    turned = compare_rows(JUDGING, first=first, other=other.iloc[::-1])
+    pd.testing.assert_frame_equal(straight, turned)

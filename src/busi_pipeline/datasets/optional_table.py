@@ -1,4 +1,4 @@
-"""A table the user may put beside the data, or not."""
+"""A table that may be there or not: one beside the data, or of an experiment that was not run."""
 
 import pandas as pd
 from kedro_datasets.pandas import CSVDataset

@@ -72,16 +72,21 @@ def plan_augmentation(split_manifest: pd.DataFrame, settings: Mapping[str, Any])
     return pd.concat([moved, _plan_still(validation, PLAIN_VIEW, Movement())], ignore_index=True)
 
 
-def plan_all_views(image_ids: pd.Series, settings: Mapping[str, Any]) -> pd.DataFrame:
+def plan_all_views(manifest: pd.DataFrame, settings: Mapping[str, Any]) -> pd.DataFrame:
     """Plan for images each of which is to be learned from and judged, in one fold or another.
 
     Returns PLAN_COLUMNS: the same movements as `plan_augmentation`, PLAIN_VIEW and, where the model
     averages over it, MIRROR_VIEW, of every image.
     """
-    plans = [
-        _plan_moved(image_ids, settings["augmentation"]),
-        _plan_still(image_ids, PLAIN_VIEW, Movement()),
-    ]
+    moved = _plan_moved(manifest["image_id"], settings["augmentation"])
+    return pd.concat([moved, plan_still_views(manifest, settings)], ignore_index=True)
+
+
+def plan_still_views(manifest: pd.DataFrame, settings: Mapping[str, Any]) -> pd.DataFrame:
+    """Plan for images that are judged alone: PLAIN_VIEW and, where the model averages over it,
+    MIRROR_VIEW of every image. Returns PLAN_COLUMNS."""
+    image_ids = manifest["image_id"]
+    plans = [_plan_still(image_ids, PLAIN_VIEW, Movement())]
     if settings["training"]["average_mirror"]:
         plans.append(_plan_still(image_ids, MIRROR_VIEW, Movement(flip_horizontal=True)))
     return pd.concat(plans, ignore_index=True)

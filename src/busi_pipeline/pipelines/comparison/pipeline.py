@@ -1,20 +1,47 @@
 """Which one: the latest run of every experiment beside the published work."""
 
-import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from kedro.pipeline import Node, Pipeline
 
+from busi_pipeline.config import allow_dots
+
 from .nodes import compare_experiments, draw_comparison
+from .pairs import compare_rows, draw_pairs
 
 
 def create_pipeline(experiments: Iterable[str]) -> Pipeline:
-    """<experiment>.metrics of all experiments -> comparison_table, comparison_plot."""
-    metrics = {name: f"{name}.metrics" for name in experiments}
-    with warnings.catch_warnings():
-        # Kedro wants dots from namespaces alone. These are: they name what the experiments made.
-        warnings.filterwarnings("ignore", message="One or more dataset names contain '.'")
-        return Pipeline(_list_nodes(metrics))
+    """<experiment>.metrics, <experiment>.predictions of all experiments -> tables and plots."""
+    rows = list(experiments)
+    metrics = {name: f"{name}.metrics" for name in rows}
+    predictions = {name: f"{name}.predictions" for name in rows}
+    with allow_dots():
+        return Pipeline(_list_nodes(metrics)) + create_pairing_pipeline(predictions, "pairs")
+
+
+def create_pairing_pipeline(
+    predictions: Mapping[str, str], pairs: str, stage: str = "comparison"
+) -> Pipeline:
+    """{row: dataset of its predictions} -> table and plot of every two of them, paired."""
+    with allow_dots():
+        return Pipeline(
+            [
+                Node(
+                    compare_rows,
+                    inputs={"judging": "params:judging", **predictions},
+                    outputs=pairs,
+                    name=f"compare_{pairs}",
+                    tags=stage,
+                ),
+                Node(
+                    draw_pairs,
+                    inputs=pairs,
+                    outputs=f"{pairs}_plot",
+                    name=f"draw_{pairs}",
+                    tags=stage,
+                ),
+            ]
+        )
 
 
 def _list_nodes(metrics: dict[str, str]) -> list[Node]:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from busi_pipeline.arrays import StoredArray
+from busi_pipeline.datasets.keras_model import DeliveredModel
 from busi_pipeline.judging import (
     apply_decision,
     choose_decision,
@@ -53,7 +54,7 @@ class Scores(NamedTuple):
 
 
 def predict_images(
-    model: "keras.Model",
+    network: "keras.Model",
     images: StoredArray,
     split_manifest: pd.DataFrame,
     settings: Mapping[str, Any],
@@ -62,17 +63,17 @@ def predict_images(
     """Predict every validation and test image.
 
     Returns one row an image: `image_id`, `group`, `split`, `label`, and the probability
-    `raw_<class>` for each class, as the model gives it.
+    `raw_<class>` for each class, as the network gives it.
     """
     from busi_pipeline.device import choose_batch_size
 
-    batch_size = choose_batch_size(settings["training"]["extraction_batch_size"], model)
+    batch_size = choose_batch_size(settings["training"]["extraction_batch_size"], network)
     evaluated = split_manifest[split_manifest["split"].isin(EVALUATED_SPLITS)]
     positions = images.find_rows(evaluated["image_id"])
     starts = range(0, len(positions), batch_size)
     probabilities = np.concatenate(
         [
-            model.predict_on_batch(images.values[positions[start : start + batch_size]])
+            network.predict_on_batch(images.values[positions[start : start + batch_size]])
             for start in track(starts, f"predictions of {settings['title']}", "batch")
         ]
     ).astype(np.float64)
@@ -89,6 +90,14 @@ def judge_predictions(
     decision = choose_decision(validation, classes, judging["target_sensitivity"])
     record = decision._asdict() | {"target_sensitivity": judging["target_sensitivity"]}
     return Judgement(apply_decision(raw_predictions, decision, classes), {"decision": record})
+
+
+def deliver_model(network: "keras.Model", decision: Mapping[str, Any]) -> DeliveredModel:
+    """Put the temperature into the model, and the decision beside it."""
+    from busi_pipeline.core.delivery import calibrate
+
+    chosen = dict(decision["decision"])
+    return DeliveredModel(calibrate(network, chosen["temperature"]), chosen)
 
 
 def score_predictions(

@@ -6,7 +6,7 @@ from kedro.pipeline import Node, Pipeline
 from matplotlib.figure import Figure
 
 from .decision_plots import draw_calibration, draw_decisions
-from .nodes import judge_predictions, predict_images, score_predictions
+from .nodes import deliver_model, judge_predictions, predict_images, score_predictions
 from .plots import (
     draw_confusion_matrix,
     draw_learning_curves,
@@ -16,7 +16,7 @@ from .plots import (
 
 
 def create_experiment_pipeline(experiment: str, image_size: int) -> Pipeline:
-    """model, images -> raw_predictions -> predictions, decision -> scores and figures."""
+    """network, images -> raw_predictions -> predictions, decision -> model, scores and figures."""
     images = f"images_{image_size}"
     plots: list[tuple[Callable[..., Figure], list[str], str]] = [
         (draw_confusion_matrix, ["predictions", "settings", "params:classes"], "confusion_matrix"),
@@ -53,7 +53,7 @@ def create_experiment_pipeline(experiment: str, image_size: int) -> Pipeline:
         [
             Node(
                 predict_images,
-                inputs=["model", images, "split_manifest", "settings", "params:classes"],
+                inputs=["network", images, "split_manifest", "settings", "params:classes"],
                 outputs="raw_predictions",
                 name="predict_images",
                 tags="evaluation",
@@ -63,6 +63,13 @@ def create_experiment_pipeline(experiment: str, image_size: int) -> Pipeline:
                 inputs=["raw_predictions", "params:judging", "params:classes"],
                 outputs=["predictions", "decision"],
                 name="judge_predictions",
+                tags="evaluation",
+            ),
+            Node(
+                deliver_model,
+                inputs=["network", "decision"],
+                outputs="model",
+                name="deliver_model",
                 tags="evaluation",
             ),
             Node(

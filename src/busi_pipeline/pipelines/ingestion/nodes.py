@@ -13,13 +13,13 @@ import pandas as pd
 
 from busi_pipeline.errors import BadInputError
 from busi_pipeline.images import UnusableImageError, decode_image, has_colour
+from busi_pipeline.masks import find_owner
 
 logger = logging.getLogger(__name__)
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 # What may stand beside the class folders: which images are of one patient (see the copies stage).
 OWN_GROUPS_FILE = "groups.csv"
-_MASK = re.compile(r"^(?P<stem>.+)_mask(_\d+)?$", re.IGNORECASE)
 
 MANIFEST_COLUMNS = [
     "image_id",
@@ -116,8 +116,8 @@ def _sort_files(raw_images: RawImages, classes: list[str]) -> _Files:
             quarantine.append((path, f"unknown class folder; class folders: {classes}"))
         elif pure.suffix.lower() not in IMAGE_SUFFIXES:
             quarantine.append((path, f"not an image file; allowed: {list(IMAGE_SUFFIXES)}"))
-        elif match := _MASK.match(pure.stem):
-            masks.append((path, (str(pure.parent), match["stem"])))
+        elif owner := find_owner(path):
+            masks.append((path, owner))
         else:
             candidates.append(path)
     owners = {(str(PurePosixPath(p).parent), PurePosixPath(p).stem) for p in candidates}

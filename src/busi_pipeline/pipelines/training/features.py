@@ -15,6 +15,7 @@ from busi_pipeline.datasets.pretrained_weights import ChosenWeights, WeightsSour
 from busi_pipeline.errors import BadInputError
 from busi_pipeline.experiments import ExperimentSettings
 from busi_pipeline.fingerprints import describe_code, hash_values
+from busi_pipeline.labels import find_positions
 from busi_pipeline.movements import (
     PLAIN_VIEW,
     Movement,
@@ -209,8 +210,7 @@ def label_views(
             "the split changed since; rerun from plan_augmentation."
         )
     rows = np.stack([rows_of[image_id] for image_id in images["image_id"]])
-    labels = images["label"].map({name: i for i, name in enumerate(classes)}).to_numpy(np.int64)
-    return LabelledViews(rows, labels)
+    return LabelledViews(rows, find_positions(images["label"], classes))
 
 
 def _move_views(images: np.ndarray, movements: list[Movement], on_device: bool) -> Any:

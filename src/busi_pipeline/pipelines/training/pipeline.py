@@ -7,7 +7,7 @@ from .nodes import train_model
 
 
 def create_experiment_pipeline(experiment: str, image_size: int) -> Pipeline:
-    """images, augmentation_plan -> extract_features -> features -> train_model -> model, history.
+    """images, augmentation_plan -> extract_features -> features -> train_model -> network, history.
                                                            -> pool_features ->
 
     The frozen part of the network runs once over every view; the trained part learns from that.
@@ -47,7 +47,7 @@ def create_experiment_pipeline(experiment: str, image_size: int) -> Pipeline:
                     "params:classes",
                     "kept_training",
                 ],
-                outputs=["model", "history", "training_report", "training_tags"],
+                outputs=["network", "history", "training_report", "training_tags"],
                 name="train_model",
                 tags="training",
             ),

@@ -1,0 +1,19 @@
+"""From the trained network to the model that is handed over."""
+
+import keras
+
+_TINY = 1e-7  # as in calibration.apply_temperature
+
+
+def calibrate(network: keras.Model, temperature: float) -> keras.Model:
+    """Return the network with its probabilities calibrated inside.
+
+    Args:
+        network: uint8 (n, size, size, 3) -> float32 (n, classes) probabilities; its layers are
+            shared, not copied.
+        temperature: see calibration.fit_temperature.
+    """
+    images = keras.Input(network.input_shape[1:], dtype="uint8", name="image")
+    logits = keras.ops.log(keras.ops.clip(network(images), _TINY, 1.0)) / temperature
+    probabilities = keras.layers.Softmax(dtype="float32", name="calibrated")(logits)
+    return keras.Model(images, probabilities, name=f"{network.name}_calibrated")

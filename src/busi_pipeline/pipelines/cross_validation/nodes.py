@@ -1,0 +1,254 @@
+"""Train and judge fold by fold.
+
+Keras is imported inside the nodes: building the pipelines (`kedro registry list`, `kedro viz`)
+must not wait for TensorFlow.
+"""
+
+import gc
+import logging
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from busi_pipeline.arrays import StoredArray
+from busi_pipeline.datasets.folds import Fold
+from busi_pipeline.datasets.pretrained_weights import ChosenWeights, WeightsSource
+from busi_pipeline.experiments import ExperimentSettings
+from busi_pipeline.fingerprints import describe_code, hash_values
+from busi_pipeline.judging import (
+    apply_decision,
+    choose_decision,
+    probability_columns,
+    score_predictions_with_intervals,
+    tell_number,
+    tell_share,
+)
+from busi_pipeline.labels import find_positions
+from busi_pipeline.metrics import score_classification
+from busi_pipeline.pipelines.training.features import build_for_training, check_features
+from busi_pipeline.pipelines.training.nodes import fit_network, identify_training, prepare_lesson
+
+from .folds import list_folds, select_fold
+from .views import find_views, predict_views
+
+if TYPE_CHECKING:
+    from busi_pipeline.core.network import Network
+    from busi_pipeline.device import Device
+
+logger = logging.getLogger(__name__)
+
+_PROBE_STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1)
+
+
+def cross_validate(
+    features: StoredArray,
+    pooled_features: StoredArray,
+    fold_manifest: pd.DataFrame,
+    settings: Mapping[str, Any],
+    pretrained_weights: WeightsSource,
+    cross_validation: Mapping[str, Any],
+    classes: list[str],
+    kept_folds: Mapping[str, Fold],
+) -> Iterator[dict[str, Fold]]:
+    """Train the recipe once a fold; yield each fold as it is done.
+
+    The recipe is `train_model`'s, on the same features. A fold all of whose premises are those of a
+    kept one is not done again. Images are judged in the precision of training, averaged over the
+    mirror image where the recipe says so; the delivered model does that in float32.
+
+    Yields {name: Fold}. Predictions are of validation and test images: `image_id`, `group`,
+    `label`, `split`, `repeat`, `fold` and the raw probabilities.
+    """
+    from busi_pipeline.device import prepare_device
+
+    experiment = ExperimentSettings.model_validate(settings)
+    chosen = pretrained_weights.choose(experiment.backbone, experiment.training.weights)
+    check_features(features, experiment, chosen)
+    device = prepare_device(experiment.training.precision)
+    folds = list(list_folds(fold_manifest))
+    spent: list[float] = []
+    for number, fold in enumerate(folds, 1):
+        split = select_fold(fold_manifest, fold, cross_validation)
+        lesson = prepare_lesson(features, split, experiment, classes)
+        judged = split[split["split"] != "train"].drop(columns="path")
+        views = find_views(features, judged["image_id"], experiment.training.average_mirror)
+        identity = hash_values(
+            {
+                "training": identify_training(features, lesson, experiment, device),
+                "judged": [[features.keys[row] for row in rows] for rows in views.tolist()],
+                **describe_code(find_views.__module__),
+            }
+        )
+        done = kept_folds.get(fold.name)
+        if done is None or done.identity != identity:
+            begun = time.perf_counter()
+            network = _build_anew(experiment, chosen, len(classes), device)
+            phases = fit_network(network, features, pooled_features, lesson, experiment)
+            fitted = network.trainable if experiment.fine_tunes else network.head
+            probabilities = predict_views(fitted, features, views)
+            judged[probability_columns(classes, raw=True)] = probabilities
+            judged["repeat"], judged["fold"] = fold
+            spent.append(time.perf_counter() - begun)
+            report = {
+                "seconds": {"fitting": spent[-1]},
+                "best_epoch": {name: phase.best_epoch for name, phase in phases.items()},
+            }
+            done = Fold(
+                {str(k): list(v) for k, v in judged.to_dict("list").items()}, report, identity
+            )
+        test = _score_test(pd.DataFrame(done.predictions), classes)
+        logger.info(
+            "%s, %s (%d of %d): accuracy %.3f, malignant AUC %.3f; %s",
+            experiment.title,
+            fold.name,
+            number,
+            len(folds),
+            test["accuracy"],
+            test["malignant"]["auc"],
+            "kept"
+            if done.kept
+            else f"{spent[-1]:.0f} s, at most {np.mean(spent) * (len(folds) - number):.0f} s left",
+        )
+        yield {fold.name: replace(done, report=done.report | {"test": test})}
+
+
+def _build_anew(
+    experiment: ExperimentSettings, chosen: ChosenWeights, classes: int, device: "Device"
+) -> "Network":
+    """Build the network of a fold, those of earlier folds forgotten."""
+    import keras
+
+    keras.backend.clear_session()
+    gc.collect()  # TensorFlow's graphs hold each other; fifteen of them would not fit
+    return build_for_training(experiment, chosen, classes, device)
+
+
+def _score_test(judged: pd.DataFrame, classes: list[str]) -> dict[str, Any]:
+    test = judged[judged["split"] == "test"]
+    return score_classification(
+        find_positions(test["label"], classes),
+        test[probability_columns(classes, raw=True)].to_numpy(),
+        classes,
+    )
+
+
+def probe_frozen_base(
+    pooled_features: StoredArray,
+    fold_manifest: pd.DataFrame,
+    settings: Mapping[str, Any],
+    cross_validation: Mapping[str, Any],
+    judging: Mapping[str, Any],
+    classes: list[str],
+) -> pd.DataFrame:
+    """Judge the same folds by logistic regression on the pooled features of the frozen base.
+
+    What fine-tuning has to beat. Learned from the unmoved images, standardised, with the class
+    weights of the recipe; the strength of the L2 penalty is the one with the lowest cross-entropy
+    on the fold's validation images.
+
+    Returns the columns of `judge_folds`.
+    """
+    experiment = ExperimentSettings.model_validate(settings)
+    weights = None if experiment.training.class_weights == "none" else "balanced"
+    tables = []
+    for fold in list_folds(fold_manifest):
+        split = select_fold(fold_manifest, fold, cross_validation)
+        views = find_views(pooled_features, split["image_id"], experiment.training.average_mirror)
+        vectors = [pooled_features.values[rows].astype(np.float32) for rows in views.T]
+        labels = find_positions(split["label"], classes)
+        training, validation = ((split["split"] == part) for part in ("train", "validation"))
+
+        def judge_by(strength: float) -> tuple[float, np.ndarray]:
+            probe = make_pipeline(
+                StandardScaler(),
+                LogisticRegression(C=strength, class_weight=weights, max_iter=1000),
+            ).fit(vectors[0][training], labels[training])  # noqa: B023  # called at once
+            probabilities = np.mean([probe.predict_proba(v) for v in vectors], axis=0)  # noqa: B023
+            loss = log_loss(labels[validation], probabilities[validation])  # noqa: B023
+            return float(loss), probabilities
+
+        _, probabilities = min(map(judge_by, _PROBE_STRENGTHS), key=lambda outcome: outcome[0])
+        table = split.drop(columns="path").assign(repeat=fold.repeat, fold=fold.fold)
+        table[probability_columns(classes, raw=True)] = probabilities
+        tables.append(table[~training])
+    return judge_folds(pd.concat(tables, ignore_index=True), judging, classes)
+
+
+def judge_networks(
+    folds: Mapping[str, Fold],
+    fold_manifest: pd.DataFrame,
+    judging: Mapping[str, Any],
+    classes: list[str],
+) -> pd.DataFrame:
+    """Put the predictions of all folds in one table and judge them, see `judge_folds`."""
+    tables = [pd.DataFrame(folds[f.name].predictions) for f in list_folds(fold_manifest)]
+    return judge_folds(pd.concat(tables, ignore_index=True), judging, classes)
+
+
+def judge_folds(
+    raw_predictions: pd.DataFrame, judging: Mapping[str, Any], classes: list[str]
+) -> pd.DataFrame:
+    """Calibrate and choose the threshold on each fold's validation images; apply them to its test.
+
+    Args:
+        raw_predictions: as of `cross_validate`.
+        judging: `target_sensitivity`.
+        classes: in the order of the probabilities.
+
+    Returns what `judging.apply_decision` does of validation and test images, with the `temperature`
+    and `threshold` of their fold.
+    """
+    tables = []
+    for _, of_fold in raw_predictions.groupby(["repeat", "fold"], sort=True):
+        validation = of_fold[of_fold["split"] == "validation"]
+        decision = choose_decision(validation, classes, judging["target_sensitivity"])
+        tables.append(apply_decision(of_fold, decision, classes).assign(**decision._asdict()))
+    return pd.concat(tables, ignore_index=True)
+
+
+def score_folds(
+    predictions: pd.DataFrame,
+    probe_predictions: pd.DataFrame,
+    settings: Mapping[str, Any],
+    fold_tags: Mapping[str, str],
+    judging: Mapping[str, Any],
+    classes: list[str],
+) -> dict[str, Any]:
+    """Score all out-of-fold predictions together, and those of the probe.
+
+    Each repeat judges every image once. The bootstrap draws groups of images, an image with all its
+    repeats at once, so that repeats do not pass for more images.
+
+    Returns {`cross_validation`: {`test`, `probe`: see judging.score_predictions_with_intervals,
+    `repeats`, `folds`}, `title`, `depends_on`}.
+    """
+    fine_tuned, probe = (
+        score_predictions_with_intervals(table[table["split"] == "test"], classes, judging)
+        for table in (predictions, probe_predictions)
+    )
+    for name, scores in ((settings["title"], fine_tuned), ("frozen probe", probe)):
+        logger.info(
+            "%s, out of fold: accuracy %s, malignant AUC %s, specificity at 90 %% sensitivity %s",
+            name,
+            tell_share(scores, "accuracy"),
+            tell_number(scores["malignant"], "auc"),
+            tell_share(scores["malignant"], "specificity_at_90_sensitivity"),
+        )
+    return {
+        "cross_validation": {
+            "test": fine_tuned,
+            "probe": probe,
+            "repeats": int(predictions["repeat"].nunique()),
+            "folds": int(predictions["fold"].nunique()),
+        },
+        "title": settings["title"],
+        "depends_on": dict(fold_tags),
+    }

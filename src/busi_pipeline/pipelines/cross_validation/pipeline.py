@@ -1,0 +1,307 @@
+"""How good a recipe is, out of fold: one template, as many experiments as there are rows."""
+
+from collections.abc import Iterable
+
+from kedro.pipeline import Node, Pipeline
+
+from busi_pipeline.config import allow_dots
+from busi_pipeline.pipelines.augmentation.nodes import plan_all_views
+from busi_pipeline.pipelines.comparison.pipeline import create_pairing_pipeline
+from busi_pipeline.pipelines.training.features import extract_features, pool_features
+
+from .folds import assign_folds
+from .leakage import assign_random_folds, draw_leakage, measure_leakage, report_leakage
+from .nodes import cross_validate, judge_networks, probe_frozen_base, score_folds
+from .plots import (
+    draw_fold_calibration,
+    draw_fold_confusion_matrix,
+    draw_fold_decisions,
+    draw_fold_ranking_curves,
+)
+from .rows import ENSEMBLE, average_rows, score_ensemble
+
+_STAGE = "cross_validation"
+
+
+def create_pipeline() -> Pipeline:
+    """manifest, image_groups -> assign_folds -> fold_manifest, fold_tags."""
+    return Pipeline(
+        [
+            Node(
+                assign_folds,
+                inputs=["manifest", "image_groups", "params:split", "params:cross_validation"],
+                outputs=["fold_manifest", "fold_tags"],
+                name="assign_folds",
+                tags=_STAGE,
+            )
+        ]
+    )
+
+
+def create_experiment_pipeline(experiment: str, image_size: int) -> Pipeline:
+    """fold_manifest, images -> cv_features -> cross_validate -> folds -> cv_predictions, scores.
+
+    Features are those of training, of every usable image: what a training has computed is not
+    computed again. `kept_folds` is what `cross_validate` handed over in the run before.
+    """
+    images = f"images_{image_size}"
+    nodes = [
+        Node(
+            plan_all_views,
+            inputs=["fold_manifest", "settings"],
+            outputs="cv_augmentation_plan",
+            name="plan_all_views",
+            tags=_STAGE,
+        ),
+        Node(
+            extract_features,
+            inputs=[
+                images,
+                "cv_augmentation_plan",
+                "settings",
+                "pretrained_weights",
+                "params:classes",
+            ],
+            outputs="cv_features",
+            name="extract_cv_features",
+            tags=_STAGE,
+        ),
+        Node(
+            pool_features,
+            inputs=["cv_features", "settings", "pretrained_weights", "params:classes"],
+            outputs="cv_pooled_features",
+            name="pool_cv_features",
+            tags=_STAGE,
+        ),
+        Node(
+            cross_validate,
+            inputs=[
+                "cv_features",
+                "cv_pooled_features",
+                "fold_manifest",
+                "settings",
+                "pretrained_weights",
+                "params:cross_validation",
+                "params:classes",
+                "kept_folds",
+            ],
+            outputs="folds",
+            name="cross_validate",
+            tags=_STAGE,
+        ),
+        Node(
+            judge_networks,
+            inputs=["folds", "fold_manifest", "params:judging", "params:classes"],
+            outputs="cv_predictions",
+            name="judge_networks",
+            tags=_STAGE,
+        ),
+        Node(
+            probe_frozen_base,
+            inputs=[
+                "cv_pooled_features",
+                "fold_manifest",
+                "settings",
+                "params:cross_validation",
+                "params:judging",
+                "params:classes",
+            ],
+            outputs="cv_probe_predictions",
+            name="probe_frozen_base",
+            tags=_STAGE,
+        ),
+        Node(
+            score_folds,
+            inputs=[
+                "cv_predictions",
+                "cv_probe_predictions",
+                "settings",
+                "fold_tags",
+                "params:judging",
+                "params:classes",
+            ],
+            outputs="cv_metrics",
+            name="score_folds",
+            tags=_STAGE,
+        ),
+        *_list_plots(),
+    ]
+    return Pipeline(
+        nodes,
+        namespace=experiment,
+        inputs={"fold_manifest", "fold_tags", "pretrained_weights", images},
+        parameters={"params:classes", "params:judging", "params:cross_validation"},
+    )
+
+
+def create_random_folds_pipeline() -> Pipeline:
+    """manifest, image_groups -> assign_random_folds -> random_fold_manifest, random_fold_tags."""
+    return Pipeline(
+        [
+            Node(
+                assign_random_folds,
+                inputs=["manifest", "image_groups", "params:split", "params:cross_validation"],
+                outputs=["random_fold_manifest", "random_fold_tags"],
+                name="assign_random_folds",
+                tags=_STAGE,
+            )
+        ]
+    )
+
+
+def create_leakage_pipeline(experiment: str) -> Pipeline:
+    """random_fold_manifest, cv_features -> random_folds -> random_predictions -> leakage.
+
+    The same recipe on the same features and images, copies parted.
+    """
+    return Pipeline(
+        [
+            Node(
+                cross_validate,
+                inputs=[
+                    "cv_features",
+                    "cv_pooled_features",
+                    "random_fold_manifest",
+                    "settings",
+                    "pretrained_weights",
+                    "params:cross_validation",
+                    "params:classes",
+                    "kept_random_folds",
+                ],
+                outputs="random_folds",
+                name="cross_validate_random_folds",
+                tags=_STAGE,
+            ),
+            Node(
+                judge_networks,
+                inputs=[
+                    "random_folds",
+                    "random_fold_manifest",
+                    "params:judging",
+                    "params:classes",
+                ],
+                outputs="random_predictions",
+                name="judge_random_folds",
+                tags=_STAGE,
+            ),
+            Node(
+                probe_frozen_base,
+                inputs=[
+                    "cv_pooled_features",
+                    "random_fold_manifest",
+                    "settings",
+                    "params:cross_validation",
+                    "params:judging",
+                    "params:classes",
+                ],
+                outputs="random_probe_predictions",
+                name="probe_random_folds",
+                tags=_STAGE,
+            ),
+            Node(
+                measure_leakage,
+                inputs=[
+                    "cv_predictions",
+                    "cv_probe_predictions",
+                    "random_predictions",
+                    "random_probe_predictions",
+                    "params:judging",
+                ],
+                outputs="leakage",
+                name="measure_leakage",
+                tags=_STAGE,
+            ),
+        ],
+        namespace=experiment,
+        inputs={
+            "random_fold_manifest",
+            "pretrained_weights",
+        },
+        parameters={"params:classes", "params:judging", "params:cross_validation"},
+    )
+
+
+def create_leakage_report_pipeline(experiments: Iterable[str]) -> Pipeline:
+    """<experiment>.leakage of all experiments -> leakage_report, leakage_plot."""
+    with allow_dots():
+        return Pipeline(
+            [
+                Node(
+                    report_leakage,
+                    inputs={row: f"{row}.leakage" for row in experiments},
+                    outputs="leakage_report",
+                    name="report_leakage",
+                    tags=_STAGE,
+                ),
+                Node(
+                    draw_leakage,
+                    inputs="leakage_report",
+                    outputs="leakage_plot",
+                    name="draw_leakage",
+                    tags=_STAGE,
+                ),
+            ]
+        )
+
+
+def create_ensemble_pipeline(experiments: Iterable[str]) -> Pipeline:
+    """<experiment>.cv_predictions of all experiments -> ensemble.cv_predictions, scores, pairs."""
+    rows = list(experiments)
+    judged = {row: f"{row}.cv_predictions" for row in [*rows, ENSEMBLE]}
+    with allow_dots():
+        return Pipeline(
+            [
+                *(
+                    Node(
+                        average_rows,
+                        inputs=[
+                            "params:judging",
+                            "params:classes",
+                            *(f"{row}.{predictions}" for row in rows),
+                        ],
+                        outputs=f"{ENSEMBLE}.{predictions}",
+                        name=f"average_{predictions.removeprefix('cv_')}",
+                        tags=_STAGE,
+                    )
+                    for predictions in ("cv_predictions", "cv_probe_predictions")
+                ),
+                Node(
+                    score_ensemble,
+                    inputs=[
+                        f"{ENSEMBLE}.cv_predictions",
+                        f"{ENSEMBLE}.cv_probe_predictions",
+                        "fold_tags",
+                        "params:judging",
+                        "params:classes",
+                    ],
+                    outputs=f"{ENSEMBLE}.cv_metrics",
+                    name="score_ensemble",
+                    tags=_STAGE,
+                ),
+                *_list_plots(ENSEMBLE),
+            ]
+        ) + create_pairing_pipeline(judged, "cv_pairs", _STAGE)
+
+
+def _list_plots(row: str | None = None) -> list[Node]:
+    prefix = f"{row}." if row else ""
+    return [
+        Node(
+            draw,
+            inputs=[
+                f"{prefix}cv_predictions",
+                f"{prefix}cv_metrics",
+                *(["params:judging"] if draw is draw_fold_decisions else []),
+                "params:classes",
+            ],
+            outputs=f"{prefix}{draw.__name__.replace('draw_fold', 'cv')}",
+            name=f"{draw.__name__}{f'_of_{row}' if row else ''}",
+            tags=_STAGE,
+        )
+        for draw in (
+            draw_fold_confusion_matrix,
+            draw_fold_ranking_curves,
+            draw_fold_calibration,
+            draw_fold_decisions,
+        )
+    ]

@@ -1,0 +1,53 @@
+"""All rows that were cross-validated: their ensemble, and whether one is better than another."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from busi_pipeline.errors import BadInputError
+from busi_pipeline.judging import probability_columns
+
+from .nodes import judge_folds, score_folds
+
+ENSEMBLE = "ensemble"
+_KEYS = ["repeat", "fold", "split", "image_id"]
+
+
+def average_rows(
+    judging: Mapping[str, Any], classes: list[str], *predictions: pd.DataFrame
+) -> pd.DataFrame:
+    """Return the mean of the rows' calibrated probabilities, judged anew: an ensemble.
+
+    Temperature and threshold come from each fold's validation images, as for a single row.
+
+    Args:
+        judging: see `judge_folds`.
+        classes: in the order of the probabilities.
+        predictions: of `judge_folds`, one table a row, of the same folds.
+
+    Raises BadInputError where the rows were judged on different folds.
+    """
+    ordered = [table.sort_values(_KEYS, ignore_index=True) for table in predictions]
+    if any(not table[_KEYS].equals(ordered[0][_KEYS]) for table in ordered):
+        raise BadInputError(
+            "the experiments were cross-validated on different folds: run "
+            "`kedro run --pipeline=cross_validation`, which does again what is out of date."
+        )
+    calibrated = [table[probability_columns(classes)].to_numpy() for table in ordered]
+    mean = ordered[0][[*_KEYS, "group", "label"]].copy()
+    mean[probability_columns(classes, raw=True)] = np.mean(calibrated, axis=0)
+    return judge_folds(mean, judging, classes)
+
+
+def score_ensemble(
+    predictions: pd.DataFrame,
+    probe_predictions: pd.DataFrame,
+    fold_tags: Mapping[str, str],
+    judging: Mapping[str, Any],
+    classes: list[str],
+) -> dict[str, Any]:
+    """Score the ensemble of the rows beside the ensemble of their probes, see `score_folds`."""
+    settings = {"title": ENSEMBLE}
+    return score_folds(predictions, probe_predictions, settings, fold_tags, judging, classes)

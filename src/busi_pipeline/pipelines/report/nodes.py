@@ -1,0 +1,95 @@
+"""Write the report and the model cards from what the other stages left."""
+
+import base64
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup
+
+from busi_pipeline.judging import tell_number, tell_share
+
+from .checklists import ITEMS
+
+SEPARATOR = "__"
+
+
+def write_report(**found: Any) -> str:
+    """Return the report as one self-contained HTML page.
+
+    Args:
+        found: what each stage left, or None where it was not run: `<item>` of all, and
+            `<row>__<item>` of each row (experiments and the ensemble).
+
+    What is missing is named, with the command that makes it.
+    """
+    rows: dict[str, dict[str, Any]] = {}
+    common: dict[str, Any] = {}
+    for name, value in found.items():
+        row, separator, item = name.partition(SEPARATOR)
+        if separator:
+            rows.setdefault(row, {})[item] = value
+        else:
+            common[name] = value
+    ranked = {
+        row: items["cv_metrics"]["cross_validation"]
+        for row, items in rows.items()
+        if items.get("cv_metrics")
+    }
+    best = max(ranked, key=lambda row: ranked[row]["test"]["malignant"]["auc"], default=None)
+    return _render("report.html.j2", rows=rows, best=best, items=ITEMS, **common)
+
+
+def write_model_card(
+    settings: Mapping[str, Any],
+    metrics: Mapping[str, Any],
+    decision: Mapping[str, Any],
+    data_summary: Mapping[str, Any],
+    split_summary: Mapping[str, Any],
+    judging: Mapping[str, Any],
+    classes: list[str],
+) -> str:
+    """Return the card of one model as Markdown (Mitchell et al. 2019, "Model cards for model
+    reporting"): what it is, what it is for and not for, how good it is and on what."""
+    return _render(
+        "model_card.md.j2",
+        settings=settings,
+        test=metrics["test"],
+        depends_on=metrics["depends_on"],
+        decision=decision["decision"],
+        images=data_summary["images"],
+        split=split_summary["split"],
+        judging=judging,
+        classes=classes,
+    )
+
+
+def _render(template: str, **values: Any) -> str:
+    environment = Environment(
+        loader=PackageLoader("busi_pipeline.pipelines.report"),
+        autoescape=select_autoescape(["html.j2"]),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "share": tell_share,
+        "number": tell_number,
+        "picture": show_picture,
+        "table": show_table,
+    }
+    return environment.get_template(template).render(**values)
+
+
+def show_picture(content: bytes, text: str) -> Markup:
+    """Return an image with the PNG inside."""
+    encoded = base64.b64encode(content).decode()
+    return Markup('<img alt="{}" src="data:image/png;base64,{}">').format(text, encoded)
+
+
+def show_table(table: pd.DataFrame) -> Markup:
+    """Return a table as HTML, shares and p-values to three digits."""
+    return Markup(  # pandas escapes the cells
+        table.to_html(index=False, border=0, float_format="{:.3f}".format, na_rep="–")
+    )

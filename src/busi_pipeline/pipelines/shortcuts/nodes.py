@@ -1,0 +1,319 @@
+"""Audit: metrics without marked images, and what is known of an image whose lesion is hidden."""
+
+import hashlib
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from busi_pipeline.arrays import ArrayStream, StoredArray
+from busi_pipeline.datasets.computed_table import TableOnDemand
+from busi_pipeline.errors import BadInputError
+from busi_pipeline.figures import PALETTE, new_figure
+from busi_pipeline.fingerprints import describe_code, hash_values
+from busi_pipeline.images import decode_image
+from busi_pipeline.intervals import HIGH, LOW, add_intervals
+from busi_pipeline.judging import CANCER
+from busi_pipeline.pipelines.cross_validation.folds import list_folds, select_fold
+from busi_pipeline.pipelines.evaluation.plots import select_test
+from busi_pipeline.progress import track
+
+logger = logging.getLogger(__name__)
+
+MARKS = ("callipers", "text", "colour")
+BENIGN = "benign"
+_WIDER = 0.1
+_SHOWN = 12
+_FEWEST = 10
+
+
+def find_marks(
+    raw_images: Mapping[str, Callable[[], bytes]], manifest: pd.DataFrame
+) -> TableOnDemand:
+    """Find the images that carry callipers, text or colour.
+
+    The table's columns: `image_id`, `label`, one bool for each of MARKS, and for callipers and text
+    the mark found: `<mark>_left`, `_top`, `_width`, `_height` (pixels) and `_score`, or nothing.
+    """
+
+    def compute() -> pd.DataFrame:
+        from .marks import Mark, find_cross, find_text
+
+        rows = []
+        for image in track(manifest.to_dict("records"), "marks", "image"):
+            grey = decode_image(raw_images[image["path"]]()).pixels.max(axis=2)
+            row = {"image_id": image["image_id"], "label": image["label"]}
+            row["colour"] = bool(image["colour_overlay"])
+            for name, find in (("callipers", find_cross), ("text", find_text)):
+                mark = find(grey)
+                row[name] = mark is not None
+                row |= {f"{name}_{key}": getattr(mark, key, None) for key in Mark._fields}
+            rows.append(row)
+        return pd.DataFrame(rows)
+
+    return TableOnDemand(
+        {
+            "images": hash_values(manifest[["image_id", "label", "byte_sha256"]].values.tolist()),
+            **describe_code(
+                f"{__package__}.marks",
+                "busi_pipeline.images",
+                libraries=("opencv-python-headless", "pillow", "numpy"),
+            ),
+        },
+        compute,
+    )
+
+
+def draw_marks(
+    raw_images: Mapping[str, Callable[[], bytes]], manifest: pd.DataFrame, image_marks: pd.DataFrame
+) -> Figure:
+    """Show the least certain callipers and the shortest texts: where the detector may err."""
+    path_of = manifest.set_index("image_id")["path"]
+    names = [name for name in MARKS if f"{name}_score" in image_marks]  # colour has no place
+    figure = new_figure(
+        1.6 * _SHOWN,
+        2.1 * len(names) + 0.8,
+        "Marks found: "
+        + ", ".join(
+            f"{name} on {image_marks[name].sum()} of {len(image_marks)} images" for name in MARKS
+        )
+        + "; the least certain of each",
+    )
+    axes = figure.subplots(len(names), _SHOWN, squeeze=False)
+    for line, name in zip(axes, names, strict=True):
+        least = image_marks[image_marks[name]].sort_values(f"{name}_score").head(_SHOWN)
+        for axis in line:
+            axis.axis("off")
+        for axis, row in zip(line, least.to_dict("records"), strict=False):
+            pixels = decode_image(raw_images[path_of[row["image_id"]]]()).pixels
+            left, top, width, height = (
+                int(row[f"{name}_{key}"]) for key in ("left", "top", "width", "height")
+            )
+            side = max(width, height) + 16
+            top, left = max(0, top + height // 2 - side // 2), max(0, left + width // 2 - side // 2)
+            axis.imshow(pixels[top : top + side, left : left + side])
+            score = row[f"{name}_score"]
+            axis.set_title(f"{row['image_id'].rsplit('/', 1)[-1]}\n{score:.3g}", fontsize=8)
+        line[0].text(-0.1, 0.5, name, rotation=90, ha="right", va="center", fontsize=11)
+        line[0].texts[-1].set_transform(line[0].transAxes)
+    return figure
+
+
+def hide_lesions(images: StoredArray, masks: StoredArray) -> ArrayStream:
+    """Lay a grey box over every lesion: uint8 (n, size, size, 3).
+
+    The box is the lesion's bounding box, a tenth wider each way, in the mean grey of the image. An
+    image without a lesion gets the box of another image, so that a box alone does not tell it.
+
+    Args:
+        images: uint8 (n, size, size, 3).
+        masks: uint8 (n, size, size) of the same images.
+
+    Raises BadInputError where no image has a mask.
+    """
+    boxes = _list_boxes(masks, images.index["image_id"])
+
+    def compute(positions: np.ndarray) -> Iterator[np.ndarray]:
+        for position in track(positions.tolist(), "images with hidden lesions", "image"):
+            pixels = np.array(images.values[position])
+            top, bottom, left, right = boxes[position]
+            pixels[top:bottom, left:right] = np.round(pixels.mean())
+            yield pixels[None]
+
+    return ArrayStream(
+        index=images.index,
+        keys=[hash_values([key, *box]) for key, box in zip(images.keys, boxes, strict=True)],
+        recipe={"hidden": images.recipe},
+        dtype="uint8",
+        compute=compute,
+    )
+
+
+def _list_boxes(masks: StoredArray, image_ids: pd.Series) -> list[tuple[int, int, int, int]]:
+    """Return top, bottom, left, right of each image's box, in pixels."""
+    own = [_find_box(np.asarray(masks.values[row])) for row in masks.find_rows(image_ids)]
+    lenders = [box for box in own if box]
+    if not lenders:
+        raise BadInputError(
+            "no image has a lesion mask (<image>_mask.png beside it), so there is nothing to hide."
+        )
+    boxes = []
+    for image_id, box in zip(image_ids, own, strict=True):
+        digest = hashlib.sha256(image_id.encode()).digest()
+        boxes.append(box or lenders[int.from_bytes(digest[:8], "big") % len(lenders)])
+    return boxes
+
+
+def _find_box(lesion: np.ndarray) -> tuple[int, int, int, int] | None:
+    if not lesion.any():
+        return None
+    ends = []
+    for axis in (1, 0):
+        inside = np.flatnonzero(lesion.any(axis=axis))
+        wider = round(_WIDER * (inside[-1] - inside[0] + 1))
+        ends += [max(0, int(inside[0]) - wider), min(len(lesion), int(inside[-1]) + wider + 1)]
+    return ends[0], ends[1], ends[2], ends[3]
+
+
+def judge_by_box(
+    masks: StoredArray, fold_manifest: pd.DataFrame, cross_validation: Mapping[str, Any]
+) -> pd.DataFrame:
+    """Judge benign against malignant by the size and place of the hidden box alone.
+
+    What of a hidden lesion's malignancy is told by where the box lies. Logistic regression on the
+    logarithms of height and width and on the centre, on the folds of the cross-validation.
+
+    Returns `repeat`, `image_id`, `group`, `label`, `score` of the out-of-fold images.
+    """
+    tables = []
+    for fold in list_folds(fold_manifest):
+        split = select_fold(fold_manifest, fold, cross_validation)
+        lesions = split[split["label"].isin([BENIGN, CANCER])].reset_index(drop=True)
+        found = [_find_box(m) for m in masks.values[masks.find_rows(lesions["image_id"])]]
+        kept = np.array([box is not None for box in found])
+        lesions = lesions[kept]
+        top, bottom, left, right = np.array([box for box in found if box], dtype=float).T
+        shape = np.stack(
+            [np.log(bottom - top), np.log(right - left), top + bottom, left + right], axis=1
+        )
+        is_test = (lesions["split"] == "test").to_numpy()
+        is_cancer = (lesions["label"] == CANCER).to_numpy()
+        judge = make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced"))
+        judge.fit(shape[~is_test], is_cancer[~is_test])
+        table = lesions.loc[is_test, ["image_id", "group", "label"]]
+        scores = judge.predict_proba(shape[is_test])[:, 1]
+        tables.append(table.assign(repeat=fold.repeat, score=scores))
+    return pd.concat(tables, ignore_index=True)
+
+
+def audit_shortcuts(
+    predictions: pd.DataFrame,
+    probe_predictions: pd.DataFrame,
+    hidden_probe_predictions: pd.DataFrame,
+    box_scores: pd.DataFrame,
+    image_marks: pd.DataFrame,
+    judging: Mapping[str, Any],
+) -> pd.DataFrame:
+    """Score out-of-fold predictions with and without marked images, and with hidden lesions.
+
+    Args:
+        predictions: of the fine-tuned networks, out of fold.
+        probe_predictions, hidden_probe_predictions: of logistic regression on the frozen base,
+            which has seen the images as they are, or with every lesion hidden throughout.
+        box_scores: see `judge_by_box`.
+        image_marks: see `find_marks`.
+        judging: `draws` and `seed` of the bootstrap over groups.
+
+    Returns one row a question: `question`, `images` (each counted once), and `accuracy`,
+    `malignant_auc`, `lesion_auc` (malignant against benign alone), each with its interval; empty
+    where it was not asked, or fewer than ten images, or one class, are there to answer it.
+    """
+    marks = image_marks.set_index("image_id")[list(MARKS)].astype(bool)
+    test = select_test(predictions)
+    marked = marks.any(axis=1)
+    asked: list[tuple[str, pd.DataFrame]] = [
+        ("fine-tuned, all images", test),
+        ("fine-tuned, images without any mark", _select(test, ~marked)),
+        ("fine-tuned, images with a mark", _select(test, marked)),
+        *((f"fine-tuned, images with {name}", _select(test, marks[name])) for name in MARKS),
+        ("frozen probe, lesion visible", select_test(probe_predictions)),
+        ("frozen probe, lesion hidden", select_test(hidden_probe_predictions)),
+    ]
+    rows = [{"question": question} | _score(table, judging) for question, table in asked]
+    rows.append({"question": "size and place of the box alone"} | _score(box_scores, judging))
+    table = pd.DataFrame(rows)
+    for row in table.to_dict("records"):
+        logger.info(
+            "%s (%d images): accuracy %.3f, malignant against benign: AUC %.3f",
+            *(row[name] for name in ("question", "images", "accuracy", "lesion_auc")),
+        )
+    return table
+
+
+def _select(table: pd.DataFrame, wanted: pd.Series) -> pd.DataFrame:
+    return table[table["image_id"].map(wanted).to_numpy(bool)]
+
+
+def _score(table: pd.DataFrame, judging: Mapping[str, Any]) -> dict[str, Any]:
+    is_cancer = (table["label"] == CANCER).to_numpy()
+    measures: dict[str, Callable[[np.ndarray], float]] = {}
+    if "correct" in table:
+        correct = table["correct"].to_numpy(float)
+        cancer, benign = (table[f"p_{name}"].to_numpy() for name in (CANCER, BENIGN))
+        measures["accuracy"] = lambda rows: correct[rows].mean()
+        measures["malignant_auc"] = lambda rows: _rank(is_cancer[rows], cancer[rows])
+        share = cancer / (cancer + benign)
+    else:
+        share = table["score"].to_numpy()
+    has_lesion = table["label"].isin([BENIGN, CANCER]).to_numpy()
+
+    def rank_lesions(rows: np.ndarray) -> float:
+        lesions = rows[has_lesion[rows]]
+        return _rank(is_cancer[lesions], share[lesions])
+
+    measures["lesion_auc"] = rank_lesions
+    scores: dict[str, Any] = {"images": table["image_id"].nunique()}
+    groups = table["group"].tolist()
+    for name in ("accuracy", "malignant_auc", "lesion_auc"):
+        scores |= dict.fromkeys((name, name + LOW, name + HIGH), float("nan"))
+        if name not in measures or scores["images"] < _FEWEST:
+            continue
+        measure = measures[name]
+
+        def score(rows: np.ndarray, name: str = name, measure: Any = measure) -> dict[str, float]:
+            return {name: float(measure(rows))}
+
+        try:
+            scores |= add_intervals(
+                score(np.arange(len(table))), score, groups, judging["draws"], judging["seed"]
+            )
+        except ValueError:  # one class alone cannot be ranked
+            continue
+    return scores
+
+
+def _rank(is_cancer: np.ndarray, score: np.ndarray) -> float:
+    if is_cancer.all() or not is_cancer.any():
+        raise ValueError("one class alone cannot be ranked")
+    return float(roc_auc_score(is_cancer, score))
+
+
+def draw_audit(shortcut_audit: pd.DataFrame, settings: Mapping[str, Any]) -> Figure:
+    """Draw the audit: accuracy and the two AUCs of every question with their intervals."""
+    table = shortcut_audit
+    panels = {
+        "accuracy": "accuracy (%)",
+        "malignant_auc": f"AUC of {CANCER} against the rest",
+        "lesion_auc": f"AUC of {CANCER} against {BENIGN}",
+    }
+    figure = new_figure(
+        15,
+        0.42 * len(table) + 1.7,
+        f"{settings['title']}: does it live on marks, or on what surrounds the lesion? "
+        "Out-of-fold, 95 % intervals",
+    )
+    axes = figure.subplots(1, len(panels), sharey=True)
+    for axis, (name, label) in zip(axes, panels.items(), strict=True):
+        unit = 100 if name == "accuracy" else 1
+        values, low, high = (table[name + end].to_numpy(float) * unit for end in ("", LOW, HIGH))
+        places = np.arange(len(table))
+        colours = [
+            PALETTE[1] if "hidden" in q or "box" in q else PALETTE[0] for q in table["question"]
+        ]
+        axis.hlines(places, low, high, colors=colours, linewidth=2)
+        axis.scatter(values, places, c=colours, zorder=2)
+        if unit == 1:
+            axis.axvline(0.5, color="grey", linestyle=":")
+        axis.set(xlabel=label)
+        axis.grid(axis="x", alpha=0.3)
+        labels = [f"{row.question} ({row.images})" for row in table.itertuples()]
+        axis.set_yticks(places, labels)
+    axes[0].invert_yaxis()
+    return figure

@@ -1,0 +1,123 @@
+"""What else could give the label away, out of fold: an audit of one experiment."""
+
+from kedro.pipeline import Node, Pipeline
+
+from busi_pipeline.pipelines.augmentation.nodes import plan_still_views
+from busi_pipeline.pipelines.cross_validation.nodes import probe_frozen_base
+from busi_pipeline.pipelines.training.features import extract_features, pool_features
+
+from .nodes import audit_shortcuts, draw_audit, draw_marks, find_marks, hide_lesions, judge_by_box
+
+_STAGE = "shortcuts"
+
+
+def create_pipeline() -> Pipeline:
+    """raw_images, manifest -> find_marks -> image_marks, marks_montage."""
+    return Pipeline(
+        [
+            Node(
+                find_marks,
+                inputs=["raw_images", "manifest"],
+                outputs="image_marks",
+                name="find_marks",
+                tags=_STAGE,
+            ),
+            Node(
+                draw_marks,
+                inputs=["raw_images", "manifest", "image_marks"],
+                outputs="marks_montage",
+                name="draw_marks",
+                tags=_STAGE,
+            ),
+        ]
+    )
+
+
+def create_size_pipeline(image_size: int) -> Pipeline:
+    """images_<size>, masks_<size> -> hide_lesions_<size> -> hidden_images_<size>."""
+    return Pipeline(
+        [
+            Node(
+                hide_lesions,
+                inputs=[f"images_{image_size}", f"masks_{image_size}"],
+                outputs=f"hidden_images_{image_size}",
+                name=f"hide_lesions_{image_size}",
+                tags=_STAGE,
+            ),
+        ]
+    )
+
+
+def create_experiment_pipeline(experiment: str, image_size: int) -> Pipeline:
+    """hidden_images -> hidden_features -> the probe on them; with cv_predictions -> the audit."""
+    hidden, masks = f"hidden_images_{image_size}", f"masks_{image_size}"
+    return Pipeline(
+        [
+            Node(
+                plan_still_views,
+                inputs=["fold_manifest", "settings"],
+                outputs="hidden_plan",
+                name="plan_still_views",
+                tags=_STAGE,
+            ),
+            Node(
+                extract_features,
+                inputs=[hidden, "hidden_plan", "settings", "pretrained_weights", "params:classes"],
+                outputs="hidden_features",
+                name="extract_hidden_features",
+                tags=_STAGE,
+            ),
+            Node(
+                pool_features,
+                inputs=["hidden_features", "settings", "pretrained_weights", "params:classes"],
+                outputs="hidden_pooled_features",
+                name="pool_hidden_features",
+                tags=_STAGE,
+            ),
+            Node(
+                probe_frozen_base,
+                inputs=[
+                    "hidden_pooled_features",
+                    "fold_manifest",
+                    "settings",
+                    "params:cross_validation",
+                    "params:judging",
+                    "params:classes",
+                ],
+                outputs="hidden_probe_predictions",
+                name="probe_hidden_lesions",
+                tags=_STAGE,
+            ),
+            Node(
+                judge_by_box,
+                inputs=[masks, "fold_manifest", "params:cross_validation"],
+                outputs="box_scores",
+                name="judge_by_box",
+                tags=_STAGE,
+            ),
+            Node(
+                audit_shortcuts,
+                inputs=[
+                    "cv_predictions",
+                    "cv_probe_predictions",
+                    "hidden_probe_predictions",
+                    "box_scores",
+                    "image_marks",
+                    "params:judging",
+                ],
+                outputs="shortcut_audit",
+                name="audit_shortcuts",
+                tags=_STAGE,
+            ),
+            Node(
+                draw_audit,
+                inputs=["shortcut_audit", "settings"],
+                outputs="shortcut_plot",
+                name="draw_audit",
+                tags=_STAGE,
+            ),
+        ],
+        namespace=experiment,
+        inputs={hidden, masks, "fold_manifest", "image_marks", "pretrained_weights"},
+        parameters={"params:classes", "params:judging", "params:cross_validation"},
+    )

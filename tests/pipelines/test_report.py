@@ -1,0 +1,130 @@
+"""The report says what was found, and names what was not run."""
+
+import base64
+import re
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from busi_pipeline.judging import (
+    score_predictions_with_intervals,
+    tell_number,
+    tell_share,
+)
+from busi_pipeline.pipelines.cross_validation.nodes import judge_folds, score_folds
+from busi_pipeline.pipelines.report.checklists import ITEMS
+from busi_pipeline.pipelines.report.nodes import write_model_card, write_report
+from busi_pipeline.pipelines.report.pipeline import COMMON, OF_ENSEMBLE, OF_ROW
+from tests.conftest import CLASSES
+from tests.pipelines.test_cross_validation import JUDGING, make_raw
+
+PICTURE = b"\x89PNG picture"
+
+
+@pytest.fixture(scope="module")
+def cv_metrics() -> dict[str, Any]:
+    judged = judge_folds(make_raw(np.random.default_rng(0), 2.0), JUDGING, CLASSES)
+    return score_folds(judged, judged, {"title": "ResNet <50>"}, {}, JUDGING, CLASSES)
+
+
+def list_nothing() -> dict[str, Any]:
+    """What a project has in which nothing was run yet."""
+    return {
+        **dict.fromkeys(COMMON),
+        **{f"resnet50__{item}": None for item in OF_ROW},
+        **{f"ensemble__{item}": None for item in OF_ENSEMBLE},
+        "judging": JUDGING,
+    }
+
+
+def test_what_was_not_run_is_named() -> None:
+    page = write_report(**list_nothing())
+    for command in ("ingestion", "copies", "cross_validation", "leakage", "shortcuts_resnet50"):
+        assert f"kedro run --pipeline={command}" in page
+    assert "<img" not in page
+
+
+def test_figures_and_pictures_are_on_the_page(cv_metrics: dict[str, Any]) -> None:
+    table = pd.DataFrame({"experiment": ["<b>"], "random": [0.91], "grouped": [0.82]})
+    found = list_nothing() | {
+        "resnet50__cv_metrics": cv_metrics,
+        "resnet50__cv_confusion_matrix": PICTURE,
+        "leakage_report": table,
+        "copy_summary": {
+            "copies": {
+                "groups": 590,
+                "groups_with_copies": 153,
+                "images_in_them": 343,
+                "largest_group": 5,
+                "groups_of_mixed_labels": 8,
+                "images_of_mixed_labels": 19,
+            }
+        },
+    }
+    page = write_report(**found)
+    test = cv_metrics["cross_validation"]["test"]
+    assert tell_share(test, "accuracy") in page
+    assert tell_number(test["malignant"], "auc") in page
+    assert "343 images belong" in re.sub(r"\s+", " ", page)
+    encoded = base64.b64encode(PICTURE).decode()
+    assert page.count("data:image/png;base64,") == page.count(encoded) == 1
+    assert "ResNet &lt;50&gt;" in page, "names are escaped"
+    assert "<td>&lt;b&gt;</td>" in page
+    assert "0.910" in page
+    assert "http" not in page.replace("https://www.w3.org", ""), "nothing is loaded from elsewhere"
+
+
+def test_every_item_points_to_a_section_of_the_page() -> None:
+    page = write_report(**list_nothing())
+    sections = set(re.findall(r'<h2 id="(\w+)"', page))
+    assert {item.place for item in ITEMS} <= sections
+    assert set(re.findall(r'href="#(\w+)"', page)) == sections
+    assert {item.guideline for item in ITEMS} == {"TRIPOD+AI", "CLAIM"}
+
+
+def test_a_share_that_could_not_be_had_is_a_dash() -> None:
+    nothing = dict.fromkeys(("ppv", "ppv_ci_low", "ppv_ci_high"), float("nan"))
+    assert tell_share(nothing, "ppv") == "–"
+    assert tell_share({"a": 0.5, "a_ci_low": 0.4, "a_ci_high": 0.6}, "a") == "50.0 % (40.0 to 60.0)"
+
+
+def test_model_card_holds_the_threshold_and_what_it_costs() -> None:
+    judged = judge_folds(make_raw(np.random.default_rng(0), 2.0), JUDGING, CLASSES)
+    scores = score_predictions_with_intervals(judged, CLASSES, JUDGING)
+    part = {"all": 10, **dict.fromkeys(CLASSES, 3)}
+    card = write_model_card(
+        {"title": "ResNet50", "backbone": "resnet50", "image_size": 224},
+        {
+            "test": scores,
+            "depends_on": dict.fromkeys(
+                (
+                    "weights",
+                    "weights_sha256",
+                    "split_method",
+                    "split_sha256",
+                    "precision",
+                    "device",
+                ),
+                "told",
+            ),
+        },
+        {"decision": {"threshold": 0.0731, "temperature": 0.9, "target_sensitivity": 0.95}},
+        {"images": {"all": 780, **dict.fromkeys(CLASSES, 260)}},
+        {
+            "split": {
+                "train": part,
+                "validation": part,
+                "test": part,
+                "excluded": {"all": 19},
+                "test_images_with_copy_in_train": 0,
+            }
+        },
+        JUDGING,
+        CLASSES,
+    )
+    assert "from a probability of 0.0731 on" in card
+    assert "to find 95 % of the cancers" in card
+    assert tell_share(scores["decision"], "specificity") in card
+    assert "No medical device" in card
