@@ -37,6 +37,11 @@ def probability_columns(classes: list[str], raw: bool = False) -> list[str]:
     return [f"{'raw' if raw else 'p'}_{name}" for name in classes]
 
 
+def select_test(predictions: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of the test images."""
+    return predictions[predictions["split"] == "test"]
+
+
 def choose_decision(predictions: pd.DataFrame, classes: list[str], sensitivity: float) -> Decision:
     """Fit the temperature, then take the highest threshold that reaches the sensitivity.
 

@@ -14,6 +14,7 @@ from busi_pipeline.datasets.computed_table import ComputedTableDataset
 from busi_pipeline.errors import BadInputError
 from busi_pipeline.judging import probability_columns
 from busi_pipeline.pipelines.cross_validation.nodes import judge_folds
+from busi_pipeline.pipelines.shortcuts.hiding import hide_lesions
 from busi_pipeline.pipelines.shortcuts.marks import find_cross, find_text
 from busi_pipeline.pipelines.shortcuts.nodes import (
     MARKS,
@@ -21,7 +22,6 @@ from busi_pipeline.pipelines.shortcuts.nodes import (
     draw_audit,
     draw_marks,
     find_marks,
-    hide_lesions,
     judge_by_box,
 )
 from tests.conftest import CLASSES
@@ -130,6 +130,7 @@ def make_lesions(count: int = 60) -> tuple[StoredArray, StoredArray, pd.DataFram
 def test_nothing_of_a_lesion_is_left() -> None:
     images, masks, _ = make_lesions()
     stream = hide_lesions(images, masks)
+    assert "code_sha256" in stream.recipe, "another way of hiding is another row"
     hidden = np.concatenate(list(stream.compute(np.arange(60))))
     for n in range(60):
         inside = masks.values[n].astype(bool)

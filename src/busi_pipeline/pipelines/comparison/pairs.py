@@ -13,7 +13,7 @@ from sklearn.metrics import roc_auc_score
 
 from busi_pipeline.decisions import measure_specificity
 from busi_pipeline.figures import PALETTE, new_figure, new_panels
-from busi_pipeline.judging import CANCER
+from busi_pipeline.judging import CANCER, select_test
 from busi_pipeline.pairing import (
     BETTER,
     CANNOT_TELL,
@@ -147,7 +147,7 @@ def _align(predictions: Mapping[str, pd.DataFrame | None]) -> dict[str, pd.DataF
     for name, table in predictions.items():
         if table is None:
             continue
-        test = table[table["split"] == "test"]
+        test = select_test(table)
         test = test if "repeat" in test else test.assign(repeat=1)
         test = test.sort_values(_KEYS, ignore_index=True)
         first = next(iter(tables), name)

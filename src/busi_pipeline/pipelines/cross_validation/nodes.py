@@ -28,6 +28,7 @@ from busi_pipeline.judging import (
     choose_decision,
     probability_columns,
     score_predictions_with_intervals,
+    select_test,
     tell_number,
     tell_share,
 )
@@ -132,7 +133,7 @@ def _build_anew(
 
 
 def _score_test(judged: pd.DataFrame, classes: list[str]) -> dict[str, Any]:
-    test = judged[judged["split"] == "test"]
+    test = select_test(judged)
     return score_classification(
         find_positions(test["label"], classes),
         test[probability_columns(classes, raw=True)].to_numpy(),
@@ -231,7 +232,7 @@ def score_folds(
     `repeats`, `folds`}, `title`, `depends_on`}.
     """
     fine_tuned, probe = (
-        score_predictions_with_intervals(table[table["split"] == "test"], classes, judging)
+        score_predictions_with_intervals(select_test(table), classes, judging)
         for table in (predictions, probe_predictions)
     )
     for name, scores in ((settings["title"], fine_tuned), ("frozen probe", probe)):

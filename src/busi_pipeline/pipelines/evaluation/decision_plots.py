@@ -12,9 +12,7 @@ from sklearn.calibration import calibration_curve
 from busi_pipeline.decisions import measure_net_benefit, trace_risk_coverage
 from busi_pipeline.figures import PALETTE, new_figure
 from busi_pipeline.intervals import draw_groups, find_interval
-from busi_pipeline.judging import CANCER, probability_columns, tell_number, tell_share
-
-from .plots import select_test
+from busi_pipeline.judging import CANCER, probability_columns, select_test, tell_number, tell_share
 
 _BINS = 10
 _THRESHOLDS = np.linspace(0.01, 0.6, 60)

@@ -11,14 +11,9 @@ from sklearn.metrics import confusion_matrix, precision_recall_curve, roc_curve
 
 from busi_pipeline.arrays import StoredArray
 from busi_pipeline.figures import PALETTE, class_colours, new_figure
-from busi_pipeline.judging import probability_columns, tell_number
+from busi_pipeline.judging import probability_columns, select_test, tell_number
 
 _MISTAKES_SHOWN = 12
-
-
-def select_test(predictions: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of the test images, which the plots show."""
-    return predictions[predictions["split"] == "test"]
 
 
 def draw_confusion_matrix(

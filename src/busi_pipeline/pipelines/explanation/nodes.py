@@ -13,10 +13,9 @@ from busi_pipeline.arrays import ArrayStream, StoredArray
 from busi_pipeline.figures import PALETTE, new_figure
 from busi_pipeline.fingerprints import describe_code, hash_values
 from busi_pipeline.intervals import add_intervals
-from busi_pipeline.judging import CANCER, tell_share
+from busi_pipeline.judging import CANCER, select_test, tell_share
 from busi_pipeline.labels import find_positions
 from busi_pipeline.masks import hash_masks, list_masks, load_mask
-from busi_pipeline.pipelines.evaluation.plots import select_test
 from busi_pipeline.progress import track
 
 from .heat import trace_heat

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from kedro.pipeline import Node, Pipeline
 
 from busi_pipeline.config import allow_dots
+from busi_pipeline.pipelines.cross_validation.rows import ENSEMBLE
 
 from .nodes import SEPARATOR, write_model_card, write_report
 
@@ -34,7 +35,6 @@ OF_ROW = (
     "shortcut_plot",
 )
 OF_ENSEMBLE = tuple(item for item in OF_ROW if item.startswith("cv_"))
-ENSEMBLE = "ensemble"
 
 
 def create_pipeline(experiments: Iterable[str]) -> Pipeline:

@@ -1,8 +1,7 @@
 """Audit: metrics without marked images, and what is known of an image whose lesion is hidden."""
 
-import hashlib
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,23 +12,22 @@ from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from busi_pipeline.arrays import ArrayStream, StoredArray
+from busi_pipeline.arrays import StoredArray
 from busi_pipeline.datasets.computed_table import TableOnDemand
-from busi_pipeline.errors import BadInputError
 from busi_pipeline.figures import PALETTE, new_figure
 from busi_pipeline.fingerprints import describe_code, hash_values
 from busi_pipeline.images import decode_image
 from busi_pipeline.intervals import HIGH, LOW, add_intervals
-from busi_pipeline.judging import CANCER
+from busi_pipeline.judging import CANCER, select_test
 from busi_pipeline.pipelines.cross_validation.folds import list_folds, select_fold
-from busi_pipeline.pipelines.evaluation.plots import select_test
 from busi_pipeline.progress import track
+
+from .hiding import find_box
 
 logger = logging.getLogger(__name__)
 
 MARKS = ("callipers", "text", "colour")
 BENIGN = "benign"
-_WIDER = 0.1
 _SHOWN = 12
 _FEWEST = 10
 
@@ -106,62 +104,6 @@ def draw_marks(
     return figure
 
 
-def hide_lesions(images: StoredArray, masks: StoredArray) -> ArrayStream:
-    """Lay a grey box over every lesion: uint8 (n, size, size, 3).
-
-    The box is the lesion's bounding box, a tenth wider each way, in the mean grey of the image. An
-    image without a lesion gets the box of another image, so that a box alone does not tell it.
-
-    Args:
-        images: uint8 (n, size, size, 3).
-        masks: uint8 (n, size, size) of the same images.
-
-    Raises BadInputError where no image has a mask.
-    """
-    boxes = _list_boxes(masks, images.index["image_id"])
-
-    def compute(positions: np.ndarray) -> Iterator[np.ndarray]:
-        for position in track(positions.tolist(), "images with hidden lesions", "image"):
-            pixels = np.array(images.values[position])
-            top, bottom, left, right = boxes[position]
-            pixels[top:bottom, left:right] = np.round(pixels.mean())
-            yield pixels[None]
-
-    return ArrayStream(
-        index=images.index,
-        keys=[hash_values([key, *box]) for key, box in zip(images.keys, boxes, strict=True)],
-        recipe={"hidden": images.recipe},
-        dtype="uint8",
-        compute=compute,
-    )
-
-
-def _list_boxes(masks: StoredArray, image_ids: pd.Series) -> list[tuple[int, int, int, int]]:
-    """Return top, bottom, left, right of each image's box, in pixels."""
-    own = [_find_box(np.asarray(masks.values[row])) for row in masks.find_rows(image_ids)]
-    lenders = [box for box in own if box]
-    if not lenders:
-        raise BadInputError(
-            "no image has a lesion mask (<image>_mask.png beside it), so there is nothing to hide."
-        )
-    boxes = []
-    for image_id, box in zip(image_ids, own, strict=True):
-        digest = hashlib.sha256(image_id.encode()).digest()
-        boxes.append(box or lenders[int.from_bytes(digest[:8], "big") % len(lenders)])
-    return boxes
-
-
-def _find_box(lesion: np.ndarray) -> tuple[int, int, int, int] | None:
-    if not lesion.any():
-        return None
-    ends = []
-    for axis in (1, 0):
-        inside = np.flatnonzero(lesion.any(axis=axis))
-        wider = round(_WIDER * (inside[-1] - inside[0] + 1))
-        ends += [max(0, int(inside[0]) - wider), min(len(lesion), int(inside[-1]) + wider + 1)]
-    return ends[0], ends[1], ends[2], ends[3]
-
-
 def judge_by_box(
     masks: StoredArray, fold_manifest: pd.DataFrame, cross_validation: Mapping[str, Any]
 ) -> pd.DataFrame:
@@ -176,7 +118,7 @@ def judge_by_box(
     for fold in list_folds(fold_manifest):
         split = select_fold(fold_manifest, fold, cross_validation)
         lesions = split[split["label"].isin([BENIGN, CANCER])].reset_index(drop=True)
-        found = [_find_box(m) for m in masks.values[masks.find_rows(lesions["image_id"])]]
+        found = [find_box(m) for m in masks.values[masks.find_rows(lesions["image_id"])]]
         kept = np.array([box is not None for box in found])
         lesions = lesions[kept]
         top, bottom, left, right = np.array([box for box in found if box], dtype=float).T

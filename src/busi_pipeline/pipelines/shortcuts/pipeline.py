@@ -6,7 +6,8 @@ from busi_pipeline.pipelines.augmentation.nodes import plan_still_views
 from busi_pipeline.pipelines.cross_validation.nodes import probe_frozen_base
 from busi_pipeline.pipelines.training.features import extract_features, pool_features
 
-from .nodes import audit_shortcuts, draw_audit, draw_marks, find_marks, hide_lesions, judge_by_box
+from .hiding import hide_lesions
+from .nodes import audit_shortcuts, draw_audit, draw_marks, find_marks, judge_by_box
 
 _STAGE = "shortcuts"
 
