@@ -85,6 +85,7 @@ def _close_mlflow() -> None:
 TINY = """
 augmentation: {views: 2}
 judging: {draws: 30}
+copies: {longest_side: 128, keypoints: 60}
 cross_validation: {folds: 2, repeats: 1, validation: 0.2}
 training:
   weights: none

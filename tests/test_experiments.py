@@ -71,13 +71,23 @@ def test_wrong_rows_get_one_clear_line(
         assert part in message
 
 
-def test_names_become_namespaces(shared: tuple[dict[str, Any], dict[str, Any]]) -> None:
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("resnet50.big", "letters, digits and underscores"),
+        ("ensemble", "must differ from .*; rename 'ensemble'"),
+        ("judging", "must differ from .*; rename 'judging'"),
+    ],
+)
+def test_names_become_namespaces(
+    shared: tuple[dict[str, Any], dict[str, Any]], name: str, message: str
+) -> None:
     augmentation, training = shared
-    with pytest.raises(BadInputError, match="letters, digits and underscores"):
+    with pytest.raises(BadInputError, match=message):
         load_experiments(
             {
                 "augmentation": augmentation,
                 "training": training,
-                "experiments": {"resnet50.big": {"backbone": "resnet50"}},
+                "experiments": {name: {"backbone": "resnet50"}},
             }
         )

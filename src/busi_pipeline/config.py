@@ -9,6 +9,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -67,6 +68,11 @@ class ProjectConfigLoader(OmegaConfigLoader):
         super().__init__(conf_source, **kwargs)
         ProjectConfigLoader.latest = self
 
+    @cached_property
+    def parameters(self) -> dict[str, Any]:
+        """What `self["parameters"]` reads anew from all files each time it is asked."""
+        return dict(self["parameters"])
+
 
 @contextmanager
 def allow_dots() -> Iterator[None]:
@@ -90,4 +96,4 @@ def load_active_parameters() -> dict[str, Any]:
         loader = ProjectConfigLoader(
             str(conf_source), env=os.environ.get("KEDRO_ENV"), **settings.CONFIG_LOADER_ARGS
         )
-    return dict(loader["parameters"])
+    return loader.parameters

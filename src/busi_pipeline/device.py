@@ -7,7 +7,8 @@ import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Literal, NamedTuple
+from functools import cache
+from typing import Any, Literal, NamedTuple
 
 import keras
 
@@ -42,15 +43,21 @@ def prepare_device(precision: str) -> Device:
         name = " + ".join(gpu_names)
         fastest = "mixed_float16"
     else:
-        from cpuinfo import get_cpu_info
-
-        info = get_cpu_info()
+        info = _read_cpu()
         name = f"CPU: {info.get('brand_raw', 'unknown')}, {info.get('count', '?')} cores"
         has_bfloat16 = _BFLOAT16_FLAGS & set(info.get("flags", []))
         fastest = "mixed_bfloat16" if has_bfloat16 else "float32"
     chosen = fastest if precision == "auto" else precision
     logger.info("device: %s; precision: %s", name, chosen)
     return Device(name, chosen, bool(gpu_names))
+
+
+@cache
+def _read_cpu() -> dict[str, Any]:
+    """Return what `cpuinfo` finds; asking takes a second, and the answer stays the same."""
+    from cpuinfo import get_cpu_info
+
+    return dict(get_cpu_info())
 
 
 def choose_batch_size(asked: int | Literal["auto"], model: keras.Model) -> int:

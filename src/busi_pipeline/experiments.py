@@ -15,6 +15,9 @@ from busi_pipeline.errors import BadInputError
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 
+ENSEMBLE = "ensemble"
+TAKEN_NAMES = frozenset({ENSEMBLE, "judging"})
+
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -230,6 +233,11 @@ def load_experiments(parameters: Mapping[str, Any]) -> dict[str, ExperimentSetti
     """Resolve every row of `experiments`; raises BadInputError where a row or its name is wrong."""
     experiments = {}
     for name, row in parameters["experiments"].items():
+        if name in TAKEN_NAMES:
+            raise BadInputError(
+                f"experiment names must differ from {sorted(TAKEN_NAMES)}, which the project uses "
+                f"itself; rename {name!r} in conf/base/parameters_experiments.yml."
+            )
         if not name.isidentifier():
             raise BadInputError(
                 f"experiment names may hold letters, digits and underscores; got {name!r}. "

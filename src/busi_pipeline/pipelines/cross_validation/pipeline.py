@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from kedro.pipeline import Node, Pipeline
 
 from busi_pipeline.config import allow_dots
+from busi_pipeline.experiments import ENSEMBLE
 from busi_pipeline.pipelines.augmentation.nodes import plan_all_views
 from busi_pipeline.pipelines.comparison.pipeline import create_pairing_pipeline
 from busi_pipeline.pipelines.training.features import extract_features, pool_features
@@ -18,7 +19,7 @@ from .plots import (
     draw_fold_decisions,
     draw_fold_ranking_curves,
 )
-from .rows import ENSEMBLE, average_rows, score_ensemble
+from .rows import average_rows, score_ensemble
 
 _STAGE = "cross_validation"
 

@@ -7,11 +7,11 @@ import numpy as np
 import pandas as pd
 
 from busi_pipeline.errors import BadInputError
+from busi_pipeline.experiments import ENSEMBLE
 from busi_pipeline.judging import probability_columns
 
 from .nodes import judge_folds, score_folds
 
-ENSEMBLE = "ensemble"
 _KEYS = ["repeat", "fold", "split", "image_id"]
 
 

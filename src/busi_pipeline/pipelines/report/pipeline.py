@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from kedro.pipeline import Node, Pipeline
 
 from busi_pipeline.config import allow_dots
-from busi_pipeline.pipelines.cross_validation.rows import ENSEMBLE
+from busi_pipeline.experiments import ENSEMBLE
 
 from .nodes import SEPARATOR, write_model_card, write_report
 
