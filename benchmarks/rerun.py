@@ -7,36 +7,10 @@ Runs the project's own pipeline: the first run fills what can be kept, the other
 """
 
 import argparse
-import os
-import re
-import subprocess
-import sys
-import time
 
-from _common import describe_machine, spread
+from _common import describe_machine, run_pipeline, spread
 
 MEASURED_APART = ("training", "evaluation")
-
-
-def run_pipeline(experiment: str, env: str | None) -> tuple[float, dict[str, float]]:
-    """Return the wall time of one `kedro run` and the seconds of its stages."""
-    command = [sys.executable, "-m", "kedro", "run", f"--pipeline=train_{experiment}"]
-    command += [f"--env={env}"] if env else []
-    begun = time.perf_counter()
-    done = subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        env=os.environ | {"COLUMNS": "1000"},
-        check=False,
-    )
-    wall = time.perf_counter() - begun
-    output = done.stdout + done.stderr
-    if done.returncode:
-        raise SystemExit(f"{' '.join(command)} failed:\n{output[-2000:]}")
-    told = re.findall(r"seconds: (\w+ [\d.]+(?:, \w+ [\d.]+)*)", output)[-1]
-    stages = {name: float(seconds) for name, seconds in re.findall(r"(\w+) ([\d.]+)", told)}
-    return wall, stages
 
 
 def main() -> None:
@@ -47,11 +21,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
     print(describe_machine())
-    first, stages = run_pipeline(arguments.experiment, arguments.env)
+    first, stages = run_pipeline(f"train_{arguments.experiment}", arguments.env)
     print(f"first run: {first:.1f} s; {stages}")
     walls, beside = [], []
     for _ in range(arguments.rounds):
-        wall, stages = run_pipeline(arguments.experiment, arguments.env)
+        wall, stages = run_pipeline(f"train_{arguments.experiment}", arguments.env)
         walls.append(wall)
         beside.append(wall - sum(stages.get(name, 0.0) for name in MEASURED_APART))
         print(f"again: {wall:.1f} s; {stages}", flush=True)
