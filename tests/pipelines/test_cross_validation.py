@@ -297,6 +297,7 @@ def test_cross_validation_end_to_end_is_kept_fold_by_fold(
     folder = project / "data/08_reporting/resnet50/cross_validation"
     assert {path.name for path in folder.iterdir()} == {
         "metrics.json",
+        "gain.csv",
         "confusion_matrix.png",
         "ranking_curves.png",
         "calibration.png",
@@ -306,6 +307,10 @@ def test_cross_validation_end_to_end_is_kept_fold_by_fold(
     assert scores["test"]["images"] == 45
     assert "accuracy_ci_low" in scores["test"]
     assert "accuracy_ci_low" in scores["probe"]
+    gain = pd.read_csv(folder / "gain.csv").set_index("metric").loc["accuracy"]
+    assert (gain["first"], gain["second"]) == ("fine_tuned", "frozen_probe")
+    assert gain["first_value"] == pytest.approx(scores["test"]["accuracy"])
+    assert gain["second_value"] == pytest.approx(scores["probe"]["accuracy"])
 
     runs = mlflow.search_runs(search_all_experiments=True, order_by=["attributes.start_time"])
     parent = runs[runs["tags.mlflow.parentRunId"].isna()].iloc[-1]

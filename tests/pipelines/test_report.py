@@ -51,6 +51,15 @@ def test_figures_and_pictures_are_on_the_page(cv_metrics: dict[str, Any]) -> Non
     found = list_nothing() | {
         "resnet50__cv_metrics": cv_metrics,
         "resnet50__cv_confusion_matrix": PICTURE,
+        "resnet50__cv_gain": pd.DataFrame(
+            {
+                "metric": ["accuracy", "sensitivity of the flag"],
+                "difference": [0.0421, 0.0999],
+                "difference_ci_low": [0.01, 0.01],
+                "difference_ci_high": [0.07, 0.07],
+                "verdict": ["better", "better"],
+            }
+        ),
         "leakage_report": table,
         "copy_summary": {
             "copies": {
@@ -73,6 +82,8 @@ def test_figures_and_pictures_are_on_the_page(cv_metrics: dict[str, Any]) -> Non
     assert "ResNet &lt;50&gt;" in page, "names are escaped"
     assert "<td>&lt;b&gt;</td>" in page
     assert "0.910" in page
+    assert "+0.042" in page
+    assert "+0.100" not in page, "thresholds are judged in a section of their own"
     assert "http" not in page.replace("https://www.w3.org", ""), "nothing is loaded from elsewhere"
 
 

@@ -7,8 +7,9 @@ from kedro.pipeline import Node, Pipeline
 from busi_pipeline.config import allow_dots
 from busi_pipeline.experiments import ENSEMBLE
 from busi_pipeline.pipelines.augmentation.nodes import plan_all_views
+from busi_pipeline.pipelines.comparison.pairs import compare_rows
 from busi_pipeline.pipelines.comparison.pipeline import create_pairing_pipeline
-from busi_pipeline.pipelines.training.features import extract_features, pool_features
+from busi_pipeline.pipelines.training.pipeline import list_feature_nodes
 
 from .folds import assign_folds
 from .leakage import assign_random_folds, draw_leakage, measure_leakage, report_leakage
@@ -43,7 +44,8 @@ def create_experiment_pipeline(experiment: str, image_size: int) -> Pipeline:
     """fold_manifest, images -> cv_features -> cross_validate -> folds -> cv_predictions, scores.
 
     Features are those of training, of every usable image: what a training has computed is not
-    computed again. `kept_folds` is what `cross_validate` handed over in the run before.
+    computed again. `kept_folds` is what `cross_validate` handed over in the run before. `cv_gain`
+    pairs the row with its frozen probe.
     """
     images = f"images_{image_size}"
     nodes = [
@@ -54,63 +56,8 @@ def create_experiment_pipeline(experiment: str, image_size: int) -> Pipeline:
             name="plan_all_views",
             tags=_STAGE,
         ),
-        Node(
-            extract_features,
-            inputs=[
-                images,
-                "cv_augmentation_plan",
-                "settings",
-                "pretrained_weights",
-                "params:classes",
-            ],
-            outputs="cv_features",
-            name="extract_cv_features",
-            tags=_STAGE,
-        ),
-        Node(
-            pool_features,
-            inputs=["cv_features", "settings", "pretrained_weights", "params:classes"],
-            outputs="cv_pooled_features",
-            name="pool_cv_features",
-            tags=_STAGE,
-        ),
-        Node(
-            cross_validate,
-            inputs=[
-                "cv_features",
-                "cv_pooled_features",
-                "fold_manifest",
-                "settings",
-                "pretrained_weights",
-                "params:cross_validation",
-                "params:classes",
-                "kept_folds",
-            ],
-            outputs="folds",
-            name="cross_validate",
-            tags=_STAGE,
-        ),
-        Node(
-            judge_networks,
-            inputs=["folds", "fold_manifest", "params:judging", "params:classes"],
-            outputs="cv_predictions",
-            name="judge_networks",
-            tags=_STAGE,
-        ),
-        Node(
-            probe_frozen_base,
-            inputs=[
-                "cv_pooled_features",
-                "fold_manifest",
-                "settings",
-                "params:cross_validation",
-                "params:judging",
-                "params:classes",
-            ],
-            outputs="cv_probe_predictions",
-            name="probe_frozen_base",
-            tags=_STAGE,
-        ),
+        *list_feature_nodes(images, "cv_augmentation_plan", tags=_STAGE, of="cv_"),
+        *_list_fold_nodes("fold_manifest", "folds", "cv_"),
         Node(
             score_folds,
             inputs=[
@@ -125,6 +72,7 @@ def create_experiment_pipeline(experiment: str, image_size: int) -> Pipeline:
             name="score_folds",
             tags=_STAGE,
         ),
+        _make_gain_node(),
         *_list_plots(),
     ]
     return Pipeline(
@@ -157,48 +105,7 @@ def create_leakage_pipeline(experiment: str) -> Pipeline:
     """
     return Pipeline(
         [
-            Node(
-                cross_validate,
-                inputs=[
-                    "cv_features",
-                    "cv_pooled_features",
-                    "random_fold_manifest",
-                    "settings",
-                    "pretrained_weights",
-                    "params:cross_validation",
-                    "params:classes",
-                    "kept_random_folds",
-                ],
-                outputs="random_folds",
-                name="cross_validate_random_folds",
-                tags=_STAGE,
-            ),
-            Node(
-                judge_networks,
-                inputs=[
-                    "random_folds",
-                    "random_fold_manifest",
-                    "params:judging",
-                    "params:classes",
-                ],
-                outputs="random_predictions",
-                name="judge_random_folds",
-                tags=_STAGE,
-            ),
-            Node(
-                probe_frozen_base,
-                inputs=[
-                    "cv_pooled_features",
-                    "random_fold_manifest",
-                    "settings",
-                    "params:cross_validation",
-                    "params:judging",
-                    "params:classes",
-                ],
-                outputs="random_probe_predictions",
-                name="probe_random_folds",
-                tags=_STAGE,
-            ),
+            *_list_fold_nodes("random_fold_manifest", "random_folds", "random_"),
             Node(
                 measure_leakage,
                 inputs=[
@@ -279,9 +186,74 @@ def create_ensemble_pipeline(experiments: Iterable[str]) -> Pipeline:
                     name="score_ensemble",
                     tags=_STAGE,
                 ),
+                _make_gain_node(ENSEMBLE),
                 *_list_plots(ENSEMBLE),
             ]
         ) + create_pairing_pipeline(judged, "cv_pairs", _STAGE)
+
+
+def _list_fold_nodes(manifest: str, folds: str, of: str) -> list[Node]:
+    """cv_features, <manifest> -> <folds> -> <of>predictions, and <of>probe_predictions."""
+    return [
+        Node(
+            cross_validate,
+            inputs=[
+                "cv_features",
+                "cv_pooled_features",
+                manifest,
+                "settings",
+                "pretrained_weights",
+                "params:cross_validation",
+                "params:classes",
+                f"kept_{folds}",
+            ],
+            outputs=folds,
+            name=f"cross_validate_{folds}",
+            tags=_STAGE,
+        ),
+        Node(
+            judge_networks,
+            inputs=[folds, manifest, "params:judging", "params:classes"],
+            outputs=f"{of}predictions",
+            name=f"judge_{folds}",
+            tags=_STAGE,
+        ),
+        make_probe_node(manifest, of, tags=_STAGE),
+    ]
+
+
+def make_probe_node(manifest: str, of: str, *, tags: str, features: str = "cv_") -> Node:
+    """<features>pooled_features, <manifest> -> <of>probe_predictions."""
+    return Node(
+        probe_frozen_base,
+        inputs=[
+            f"{features}pooled_features",
+            manifest,
+            "settings",
+            "params:cross_validation",
+            "params:judging",
+            "params:classes",
+        ],
+        outputs=f"{of}probe_predictions",
+        name=f"make_{of}probe_predictions",
+        tags=tags,
+    )
+
+
+def _make_gain_node(row: str | None = None) -> Node:
+    """cv_predictions, cv_probe_predictions -> cv_gain: is fine-tuning better than the probe?"""
+    prefix = f"{row}." if row else ""
+    return Node(
+        compare_rows,
+        inputs={
+            "judging": "params:judging",
+            "fine_tuned": f"{prefix}cv_predictions",
+            "frozen_probe": f"{prefix}cv_probe_predictions",
+        },
+        outputs=f"{prefix}cv_gain",
+        name=f"compare_with_probe{f'_of_{row}' if row else ''}",
+        tags=_STAGE,
+    )
 
 
 def _list_plots(row: str | None = None) -> list[Node]:

@@ -25,6 +25,7 @@ COMMON = (
 OF_ROW = (
     "metrics",
     "cv_metrics",
+    "cv_gain",
     "explanation",
     "shortcut_audit",
     "cv_confusion_matrix",

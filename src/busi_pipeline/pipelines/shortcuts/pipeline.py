@@ -3,8 +3,8 @@
 from kedro.pipeline import Node, Pipeline
 
 from busi_pipeline.pipelines.augmentation.nodes import plan_still_views
-from busi_pipeline.pipelines.cross_validation.nodes import probe_frozen_base
-from busi_pipeline.pipelines.training.features import extract_features, pool_features
+from busi_pipeline.pipelines.cross_validation.pipeline import make_probe_node
+from busi_pipeline.pipelines.training.pipeline import list_feature_nodes
 
 from .hiding import hide_lesions
 from .nodes import audit_shortcuts, draw_audit, draw_marks, find_marks, judge_by_box
@@ -61,34 +61,8 @@ def create_experiment_pipeline(experiment: str, image_size: int) -> Pipeline:
                 name="plan_still_views",
                 tags=_STAGE,
             ),
-            Node(
-                extract_features,
-                inputs=[hidden, "hidden_plan", "settings", "pretrained_weights", "params:classes"],
-                outputs="hidden_features",
-                name="extract_hidden_features",
-                tags=_STAGE,
-            ),
-            Node(
-                pool_features,
-                inputs=["hidden_features", "settings", "pretrained_weights", "params:classes"],
-                outputs="hidden_pooled_features",
-                name="pool_hidden_features",
-                tags=_STAGE,
-            ),
-            Node(
-                probe_frozen_base,
-                inputs=[
-                    "hidden_pooled_features",
-                    "fold_manifest",
-                    "settings",
-                    "params:cross_validation",
-                    "params:judging",
-                    "params:classes",
-                ],
-                outputs="hidden_probe_predictions",
-                name="probe_hidden_lesions",
-                tags=_STAGE,
-            ),
+            *list_feature_nodes(hidden, "hidden_plan", tags=_STAGE, of="hidden_"),
+            make_probe_node("fold_manifest", "hidden_", tags=_STAGE, features="hidden_"),
             Node(
                 judge_by_box,
                 inputs=[masks, "fold_manifest", "params:cross_validation"],

@@ -16,26 +16,7 @@ def create_experiment_pipeline(experiment: str, image_size: int) -> Pipeline:
     images = f"images_{image_size}"
     return Pipeline(
         [
-            Node(
-                extract_features,
-                inputs=[
-                    images,
-                    "augmentation_plan",
-                    "settings",
-                    "pretrained_weights",
-                    "params:classes",
-                ],
-                outputs="features",
-                name="extract_features",
-                tags="training",
-            ),
-            Node(
-                pool_features,
-                inputs=["features", "settings", "pretrained_weights", "params:classes"],
-                outputs="pooled_features",
-                name="pool_features",
-                tags="training",
-            ),
+            *list_feature_nodes(images, "augmentation_plan", tags="training"),
             Node(
                 train_model,
                 inputs=[
@@ -56,3 +37,25 @@ def create_experiment_pipeline(experiment: str, image_size: int) -> Pipeline:
         inputs={"split_manifest", "pretrained_weights", images},
         parameters={"params:classes"},
     )
+
+
+def list_feature_nodes(images: str, plan: str, *, tags: str, of: str = "") -> list[Node]:
+    """images, a plan of their views -> <of>features, <of>pooled_features of the frozen base."""
+    features = f"{of}features"
+    given = ["settings", "pretrained_weights", "params:classes"]
+    return [
+        Node(
+            extract_features,
+            inputs=[images, plan, *given],
+            outputs=features,
+            name=f"extract_{features}",
+            tags=tags,
+        ),
+        Node(
+            pool_features,
+            inputs=[features, *given],
+            outputs=f"{of}pooled_features",
+            name=f"pool_{features}",
+            tags=tags,
+        ),
+    ]
