@@ -10,7 +10,7 @@ import argparse
 import resource
 from pathlib import Path
 
-from _common import describe_machine, load_active_parameters, load_experiments, run_pipeline
+from _common import describe_machine, load_experiments, read_parameters, run_pipeline
 
 FEATURES = Path("data/05_model_input/feature_pool")
 STAGES = ("ingestion", "copies", "augmentation", "split", "training", "evaluation", "explanation")
@@ -28,7 +28,7 @@ def main() -> None:
             f"{FEATURES} is there: a time from raw images needs a clone that has computed nothing. "
             "Move data/ away, or say --warm."
         )
-    settings = load_experiments(load_active_parameters())
+    settings = load_experiments(read_parameters())
     rows = arguments.experiments or [row for row, of in settings.items() if of.in_default]
     print(describe_machine())
     print(f"{'seconds':20s}" + "".join(f"{name:>14s}" for name in ("wall", *STAGES, "other")))
