@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -35,3 +36,22 @@ def new_figure(width: float, height: float, title: str) -> Figure:
     figure = Figure(figsize=(width, height), layout="constrained", dpi=130)
     figure.suptitle(title, fontsize=12)
     return figure
+
+
+def new_picture_grid(
+    shape: tuple[int, int], picture: tuple[float, float], title: str
+) -> tuple[Figure, np.ndarray]:
+    """Return a figure of (rows, columns) axes without frames, each (width, height) inches."""
+    (rows, columns), (width, height) = shape, picture
+    figure = new_figure(width * columns, height * rows + 0.75, title)
+    axes = figure.subplots(rows, columns, squeeze=False)
+    for axis in axes.flat:
+        axis.axis("off")
+    return figure, axes
+
+
+def show_picture(axis: Axes, pixels: np.ndarray, title: str, colour: str = "black") -> None:
+    """Show RGB pixels under a title of up to two lines."""
+    axis.imshow(pixels)
+    # Without a height of its own, a title is placed by the ticks, which takes seconds over a grid.
+    axis.set_title(title, fontsize=8, color=colour, y=1.0)

@@ -1,5 +1,6 @@
 """Keras models as `.keras` files, and as models of the MLflow run."""
 
+from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -39,11 +40,9 @@ class KerasModelDataset(AbstractDataset["keras.Model", "keras.Model"]):
 
     def load(self) -> "keras.Model":
         """Return the model, not compiled: it is for prediction."""
-        import keras
-
         if not self._exists():
             raise DatasetError(f"no model at {self._filepath}: train the experiment first.")
-        return keras.saving.load_model(self._filepath, compile=False)
+        return _load_model(self._filepath, self._filepath.stat().st_mtime_ns)
 
     def save(self, data: Any) -> None:
         """Write the file."""
@@ -55,6 +54,14 @@ class KerasModelDataset(AbstractDataset["keras.Model", "keras.Model"]):
 
     def _describe(self) -> dict[str, Any]:
         return {"filepath": str(self._filepath)}
+
+
+@lru_cache(maxsize=1)
+def _load_model(path: Path, changed: int) -> "keras.Model":
+    """Read the file, once for the nodes of a run that ask for it one after the other."""
+    import keras
+
+    return keras.saving.load_model(path, compile=False)
 
 
 class DeliveredModelDataset(KerasModelDataset):

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from busi_pipeline.arrays import ArrayStream, StoredArray
 from busi_pipeline.errors import BadInputError
-from busi_pipeline.figures import new_figure
+from busi_pipeline.figures import new_picture_grid, show_picture
 from busi_pipeline.fingerprints import describe_code
 from busi_pipeline.images import UInt8Array, decode_image, resize_image
 from busi_pipeline.movements import (
@@ -139,26 +139,22 @@ def draw_augmentation_sheet(
     per_class, views = 2, min(5, settings["augmentation"]["views"])
     training = split_manifest[split_manifest["split"] == "train"]
     shown = training.groupby("label", sort=True).head(per_class).sort_values("label", kind="stable")
-    figure = new_figure(
-        1.9 * (views + 1),
-        2.1 * len(shown) + 0.7,
+    figure, axes = new_picture_grid(
+        (len(shown), views + 1),
+        (1.9, 2.1),
         f"{settings['title']}: training images and their augmented views, "
         f"{settings['image_size']} x {settings['image_size']} pixels",
     )
-    axes = figure.subplots(len(shown), views + 1, squeeze=False)
     for row, (image_id, label) in enumerate(zip(shown["image_id"], shown["label"], strict=True)):
         pixels = np.asarray(images.values[images.find_rows([image_id])[0]])
         movements = augmentation_plan[augmentation_plan["image_id"] == image_id].head(views)
-        axes[row, 0].imshow(pixels)
-        axes[row, 0].set_title(f"original, {label}", fontsize=9)
+        show_picture(axes[row, 0], pixels, f"original, {label}")
         for axis, movement in zip(axes[row, 1:], list_movements(movements), strict=False):
-            axis.imshow(move_image(pixels, movement))
             mirrored = movement.flip_horizontal or movement.flip_vertical
-            axis.set_title(
+            show_picture(
+                axis,
+                move_image(pixels, movement),
                 f"{round(movement.rotation_degrees) + 0:+d}°, zoom {movement.zoom:.2f}"
                 + (", mirrored" if mirrored else ""),
-                fontsize=8,
             )
-    for axis in axes.flat:
-        axis.axis("off")
     return figure

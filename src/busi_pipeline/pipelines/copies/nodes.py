@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from busi_pipeline.datasets.computed_table import TableOnDemand
-from busi_pipeline.figures import PALETTE, new_figure
+from busi_pipeline.figures import PALETTE, new_picture_grid, show_picture
 from busi_pipeline.fingerprints import describe_code, hash_values
 from busi_pipeline.images import decode_image
 from busi_pipeline.progress import track
@@ -206,24 +206,21 @@ def draw_copy_pairs(
     ]
     rows = [(title, row) for title, table in drawn for _, row in table.iterrows()]
     same = int(copy_pairs["same_frame"].sum())
-    figure = new_figure(
-        11,
-        2.6 * max(1, -(-len(rows) // 2)) + 0.8,
+    figure, axes = new_picture_grid(
+        (max(1, -(-len(rows) // 2)), 4),
+        (2.75, 2.6),
         f"{same} pairs of the same frame, {len(copy_pairs) - same} of neighbouring frames",
     )
     paths = manifest.set_index("image_id")["path"]
-    axes = figure.subplots(max(1, -(-len(rows) // 2)), 4, squeeze=False).reshape(-1, 2)
-    for axis in axes.flat:
-        axis.axis("off")
-    for pair, (title, row) in zip(axes, rows, strict=False):
+    for pair, (title, row) in zip(axes.reshape(-1, 2), rows, strict=False):
         for axis, side in zip(pair, "ab", strict=True):
-            axis.imshow(decode_image(raw_images[paths[row[f"image_{side}"]]]()).pixels)
             name = row[f"image_{side}"].rsplit("/", 1)[-1]
             differs = row["label_a"] != row["label_b"]
-            axis.set_title(
+            show_picture(
+                axis,
+                decode_image(raw_images[paths[row[f"image_{side}"]]]()).pixels,
                 f"{title if side == 'a' else row['kind']}\n{name}"
                 + (f" (score {row['score']:.2f})" if side == "a" else ""),
-                fontsize=8,
-                color=PALETTE[1] if differs else "black",
+                PALETTE[1] if differs else "black",
             )
     return figure

@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator
 from sklearn.metrics import confusion_matrix, precision_recall_curve, roc_curve
 
 from busi_pipeline.arrays import StoredArray
-from busi_pipeline.figures import PALETTE, class_colours, new_figure
+from busi_pipeline.figures import PALETTE, class_colours, new_figure, new_picture_grid, show_picture
 from busi_pipeline.judging import probability_columns, select_test, tell_number
 
 _MISTAKES_SHOWN = 12
@@ -158,21 +158,18 @@ def draw_worst_mistakes(
     shown = shown.head(_MISTAKES_SHOWN)
     rows = max(1, -(-len(shown) // 4))
     missed = int(wrong["missed_cancer"].sum())
-    figure = new_figure(
-        11.5,
-        3.1 * rows + 0.8,
+    figure, axes = new_picture_grid(
+        (rows, 4),
+        (2.9, 3.1),
         f"{settings['title']}: {len(shown)} of {len(wrong)} mistakes among {len(test)} test images "
         f"({missed} missed cancers, shown first)",
     )
-    axes = figure.subplots(rows, 4, squeeze=False).ravel()
-    for axis in axes:
-        axis.axis("off")
-    for axis, (_, row) in zip(axes, shown.iterrows(), strict=False):
-        axis.imshow(np.asarray(images.values[images.find_rows([row["image_id"]])[0]]))
-        axis.set_title(
+    for axis, (_, row) in zip(axes.flat, shown.iterrows(), strict=False):
+        show_picture(
+            axis,
+            np.asarray(images.values[images.find_rows([row["image_id"]])[0]]),
             f"{row['image_id'].rsplit('/', 1)[-1]}\n"
             f"predicted {row['predicted']} at {100 * row['certainty']:.0f} %",
-            fontsize=9,
-            color=PALETTE[1] if row["missed_cancer"] else "black",
+            PALETTE[1] if row["missed_cancer"] else "black",
         )
     return figure

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from busi_pipeline.arrays import ArrayStream, StoredArray
-from busi_pipeline.figures import PALETTE, new_figure
+from busi_pipeline.figures import PALETTE, new_picture_grid, show_picture
 from busi_pipeline.fingerprints import describe_code, hash_values
 from busi_pipeline.intervals import add_intervals
 from busi_pipeline.judging import CANCER, select_test, tell_share
@@ -188,31 +188,27 @@ def draw_heat_gallery(
     rest = test.drop(missed.index)
     rest = rest.sample(min(_SHOWN - len(missed), len(rest)), random_state=0).sort_values("label")
     shown = pd.concat([missed, rest])
-    rows = -(-len(shown) // _COLUMNS)
-    figure = new_figure(
-        2.3 * _COLUMNS,
-        2.75 * rows + 0.7,
+    figure, axes = new_picture_grid(
+        (-(-len(shown) // _COLUMNS), _COLUMNS),
+        (2.3, 2.75),
         f"{settings['title']}: what spoke for the predicted class (Grad-CAM), lesion in white; "
         + (f"{len(missed)} missed cancers first, then " if len(missed) else "")
         + "test images at random",
     )
-    axes = figure.subplots(rows, _COLUMNS, squeeze=False).ravel()
-    for axis in axes:
-        axis.axis("off")
-    for axis, row in zip(axes, shown.to_dict("records"), strict=False):
+    for axis, row in zip(axes.flat, shown.to_dict("records"), strict=False):
         name = row["image_id"]
         pixels = np.asarray(images.values[images.find_rows([name])[0]])
         warmth = enlarge(heat.values[heat.find_rows([name])[0]], len(pixels))
-        axis.imshow(pixels)
+        show_picture(
+            axis,
+            pixels,
+            f"{name.rsplit('/', 1)[-1]}\npredicted {row['predicted']}",
+            "black" if row["correct"] else PALETTE[1],
+        )
         axis.imshow(warmth, cmap="inferno", alpha=0.55 * warmth / max(warmth.max(), 1e-12))
         lesion = np.asarray(masks.values[masks.find_rows([name])[0]])
         if lesion.any():
             axis.contour(lesion, [0.5], colors="white", linewidths=1)
-        axis.set_title(
-            f"{name.rsplit('/', 1)[-1]}\npredicted {row['predicted']}",
-            fontsize=8,
-            color="black" if row["correct"] else PALETTE[1],
-        )
     return figure
 
 

@@ -14,7 +14,7 @@ from sklearn.preprocessing import StandardScaler
 
 from busi_pipeline.arrays import StoredArray
 from busi_pipeline.datasets.computed_table import TableOnDemand
-from busi_pipeline.figures import PALETTE, new_figure
+from busi_pipeline.figures import PALETTE, new_figure, new_picture_grid, show_picture
 from busi_pipeline.fingerprints import describe_code, hash_values
 from busi_pipeline.images import decode_image
 from busi_pipeline.intervals import HIGH, LOW, add_intervals
@@ -75,20 +75,17 @@ def draw_marks(
     """Show the least certain callipers and the shortest texts: where the detector may err."""
     path_of = manifest.set_index("image_id")["path"]
     names = [name for name in MARKS if f"{name}_score" in image_marks]  # colour has no place
-    figure = new_figure(
-        1.6 * _SHOWN,
-        2.1 * len(names) + 0.8,
+    figure, axes = new_picture_grid(
+        (len(names), _SHOWN),
+        (1.6, 2.1),
         "Marks found: "
         + ", ".join(
             f"{name} on {image_marks[name].sum()} of {len(image_marks)} images" for name in MARKS
         )
         + "; the least certain of each",
     )
-    axes = figure.subplots(len(names), _SHOWN, squeeze=False)
     for line, name in zip(axes, names, strict=True):
         least = image_marks[image_marks[name]].sort_values(f"{name}_score").head(_SHOWN)
-        for axis in line:
-            axis.axis("off")
         for axis, row in zip(line, least.to_dict("records"), strict=False):
             pixels = decode_image(raw_images[path_of[row["image_id"]]]()).pixels
             left, top, width, height = (
@@ -96,9 +93,9 @@ def draw_marks(
             )
             side = max(width, height) + 16
             top, left = max(0, top + height // 2 - side // 2), max(0, left + width // 2 - side // 2)
-            axis.imshow(pixels[top : top + side, left : left + side])
+            cut = pixels[top : top + side, left : left + side]
             score = row[f"{name}_score"]
-            axis.set_title(f"{row['image_id'].rsplit('/', 1)[-1]}\n{score:.3g}", fontsize=8)
+            show_picture(axis, cut, f"{row['image_id'].rsplit('/', 1)[-1]}\n{score:.3g}")
         line[0].text(-0.1, 0.5, name, rotation=90, ha="right", va="center", fontsize=11)
         line[0].texts[-1].set_transform(line[0].transAxes)
     return figure
