@@ -15,7 +15,8 @@ from busi_pipeline.datasets.computed_table import ComputedTableDataset, TableOnD
 from busi_pipeline.errors import BadInputError
 from busi_pipeline.pipelines.copies.groups import group_images
 from busi_pipeline.pipelines.copies.matching import describe_picture, mirror_picture
-from busi_pipeline.pipelines.copies.nodes import draw_copy_pairs, find_copies
+from busi_pipeline.pipelines.copies.montage import draw_copy_pairs
+from busi_pipeline.pipelines.copies.nodes import find_copies
 from busi_pipeline.synthetic import simulate_scan
 from tests.conftest import PROJECT
 from tests.test_images import encode

@@ -1,4 +1,4 @@
-"""Find images that show the same frame, and show them to a person."""
+"""Find images that show the same frame."""
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -9,10 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from busi_pipeline.datasets.computed_table import TableOnDemand
-from busi_pipeline.figures import PALETTE, new_picture_grid, show_picture
 from busi_pipeline.fingerprints import describe_code, hash_values
 from busi_pipeline.images import decode_image
 from busi_pipeline.progress import track
@@ -41,8 +39,6 @@ PAIR_COLUMNS = [
 _HELD = 2048
 _LEARNED_FROM = 2000
 _NEIGHBOUR = "neighbouring frame"
-# Pairs shown of each kind.
-_SHOWN = 4
 
 RawImages = Mapping[str, Callable[[], bytes]]
 
@@ -189,38 +185,3 @@ def _name_kind(alignment: "Alignment", copies: Mapping[str, Any]) -> str | None:
     if abs(alignment.scale - 1) > 0.02:
         return "zoomed"
     return "re-cropped" if alignment.overlap < 0.99 else "re-annotated"
-
-
-def draw_copy_pairs(
-    raw_images: RawImages, manifest: pd.DataFrame, copy_pairs: pd.DataFrame
-) -> Figure:
-    """Show pairs to judge the finding by: nearest the threshold on both sides, and mixed labels."""
-    pairs = copy_pairs.sort_values("score")
-    drawn = [
-        ("least certain of the same frame", pairs[pairs["same_frame"]].head(_SHOWN)),
-        ("most alike of neighbouring frames", pairs[~pairs["same_frame"]].tail(_SHOWN)),
-        (
-            "same frame, different labels",
-            pairs[pairs["same_frame"] & (pairs["label_a"] != pairs["label_b"])].head(_SHOWN),
-        ),
-    ]
-    rows = [(title, row) for title, table in drawn for _, row in table.iterrows()]
-    same = int(copy_pairs["same_frame"].sum())
-    figure, axes = new_picture_grid(
-        (max(1, -(-len(rows) // 2)), 4),
-        (2.75, 2.6),
-        f"{same} pairs of the same frame, {len(copy_pairs) - same} of neighbouring frames",
-    )
-    paths = manifest.set_index("image_id")["path"]
-    for pair, (title, row) in zip(axes.reshape(-1, 2), rows, strict=False):
-        for axis, side in zip(pair, "ab", strict=True):
-            name = row[f"image_{side}"].rsplit("/", 1)[-1]
-            differs = row["label_a"] != row["label_b"]
-            show_picture(
-                axis,
-                decode_image(raw_images[paths[row[f"image_{side}"]]]()).pixels,
-                f"{title if side == 'a' else row['kind']}\n{name}"
-                + (f" (score {row['score']:.2f})" if side == "a" else ""),
-                PALETTE[1] if differs else "black",
-            )
-    return figure

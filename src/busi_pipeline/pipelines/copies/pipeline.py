@@ -3,7 +3,8 @@
 from kedro.pipeline import Node, Pipeline
 
 from .groups import group_images
-from .nodes import draw_copy_pairs, find_copies
+from .montage import draw_copy_pairs
+from .nodes import find_copies
 
 
 def create_pipeline() -> Pipeline:
