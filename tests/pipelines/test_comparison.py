@@ -80,6 +80,9 @@ def test_rows_of_a_model_stand_together() -> None:
     assert accuracy.get_xlabel() == "accuracy (%)"
     bars = {text.get_text() for text in accuracy.texts}
     assert bars == {"65.0", "70.0", "80.0", "85.0"}
+    legend = [text.get_text() for text in draw_comparison(table).legends[0].get_texts()]
+    assert legend[0] == "published (random split)", "it is no fairer than that"
+    assert "this project (grouped split)" in legend
     assert table.loc[3, "malignant_auc_ci_low"] == pytest.approx(0.9)
     ours = [c for c in accuracy.collections if len(c.get_segments()) == 2]
     np.testing.assert_allclose(ours[0].get_segments()[1][:, 0], [80, 90])

@@ -107,6 +107,7 @@ def _describe_published(experiment: Mapping[str, Any]) -> dict[str, Any]:
         "malignant_sensitivity": published["malignant_sensitivity"],
         "loss_smoothed": published["loss"],
         "seconds": published["seconds"],
+        "split_method": "random",  # as the work on BUSI that rows are compared with
     }
 
 
@@ -126,9 +127,12 @@ def draw_comparison(comparison_table: pd.DataFrame) -> Figure:
     for axis, (column, label, unit) in zip(figure.subplots(1, 3, sharey=True), panels, strict=True):
         for i, source in enumerate(sources):
             rows = table[table["source"] == source]
+            methods = " and ".join(sorted(rows["split_method"].unique()))
             y = [models.index(m) + (i - (len(sources) - 1) / 2) * height for m in rows["model"]]
             values = rows[column].to_numpy(float) * unit
-            bars = axis.barh(y, values, height * 0.92, color=colours[source], label=source)
+            bars = axis.barh(
+                y, values, height * 0.92, color=colours[source], label=f"{source} ({methods} split)"
+            )
             labels = [f"{v:.1f}" for v in values]
             axis.bar_label(bars, labels, label_type="center", color="white", fontsize=8)
             if column + LOW in rows:
