@@ -34,6 +34,7 @@ from _common import (
     find_raw_images,
     prepare_data,
     read_experiment,
+    report_accuracy,
     spread,
     store,
 )
@@ -317,25 +318,6 @@ def report_full(ordinary: Course, epochs: dict[str, list[float]], ours: Course) 
     print(f"  RATIO {slow / fast:.1f} ({low / fast:.1f} to {high / fast:.1f})")
 
 
-def report_accuracy(ordinary: np.ndarray, ours: np.ndarray, labels: np.ndarray) -> None:
-    """Print what is given up: both networks on the same images, the difference with its interval.
-
-    Bootstrap over images, 10 000 draws, percentiles 2.5 and 97.5.
-    """
-    chosen = np.random.default_rng(0).integers(0, len(labels), (10_000, len(labels)))
-    images = np.arange(len(labels))
-    for name, score in {
-        "accuracy": lambda p: (p.argmax(axis=1) == labels).astype(float),
-        "cross-entropy": lambda p: -np.log(np.clip(p[images, labels], 1e-7, None)),
-    }.items():
-        theirs, here = score(ordinary), score(ours)
-        low, high = np.percentile((here - theirs)[chosen].mean(axis=1), [2.5, 97.5])
-        print(
-            f"  validation {name}: ordinary {theirs.mean():.3f}, this project {here.mean():.3f}, "
-            f"difference {(here - theirs).mean():+.3f} ({low:+.3f} to {high:+.3f})"
-        )
-
-
 def main() -> None:
     """Time both sides; `--help` tells the arguments."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -362,7 +344,7 @@ def main() -> None:
             )
             if full:
                 report_full(ordinary.course, epochs, ours.course)
-                report_accuracy(ordinary.probabilities, ours.probabilities, labels)
+                report_accuracy("ordinary", ordinary.probabilities, ours.probabilities, labels)
             else:
                 report_sampled(epochs, opponent, ours.seconds)
 
