@@ -30,9 +30,12 @@ def main() -> None:
             print(
                 f"{experiment.title}: {views} views of an image, or one for each of {epochs} epochs"
             )
-            ours, data = train_this_way(folder, experiment)
+            workspace = Path(temporary) / name
+            ours, data = train_this_way(folder, experiment, workspace)
             anew = experiment.augmentation.model_copy(update={"views": epochs})
-            fresh, _ = train_this_way(folder, experiment.model_copy(update={"augmentation": anew}))
+            fresh, _ = train_this_way(
+                folder, experiment.model_copy(update={"augmentation": anew}), workspace
+            )
             labels = select(data, "validation")["label"].map(CLASSES.index).to_numpy()
             report_accuracy("new views", fresh.probabilities, ours.probabilities, labels)
 

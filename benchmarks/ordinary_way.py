@@ -85,26 +85,29 @@ class Outcome(NamedTuple):
     probabilities: np.ndarray
 
 
-def train_this_way(folder: Path, experiment: ExperimentSettings) -> tuple[Outcome, Data]:
-    """Return how this project's training went, and the data it used."""
+def train_this_way(
+    folder: Path, experiment: ExperimentSettings, workspace: Path
+) -> tuple[Outcome, Data]:
+    """Return how this project's training went, and the data it used.
+
+    Features that a training before it left in `workspace` are not computed again.
+    """
     plain = experiment.training.model_copy(update={"average_mirror": False})
     settings = experiment.model_copy(update={"training": plain}).model_dump(exclude_none=True)
     weights = WeightsSource(os.environ.get("BUSI_WEIGHTS_DIR"))
-    with tempfile.TemporaryDirectory() as temporary:
-        workspace = Path(temporary)
-        begun = time.perf_counter()
-        data = prepare_data(folder, workspace, experiment)
-        features = store(
-            extract_features(data.images, data.plan, settings, weights, CLASSES),
-            workspace,
-            "features",
-        )
-        pooled = store(pool_features(features, settings, weights, CLASSES), workspace, "pooled")
-        ready = time.perf_counter() - begun
-        training = train_model(features, pooled, data.split, settings, weights, CLASSES, None)
-        total = time.perf_counter() - begun
-        rows = data.images.find_rows(select(data, "validation")["image_id"])
-        probabilities = training.model.predict(data.images.values[rows], batch_size=16, verbose=0)
+    begun = time.perf_counter()
+    data = prepare_data(folder, workspace, experiment)
+    features = store(
+        extract_features(data.images, data.plan, settings, weights, CLASSES),
+        workspace,
+        "features",
+    )
+    pooled = store(pool_features(features, settings, weights, CLASSES), workspace, "pooled")
+    ready = time.perf_counter() - begun
+    training = train_model(features, pooled, data.split, settings, weights, CLASSES, None)
+    total = time.perf_counter() - begun
+    rows = data.images.find_rows(select(data, "validation")["image_id"])
+    probabilities = training.model.predict(data.images.values[rows], batch_size=16, verbose=0)
     course = Course([], [])
     fitting = training.report["training"]["seconds"]
     passed = total - sum(fitting.get(phase, 0.0) for phase in training.history)
@@ -330,7 +333,7 @@ def main() -> None:
     print(f"{describe_machine()}\n{experiment.title}")
     with tempfile.TemporaryDirectory() as temporary:
         folder = find_raw_images(Path(temporary))
-        ours, data = train_this_way(folder, experiment)
+        ours, data = train_this_way(folder, experiment, Path(temporary) / "ours")
         labels = select(data, "validation")["label"].map(CLASSES.index).to_numpy()
         for recipe in arguments.against:
             published = recipe == "published"

@@ -106,6 +106,14 @@ def test_plan_of_an_image_depends_on_it_and_the_seed_alone(split_manifest: pd.Da
     assert not np.allclose(plan["zoom"], other["zoom"])
 
 
+def test_more_views_leave_the_first_ones_as_they_are(split_manifest: pd.DataFrame) -> None:
+    plan = plan_augmentation(split_manifest, SETTINGS)
+    more = plan_augmentation(split_manifest, SETTINGS | {"augmentation": LIMITS | {"views": 9}})
+    assert more["view"].max() == 9
+    first = more[more["view"] <= LIMITS["views"]].reset_index(drop=True)
+    pd.testing.assert_frame_equal(first, plan)
+
+
 @pytest.fixture
 def marked() -> np.ndarray:
     """Black, with a bright spot up and to the right of the middle."""

@@ -112,20 +112,17 @@ def _plan_moved(image_ids: pd.Series, limits: Mapping[str, Any]) -> pd.DataFrame
 def _draw_movements(image_id: str, limits: Mapping[str, Any]) -> dict[str, np.ndarray]:
     digest = hashlib.sha256(image_id.encode()).digest()
     rng = np.random.default_rng([limits["seed"], *np.frombuffer(digest, dtype=np.uint32).tolist()])
-    views = limits["views"]
-
-    def symmetric(limit: float) -> np.ndarray:
-        return rng.uniform(-1, 1, views) * limit
-
+    # View by view, so that whoever asks for more of them keeps the first ones and their features.
+    drawn = dict(zip(Movement._fields, rng.uniform(-1, 1, (limits["views"], 8)).T, strict=True))
     return {
-        "rotation_degrees": symmetric(limits["rotation_degrees"]),
-        "zoom": 1 + symmetric(limits["zoom"]),
-        "flip_horizontal": (rng.random(views) < 0.5) & limits["horizontal_flip"],
-        "flip_vertical": (rng.random(views) < 0.5) & limits["vertical_flip"],
-        "shift_x": symmetric(limits["shift"]),
-        "shift_y": symmetric(limits["shift"]),
-        "shear_degrees": symmetric(limits["shear_degrees"]),
-        "brightness": 1 + symmetric(limits["brightness"]),
+        "rotation_degrees": drawn["rotation_degrees"] * limits["rotation_degrees"],
+        "zoom": 1 + drawn["zoom"] * limits["zoom"],
+        "flip_horizontal": (drawn["flip_horizontal"] < 0) & limits["horizontal_flip"],
+        "flip_vertical": (drawn["flip_vertical"] < 0) & limits["vertical_flip"],
+        "shift_x": drawn["shift_x"] * limits["shift"],
+        "shift_y": drawn["shift_y"] * limits["shift"],
+        "shear_degrees": drawn["shear_degrees"] * limits["shear_degrees"],
+        "brightness": 1 + drawn["brightness"] * limits["brightness"],
     }
 
 
