@@ -1,6 +1,6 @@
 """Two classifiers on the same images: is one better, or can nobody tell?"""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -117,15 +117,13 @@ def _place(is_positive: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.
     return above, below
 
 
-def correct_for_many(p_values: Mapping[str, float]) -> dict[str, float]:
-    """Return the p-values as many comparisons at once allow them: Holm 1979, step down."""
-    ordered = sorted(p_values, key=lambda name: p_values[name])
-    corrected: dict[str, float] = {}
-    highest = 0.0
-    for place, name in enumerate(ordered):
-        highest = max(highest, min(1.0, (len(ordered) - place) * p_values[name]))
-        corrected[name] = highest
-    return {name: corrected[name] for name in p_values}
+def correct_for_many(p_values: Sequence[float]) -> np.ndarray:
+    """Return float (n,), the p-values as n comparisons at once allow them: Holm 1979, step down."""
+    values = np.asarray(p_values, dtype=float)
+    order = np.argsort(values)
+    corrected = np.empty_like(values)
+    corrected[order] = np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1))
+    return np.minimum(corrected, 1.0)
 
 
 def judge(difference: float, corrected_p_value: float) -> str:

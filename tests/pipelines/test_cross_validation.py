@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
 from busi_pipeline.arrays import StoredArray
-from busi_pipeline.datasets.folds import Fold as KeptFold
-from busi_pipeline.datasets.folds import FoldsDataset
+from busi_pipeline.datasets.folds import FoldsDataset, TrainedFold
 from busi_pipeline.errors import BadInputError
 from busi_pipeline.experiments import resolve_experiment
 from busi_pipeline.judging import probability_columns
@@ -246,8 +245,8 @@ def test_probe_learns_from_the_frozen_base(
     assert blind.loc[blind["split"] == "test", "correct"].mean() < 0.6
 
 
-def make_fold(identity: str = "x", **report: float) -> KeptFold:
-    return KeptFold({"image_id": ["a", "b"], "raw_benign": [0.25, 0.5]}, report, identity)
+def make_fold(identity: str = "x", **report: float) -> TrainedFold:
+    return TrainedFold({"image_id": ["a", "b"], "raw_benign": [0.25, 0.5]}, report, identity)
 
 
 def test_folds_survive_a_stop(tmp_path: Path) -> None:
@@ -255,7 +254,7 @@ def test_folds_survive_a_stop(tmp_path: Path) -> None:
     assert dataset.load() == {}
     assert not dataset.exists()
 
-    def train() -> Iterator[dict[str, KeptFold]]:
+    def train() -> Iterator[dict[str, TrainedFold]]:
         yield {"repeat_1_fold_1": make_fold()}
         raise KeyboardInterrupt
 

@@ -12,7 +12,7 @@ from .record import flatten
 
 
 @dataclass(frozen=True)
-class Fold:
+class TrainedFold:
     """What one training of a cross-validation left.
 
     Attributes:
@@ -28,7 +28,7 @@ class Fold:
     kept: bool = field(default=False, compare=False)
 
 
-class FoldsDataset(AbstractDataset[dict[str, Fold], dict[str, Fold]]):
+class FoldsDataset(AbstractDataset[dict[str, TrainedFold], dict[str, TrainedFold]]):
     """`<path>/<fold>.json`, one file a fold.
 
     A node that yields {name: fold} one at a time has each written before the next one begins, so
@@ -47,14 +47,14 @@ class FoldsDataset(AbstractDataset[dict[str, Fold], dict[str, Fold]]):
         self.optional = True  # the first run has none to go on from
         self._logging_activated = True  # kedro-mlflow switches it off for untracked pipelines
 
-    def load(self) -> dict[str, Fold]:
+    def load(self) -> dict[str, TrainedFold]:
         """Return the folds there are, by name; none at all is an empty mapping."""
         return {
-            record.stem: Fold(**json.loads(record.read_text()), kept=True)
+            record.stem: TrainedFold(**json.loads(record.read_text()), kept=True)
             for record in sorted(self._path.glob("*.json"))
         }
 
-    def save(self, data: dict[str, Fold]) -> None:
+    def save(self, data: dict[str, TrainedFold]) -> None:
         """Write folds, replacing those of the same name; log each as a child of the active run."""
         self._path.mkdir(parents=True, exist_ok=True)
         for name, fold in data.items():
@@ -69,7 +69,7 @@ class FoldsDataset(AbstractDataset[dict[str, Fold], dict[str, Fold]]):
             if mlflow.active_run() is not None and self._logging_activated:
                 self._log_child(name, fold)
 
-    def _log_child(self, name: str, fold: Fold) -> None:
+    def _log_child(self, name: str, fold: TrainedFold) -> None:
         with mlflow.start_run(run_name=f"{self._experiment}, {name}", nested=True):
             mlflow.set_tags(
                 {

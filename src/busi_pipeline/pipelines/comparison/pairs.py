@@ -129,8 +129,8 @@ def compare_rows(judging: Mapping[str, Any], **predictions: pd.DataFrame | None)
                     ),
                 }
             )
-    corrected = correct_for_many({str(i): row["p_value"] for i, row in enumerate(rows)})
-    for row, p_value in zip(rows, corrected.values(), strict=True):
+    corrected = correct_for_many([row["p_value"] for row in rows])
+    for row, p_value in zip(rows, corrected.tolist(), strict=True):
         row |= {"p_corrected": p_value, "verdict": judge(row["difference"], p_value)}
     return pd.DataFrame(rows)[COLUMNS]
 

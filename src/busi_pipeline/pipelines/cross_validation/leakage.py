@@ -89,8 +89,7 @@ def report_leakage(**leakage: pd.DataFrame) -> pd.DataFrame:
     table = pd.concat(
         [one.assign(experiment=name) for name, one in leakage.items()], ignore_index=True
     )
-    corrected = correct_for_many({str(i): p for i, p in enumerate(table["p_value"])})
-    table["p_corrected"] = list(corrected.values())
+    table["p_corrected"] = correct_for_many(table["p_value"].tolist())
     shares = [RANDOM, GROUPED, "inflation", "inflation_ci_low", "inflation_ci_high"]
     for row in table[table["metric"] == ACCURACY].to_dict("records"):
         logger.info(

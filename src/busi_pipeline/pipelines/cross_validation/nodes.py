@@ -19,7 +19,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from busi_pipeline.arrays import StoredArray
-from busi_pipeline.datasets.folds import Fold
+from busi_pipeline.datasets.folds import TrainedFold
 from busi_pipeline.datasets.pretrained_weights import ChosenWeights, WeightsSource
 from busi_pipeline.experiments import ExperimentSettings
 from busi_pipeline.fingerprints import describe_code, hash_values
@@ -57,15 +57,15 @@ def cross_validate(
     pretrained_weights: WeightsSource,
     cross_validation: Mapping[str, Any],
     classes: list[str],
-    kept_folds: Mapping[str, Fold],
-) -> Iterator[dict[str, Fold]]:
+    kept_folds: Mapping[str, TrainedFold],
+) -> Iterator[dict[str, TrainedFold]]:
     """Train the recipe once a fold; yield each fold as it is done.
 
     The recipe is `train_model`'s, on the same features. A fold all of whose premises are those of a
     kept one is not done again. Images are judged in the precision of training, averaged over the
     mirror image where the recipe says so; the delivered model does that in float32.
 
-    Yields {name: Fold}. Predictions are of validation and test images: `image_id`, `group`,
+    Yields {name: TrainedFold}. Predictions are of validation and test images: `image_id`, `group`,
     `label`, `split`, `repeat`, `fold` and the raw probabilities.
     """
     from busi_pipeline.device import prepare_device
@@ -102,7 +102,7 @@ def cross_validate(
                 "seconds": {"fitting": spent[-1]},
                 "best_epoch": {name: phase.best_epoch for name, phase in phases.items()},
             }
-            done = Fold(
+            done = TrainedFold(
                 {str(k): list(v) for k, v in judged.to_dict("list").items()}, report, identity
             )
         test = _score_test(pd.DataFrame(done.predictions), classes)
@@ -184,7 +184,7 @@ def probe_frozen_base(
 
 
 def judge_networks(
-    folds: Mapping[str, Fold],
+    folds: Mapping[str, TrainedFold],
     fold_manifest: pd.DataFrame,
     judging: Mapping[str, Any],
     classes: list[str],
