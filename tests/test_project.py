@@ -275,6 +275,9 @@ def test_command_line_runs_and_tells_nobody(
     done = kedro_run(project, "train_resnet50", environment)
     assert "CONNECTED TO" not in done.stderr
     assert "LOOKED UP" not in done.stderr
+    told = done.stdout + done.stderr
+    assert "autologging" not in told
+    assert "type hints" not in told
     assert (project / "data/08_reporting/resnet50/metrics.json").is_file()
     assert "project_id" not in (project / "pyproject.toml").read_text()
     assert only_run(project).info.run_name == "train_resnet50"

@@ -11,6 +11,6 @@ CONFIG_LOADER_ARGS = {
     "base_env": "base",
     "default_run_env": "local",
     "custom_resolvers": RESOLVERS,
-    # An environment that overrides one key of one experiment must not delete the others.
-    "merge_strategy": {"parameters": "soft", "globals": "soft"},
+    # An environment that overrides one key must not delete the others beside it.
+    "merge_strategy": {"parameters": "soft", "globals": "soft", "mlflow": "soft"},
 }

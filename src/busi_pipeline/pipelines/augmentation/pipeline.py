@@ -1,24 +1,33 @@
 """What the network sees: images at its size, and how far each training image is moved."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 from kedro.pipeline import Node, Pipeline
+
+from busi_pipeline.arrays import ArrayStream
 
 from .nodes import draw_augmentation_sheet, plan_augmentation, prepare_images
 
 
 def create_pipeline(image_sizes: Iterable[int]) -> Pipeline:
     """raw_images, manifest -> prepare_images_<size> -> images_<size>, once for each size."""
+    return create_size_pipeline(prepare_images, "images", image_sizes, "augmentation")
+
+
+def create_size_pipeline(
+    prepare: Callable[..., ArrayStream], what: str, image_sizes: Iterable[int], stage: str
+) -> Pipeline:
+    """raw_images, manifest -> prepare_<what>_<size> -> <what>_<size>, once for each size."""
     return Pipeline(
         [
             Node(
                 # The size is part of the dataset's name, so it belongs to the node, too.
-                partial(prepare_images, size=size),
+                partial(prepare, size=size),
                 inputs=["raw_images", "manifest"],
-                outputs=f"images_{size}",
-                name=f"prepare_images_{size}",
-                tags="augmentation",
+                outputs=f"{what}_{size}",
+                name=f"prepare_{what}_{size}",
+                tags=stage,
             )
             for size in sorted(set(image_sizes))
         ]

@@ -1,27 +1,17 @@
 """Does it look at the lesion? Heat of the test images, beside the masks."""
 
 from collections.abc import Iterable
-from functools import partial
 
 from kedro.pipeline import Node, Pipeline
+
+from busi_pipeline.pipelines.augmentation.pipeline import create_size_pipeline
 
 from .nodes import draw_heat_gallery, prepare_masks, score_heat, trace_predictions
 
 
 def create_pipeline(image_sizes: Iterable[int]) -> Pipeline:
     """raw_images, manifest -> prepare_masks_<size> -> masks_<size>, once for each size."""
-    return Pipeline(
-        [
-            Node(
-                partial(prepare_masks, size=size),
-                inputs=["raw_images", "manifest"],
-                outputs=f"masks_{size}",
-                name=f"prepare_masks_{size}",
-                tags="explanation",
-            )
-            for size in sorted(set(image_sizes))
-        ]
-    )
+    return create_size_pipeline(prepare_masks, "masks", image_sizes, "explanation")
 
 
 def create_experiment_pipeline(experiment: str, image_size: int) -> Pipeline:

@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 MARKS = ("callipers", "text", "colour")
 BENIGN = "benign"
+_SCORED = ("accuracy", "malignant_auc", "lesion_auc")
 _SHOWN = 12
 _FEWEST = 10
 
@@ -181,47 +182,41 @@ def _select(table: pd.DataFrame, wanted: pd.Series) -> pd.DataFrame:
 
 
 def _score(table: pd.DataFrame, judging: Mapping[str, Any]) -> dict[str, Any]:
-    is_cancer = (table["label"] == CANCER).to_numpy()
-    measures: dict[str, Callable[[np.ndarray], float]] = {}
-    if "correct" in table:
-        correct = table["correct"].to_numpy(float)
-        cancer, benign = (table[f"p_{name}"].to_numpy() for name in (CANCER, BENIGN))
-        measures["accuracy"] = lambda rows: correct[rows].mean()
-        measures["malignant_auc"] = lambda rows: _rank(is_cancer[rows], cancer[rows])
-        share = cancer / (cancer + benign)
-    else:
-        share = table["score"].to_numpy()
-    has_lesion = table["label"].isin([BENIGN, CANCER]).to_numpy()
-
-    def rank_lesions(rows: np.ndarray) -> float:
-        lesions = rows[has_lesion[rows]]
-        return _rank(is_cancer[lesions], share[lesions])
-
-    measures["lesion_auc"] = rank_lesions
     scores: dict[str, Any] = {"images": table["image_id"].nunique()}
+    scores |= dict.fromkeys(
+        (name + end for name in _SCORED for end in ("", LOW, HIGH)), float("nan")
+    )
+    if scores["images"] < _FEWEST:
+        return scores
+    measure = _prepare_measure(table)
+    everything = measure(np.arange(len(table)))
+    known = {name: value for name, value in everything.items() if not np.isnan(value)}
     groups = table["group"].tolist()
-    for name in ("accuracy", "malignant_auc", "lesion_auc"):
-        scores |= dict.fromkeys((name, name + LOW, name + HIGH), float("nan"))
-        if name not in measures or scores["images"] < _FEWEST:
-            continue
-        measure = measures[name]
-
-        def score(rows: np.ndarray, name: str = name, measure: Any = measure) -> dict[str, float]:
-            return {name: float(measure(rows))}
-
-        try:
-            scores |= add_intervals(
-                score(np.arange(len(table))), score, groups, judging["draws"], judging["seed"]
-            )
-        except ValueError:  # one class alone cannot be ranked
-            continue
-    return scores
+    return scores | add_intervals(known, measure, groups, judging["draws"], judging["seed"])
 
 
-def _rank(is_cancer: np.ndarray, score: np.ndarray) -> float:
-    if is_cancer.all() or not is_cancer.any():
-        raise ValueError("one class alone cannot be ranked")
-    return float(roc_auc_score(is_cancer, score))
+def _prepare_measure(table: pd.DataFrame) -> Callable[[np.ndarray], dict[str, float]]:
+    """Return what scores rows of the table; what cannot be had of them is nan."""
+    is_cancer = (table["label"] == CANCER).to_numpy()
+    has_lesion = table["label"].isin([BENIGN, CANCER]).to_numpy()
+    if "correct" not in table:
+        lesion_score = table["score"].to_numpy()
+        return lambda rows: {"lesion_auc": _rank(is_cancer, lesion_score, rows[has_lesion[rows]])}
+    correct = table["correct"].to_numpy(float)
+    cancer, benign = (table[f"p_{name}"].to_numpy() for name in (CANCER, BENIGN))
+    share = cancer / (cancer + benign)
+    return lambda rows: {
+        "accuracy": float(correct[rows].mean()),
+        "malignant_auc": _rank(is_cancer, cancer, rows),
+        "lesion_auc": _rank(is_cancer, share, rows[has_lesion[rows]]),
+    }
+
+
+def _rank(is_cancer: np.ndarray, score: np.ndarray, rows: np.ndarray) -> float:
+    """Return the AUC on these rows; nan where they are all of one class."""
+    if is_cancer[rows].all() or not is_cancer[rows].any():
+        return float("nan")
+    return float(roc_auc_score(is_cancer[rows], score[rows]))
 
 
 def draw_audit(shortcut_audit: pd.DataFrame, settings: Mapping[str, Any]) -> Figure:
