@@ -29,6 +29,7 @@ from busi_pipeline.core.network import Network, build_network, count_operations
 class Head(NamedTuple):
     """The head of the project's rows."""
 
+    pool_cut: bool = True
     dense_units: int = 0
     batch_normalization: bool = False
     batch_normalization_momentum: float = 0.99

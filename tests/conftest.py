@@ -90,7 +90,6 @@ cross_validation: {folds: 2, repeats: 1, validation: 0.2}
 training:
   weights: none
   precision: float32
-  head_phase: {epochs: 2}
   fine_tuning: {epochs: 1}
 """
 

@@ -54,9 +54,17 @@ def test_merging_changes_neither_side() -> None:
         (
             {
                 "backbone": "vgg16",
-                "training": {"head_phase": {"epochs": 0}, "fine_tuning": {"epochs": 0}},
+                "training": {
+                    "head_solver": "gradient",
+                    "head_phase": {"epochs": 0},
+                    "fine_tuning": {"epochs": 0},
+                },
             },
             ["nothing to do"],
+        ),
+        (
+            {"backbone": "vgg16", "training": {"head": {"dense_units": 8}}},
+            ["without dense_units", "head_solver gradient"],
         ),
     ],
 )

@@ -17,7 +17,11 @@ from busi_pipeline.core.network import (
 )
 
 HEAD = SimpleNamespace(
-    dense_units=4, batch_normalization=True, batch_normalization_momentum=0.9, dropout=0.5
+    pool_cut=True,
+    dense_units=4,
+    batch_normalization=True,
+    batch_normalization_momentum=0.9,
+    dropout=0.5,
 )
 CUTS = {
     "vgg16": ("block4_pool", "block5_conv1"),
@@ -69,6 +73,22 @@ def test_the_pieces_make_up_the_whole(resnet: Network, pictures: np.ndarray) -> 
     np.testing.assert_allclose(resnet.trainable.predict(features, verbose=0), whole, atol=1e-5)
     pooled = resnet.tail.predict(features, verbose=0)
     np.testing.assert_allclose(resnet.head.predict(pooled, verbose=0), whole, atol=1e-5)
+
+
+def test_the_head_sees_mean_and_spread_at_the_cut(resnet: Network, pictures: np.ndarray) -> None:
+    features = resnet.frozen.predict(pictures, verbose=0)
+    pooled = resnet.tail.predict(features, verbose=0)
+    channels = features.shape[-1]
+    np.testing.assert_allclose(pooled[:, :channels], features.mean(axis=(1, 2)), rtol=1e-4)
+    spread = features.std(axis=(1, 2))
+    np.testing.assert_allclose(pooled[:, channels : 2 * channels], spread, rtol=1e-3, atol=1e-3)
+    last = resnet.trainable.get_layer("tail_and_pool").get_layer("tail")
+    mean = last.predict(features, verbose=0).mean(axis=(1, 2))
+    np.testing.assert_allclose(pooled[:, 2 * channels :], mean, rtol=1e-4, atol=1e-5)
+
+    alone = SimpleNamespace(**(vars(HEAD) | {"pool_cut": False}))
+    plain = build_network("resnet50", 32, "conv2_block1_out", "conv2_block2_out", alone, 3, None)
+    assert plain.tail.output_shape == (None, mean.shape[1])
 
 
 def test_training_leaves_trunk_and_statistics_alone(pictures: np.ndarray) -> None:

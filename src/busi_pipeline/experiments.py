@@ -52,10 +52,12 @@ class AugmentationSettings(_Strict):
 class HeadSettings(_Strict):
     """Classifier on the pooled features: [Dense ReLU], [BatchNormalization], Dropout, softmax.
 
-    `batch_normalization_momentum`: Keras' 0.99 needs some hundred batches to know the mean; take
-    less where there are fewer.
+    `pool_cut`: beside the mean of the last features, the head sees mean and standard deviation of
+    those at `tail_after`. `batch_normalization_momentum`: Keras' 0.99 needs some hundred batches to
+    know the mean; take less where there are fewer.
     """
 
+    pool_cut: bool
     dense_units: Annotated[int, Field(ge=0)]
     batch_normalization: bool
     batch_normalization_momentum: Share
@@ -108,7 +110,10 @@ class TrainingSettings(_Strict):
         extraction_batch_size: images a batch wherever nothing is trained; `auto` asks the memory.
         move_views_on: `device` moves the views of a batch where the network computes, `cpu` one by
             one with Pillow, `auto` on the device where that is a GPU.
-        head_phase: the head on the frozen base.
+        head_solver: how the head is fitted on the frozen base: `logistic_regression`, to the
+            optimum and with the penalty that validation images choose, or `gradient`, by the epochs
+            of `head_phase`.
+        head_phase: the head on the frozen base, where it is fitted by gradient.
         fine_tuning: head and tail together.
     """
 
@@ -122,12 +127,19 @@ class TrainingSettings(_Strict):
     extraction_batch_size: Annotated[int, Field(ge=1)] | Literal["auto"]
     move_views_on: Literal["auto", "device", "cpu"]
     head: HeadSettings
+    head_solver: Literal["logistic_regression", "gradient"]
     head_phase: PhaseSettings
     fine_tuning: PhaseSettings
 
     @model_validator(mode="after")
     def _check_phases(self) -> "TrainingSettings":
-        if self.head_phase.epochs == 0 and self.fine_tuning.epochs == 0:
+        if self.head_solver == "logistic_regression":
+            if self.head.dense_units or self.head.batch_normalization:
+                raise ValueError(
+                    "head_solver logistic_regression fits a head without dense_units and "
+                    "batch_normalization; take head_solver gradient for such a head"
+                )
+        elif self.head_phase.epochs == 0 and self.fine_tuning.epochs == 0:
             raise ValueError("head_phase.epochs and fine_tuning.epochs are both 0: nothing to do")
         return self
 

@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 import pandas as pd
-from PIL import Image
 
 from busi_pipeline.images import UInt8Array
 
@@ -30,18 +30,22 @@ def move_image(pixels: UInt8Array, movement: Movement) -> UInt8Array:
     """Return uint8 (h, w, 3): mirrored, sheared, zoomed and rotated about the centre, shifted.
 
     Positive rotation turns counter-clockwise, positive shifts move right and down (as a share of
-    width and height), zoom 1.1 enlarges by a tenth. All in one bilinear interpolation; what comes
-    in from outside is black, as the surround of an ultrasound fan is. `core.moving` does the same
-    for a batch, on whatever device Keras computes.
+    width and height), zoom 1.1 enlarges by a tenth. All in one bilinear interpolation; beyond its
+    edge the image is mirrored, since black corners, which no image has that is judged, cost more
+    than moving gains (docs/results.md). `core.moving` does the same for a batch, on whatever device
+    Keras computes.
     """
     height, width = pixels.shape[:2]
-    moved = Image.fromarray(pixels).transform(
+    a, b, c, d, e, f = find_origins(movement, height, width)
+    # OpenCV counts from the centre of the first pixel, the origins from its corner.
+    back = np.array([[a, b, c + (a + b - 1) / 2], [d, e, f + (d + e - 1) / 2]])
+    result = cv2.warpAffine(
+        pixels,
+        back,
         (width, height),
-        Image.Transform.AFFINE,
-        find_origins(movement, height, width),
-        resample=Image.Resampling.BILINEAR,
-    )
-    result = np.asarray(moved)
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_REFLECT,
+    ).astype(np.uint8, copy=False)
     if movement.brightness != 1.0:
         result = np.clip(np.round(result * movement.brightness), 0, 255).astype(np.uint8)
     return result

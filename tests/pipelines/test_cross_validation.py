@@ -37,7 +37,8 @@ from busi_pipeline.pipelines.cross_validation.nodes import (
     score_folds,
 )
 from busi_pipeline.pipelines.cross_validation.rows import average_rows
-from busi_pipeline.pipelines.cross_validation.views import find_views, predict_views
+from busi_pipeline.pipelines.cross_validation.views import predict_views
+from busi_pipeline.pipelines.training.features import find_views
 from tests.conftest import CLASSES, run_project, write_tiny_environment
 from tests.pipelines.test_split import GROUPED, RANDOM, draw_groups
 from tests.test_experiments import shared  # noqa: F401  # a fixture

@@ -30,19 +30,17 @@ def build_quadrant_network() -> keras.Model:
     Layers are named and nested as `core.network` does it.
     """
     images = keras.Input((8, 8, 3), dtype="uint8")
-    trunk_in = keras.Input((8, 8, 3))
-    trunk = keras.Model(trunk_in, keras.layers.AveragePooling2D(4)(trunk_in), name="trunk")
+    pixels = keras.Input((8, 8, 3), dtype="uint8")
+    normalised = keras.layers.Rescaling(1 / 255, name="normalise")(pixels)
+    frozen = keras.Model(pixels, keras.layers.AveragePooling2D(4)(normalised), name="frozen")
     at_cut = keras.Input((2, 2, 3))
-    base_in = keras.Input((2, 2, 3))
-    base = keras.Model(base_in, keras.layers.Activation("linear")(base_in), name="tail")
-    pooled = keras.layers.GlobalAveragePooling2D(name="pool")(base(at_cut))
+    pooled = keras.layers.GlobalAveragePooling2D(name="pool")(at_cut)
     tail = keras.Model(at_cut, pooled, name="tail_and_pool")
     vectors = keras.Input((3,))
     dense = keras.layers.Dense(3, activation="softmax", name="probabilities")
     head = keras.Model(vectors, dense(keras.layers.Dropout(0.5)(vectors)), name="head")
     dense.set_weights([np.diag([1.0, 1.0, 0.0]), np.zeros(3)])
-    normalised = keras.layers.Rescaling(1 / 255, name="normalise")(images)
-    return keras.Model(images, head(tail(trunk(normalised))), name="tiny")
+    return keras.Model(images, head(tail(frozen(images))), name="tiny")
 
 
 def paint(quadrant: tuple[int, int], channel: int) -> np.ndarray:
@@ -71,7 +69,11 @@ def test_heat_is_traced_through_the_networks_of_this_project(tmp_path: Any) -> N
     from busi_pipeline.experiments import HeadSettings
 
     head = HeadSettings(
-        dense_units=4, batch_normalization=True, batch_normalization_momentum=0.9, dropout=0.1
+        pool_cut=True,
+        dense_units=4,
+        batch_normalization=True,
+        batch_normalization_momentum=0.9,
+        dropout=0.1,
     )
     built = build_network("vgg16", 32, "block1_pool", "block2_pool", head, 3, None)
     network = average_mirror(built.full)
@@ -79,7 +81,7 @@ def test_heat_is_traced_through_the_networks_of_this_project(tmp_path: Any) -> N
     loaded = keras.saving.load_model(tmp_path / "network.keras", compile=False)
     images = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
     heat = trace_heat(network, images, np.array([0, 1, 2]))
-    assert heat.shape == (3, 8, 8)
+    assert heat.shape == (3, 16, 16)
     np.testing.assert_allclose(trace_heat(loaded, images, np.array([0, 1, 2])), heat, atol=1e-6)
 
 

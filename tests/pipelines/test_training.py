@@ -8,6 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from busi_pipeline.arrays import ArrayStream, StoredArray
 from busi_pipeline.core.feed import ViewFeed, hand_to_keras
@@ -21,8 +24,18 @@ from busi_pipeline.pipelines.augmentation.nodes import plan_augmentation
 from busi_pipeline.pipelines.evaluation.nodes import predict_images
 from busi_pipeline.pipelines.training import features as training_features
 from busi_pipeline.pipelines.training import nodes as training_nodes
-from busi_pipeline.pipelines.training.features import extract_features, pool_features
-from busi_pipeline.pipelines.training.nodes import Training, compute_class_weights, train_model
+from busi_pipeline.pipelines.training.features import (
+    extract_features,
+    label_views,
+    pool_features,
+)
+from busi_pipeline.pipelines.training.nodes import (
+    Training,
+    compute_class_weights,
+    read_still_views,
+    train_model,
+)
+from busi_pipeline.pipelines.training.probe import PooledViews, fit_probe
 from tests.conftest import CLASSES
 from tests.test_experiments import shared  # noqa: F401  # a fixture
 
@@ -198,8 +211,6 @@ def small(tmp_path: Path, shared: tuple[dict[str, Any], dict[str, Any]]) -> Smal
             "weights": "none",
             "precision": "float32",
             "average_mirror": False,
-            "head": {"batch_normalization": True, "batch_normalization_momentum": 0.7},
-            "head_phase": {"epochs": 8, "optimizer": {"learning_rate": 0.02}},
             "fine_tuning": {"epochs": 2},
         },
     }
@@ -210,11 +221,11 @@ def test_features_hold_training_views_and_validation_but_no_test_image(small: Sm
     features = small.extract()
     index = features.index
     assert features.values.dtype == np.float16
-    assert len(features.values) == len(index) == 54 * 2 + 18
+    assert len(features.values) == len(index) == 54 * (2 + 1) + 18
     of_split = small.split.set_index("image_id")["split"]
     splits = index["image_id"].map(of_split)
     assert set(splits[index["view"] > 0]) == {"train"}
-    assert set(splits[index["view"] == 0]) == {"validation"}
+    assert set(splits[index["view"] == 0]) == {"train", "validation"}
 
 
 def test_training_learns_and_the_delivered_model_agrees_with_what_was_trained(
@@ -239,6 +250,55 @@ def test_training_learns_and_the_delivered_model_agrees_with_what_was_trained(
     assert report["seconds"]["total"] >= report["seconds"]["fitting"] > 0
     assert training.tags["weights"] == "none"
     assert training.tags["precision"] == "float32"
+
+
+def test_the_head_begins_as_the_probe(small: Small) -> None:
+    """The probe alone, taken from the same features, says what the network says before tuning."""
+    small.settings["training"]["fine_tuning"]["optimizer"]["learning_rate"] = 1e-12
+    training = small.train()
+    features = small.extract()
+    source = WeightsSource(None)
+    pooled = small.store("pooled", pool_features(features, small.settings, source, CLASSES))
+    parts = {}
+    for name in ("train", "validation"):
+        views = label_views(pooled, small.split, name, CLASSES)
+        parts[name] = read_still_views(pooled, views)
+        assert parts[name].vectors.shape[1] == 1, "the plain view, the moved ones left out"
+    weights = compute_class_weights(parts["train"].labels, CLASSES, "balanced")
+    probe = fit_probe(parts["train"], parts["validation"], weights.tolist())
+    table = small.predict(training)
+    told = table.loc[table["split"] == "validation", [f"raw_{name}" for name in CLASSES]]
+    np.testing.assert_allclose(told, probe.predict(parts["validation"].vectors), atol=2e-3)
+
+
+def test_a_head_can_be_fitted_by_gradient(small: Small) -> None:
+    recipe = small.settings["training"]
+    recipe["head_solver"] = "gradient"
+    recipe["head"] |= {"dense_units": 4, "batch_normalization": True}
+    recipe["head_phase"] = merge_settings(
+        recipe["head_phase"], {"epochs": 3, "optimizer": {"learning_rate": 0.02}}
+    )
+    recipe["fine_tuning"]["epochs"] = 0
+    training = small.train()
+    assert set(training.history) == {"head"}
+    assert len(training.history["head"]["val_loss"]) == 3
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_a_probe_is_scikit_learns_regression_on_standardised_features(
+    classes: int, rng: np.random.Generator
+) -> None:
+    labels = np.arange(60) % classes
+    vectors = (rng.normal(size=(60, 1, 5)) + labels[:, None, None]) * [1, 10, 0.1, 3, 1] + 7
+    part = PooledViews(vectors.astype(np.float32), labels)
+    probe = fit_probe(part, part, [1.0] * classes)
+    regression = make_pipeline(
+        StandardScaler(), LogisticRegression(C=probe.strength, max_iter=1000)
+    ).fit(vectors[:, 0], labels)
+    np.testing.assert_allclose(
+        probe.predict(part.vectors), regression.predict_proba(vectors[:, 0]), atol=1e-4
+    )
+    assert probe.strength == 0.1, "the weakest penalty fits best what it was fitted on"
 
 
 def test_same_seed_same_model(small: Small) -> None:
@@ -376,7 +436,7 @@ def test_features_are_shared_by_all_who_can_use_them(small: Small) -> None:
     small.split.loc[small.split.index[0], "split"] = "test"
     small.split.loc[small.split.index[25], "split"] = "train"  # a test image until now
     small.plan = plan_augmentation(small.split, small.settings)
-    assert small.extract().attributes["computed"] == small.settings["augmentation"]["views"]
+    assert small.extract().attributes["computed"] == small.settings["augmentation"]["views"] + 1
 
 
 @pytest.mark.parametrize(

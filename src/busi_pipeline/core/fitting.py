@@ -171,28 +171,23 @@ class _Progress(keras.callbacks.Callback):
         self._bar.refresh()
 
 
-def fit_phase(
-    name: str,
-    model: keras.Model,
-    values: Rows,
-    lesson: Lesson,
-    phase: PhaseShape,
-    seed: int,
-    start_loss: float = math.inf,
-) -> PhaseResult:
-    """Train a model on features of views; keep the weights with the lowest validation loss.
+def judge_phase(
+    model: keras.Model, values: Rows, lesson: Lesson, phase: PhaseShape
+) -> dict[str, float]:
+    """Return what an epoch of `fit_phase` would log of the weights as they are.
 
-    Args:
-        name: of the phase, for the log.
-        model: features -> probabilities; changed in place.
-        values: (rows, ...), any float dtype; the features.
-        lesson: which rows belong to which images, and what the loss is.
-        phase: epochs, batch size, patience, optimiser.
-        seed: of the order of images and views.
-        start_loss: validation loss of the weights the model begins with. Where no epoch gets below
-            it, they come back and `best_epoch` is 0.
+    Of training images, the views of one epoch are judged.
     """
-    start = model.get_weights()
+    feed, check = _feed_both(values, lesson, phase, seed=0)
+    _compile(model, lesson, "sgd")  # which is not used
+    after = {f"val_{name}": value for name, value in _evaluate(model, check).items()}
+    return _evaluate(model, feed) | after
+
+
+def _feed_both(
+    values: Rows, lesson: Lesson, phase: PhaseShape, seed: int
+) -> tuple[ViewFeed, ViewFeed]:
+    """Return the feeds of the training and of the validation images."""
     one_hot = np.eye(len(lesson.class_weights), dtype=np.float32)
     feed = ViewFeed(
         values,
@@ -212,11 +207,49 @@ def fit_phase(
         seed,
         shuffle=False,
     )
+    return feed, check
+
+
+def _compile(
+    model: keras.Model, lesson: Lesson, optimizer: keras.optimizers.Optimizer | str
+) -> None:
     model.compile(
-        optimizer=make_optimizer(phase.optimizer, len(feed) * phase.epochs),
+        optimizer=optimizer,
         loss=keras.losses.CategoricalCrossentropy(label_smoothing=lesson.label_smoothing),
         metrics=["accuracy"],
     )
+
+
+def _evaluate(model: keras.Model, feed: ViewFeed) -> dict[str, float]:
+    scores = model.evaluate(hand_to_keras(feed), verbose=0, return_dict=True)
+    return {name: float(scores[name]) for name in ("loss", "accuracy")}
+
+
+def fit_phase(
+    name: str,
+    model: keras.Model,
+    values: Rows,
+    lesson: Lesson,
+    phase: PhaseShape,
+    seed: int,
+    beat_start: bool = False,
+) -> PhaseResult:
+    """Train a model on features of views; keep the weights with the lowest validation loss.
+
+    Args:
+        name: of the phase, for the log.
+        model: features -> probabilities; changed in place.
+        values: (rows, ...), any float dtype; the features.
+        lesson: which rows belong to which images, and what the loss is.
+        phase: epochs, batch size, patience, optimiser.
+        seed: of the order of images and views.
+        beat_start: whether the weights the model begins with come back, and `best_epoch` is 0,
+            where no epoch gets below their validation loss.
+    """
+    start = model.get_weights()
+    feed, check = _feed_both(values, lesson, phase, seed)
+    _compile(model, lesson, make_optimizer(phase.optimizer, len(feed) * phase.epochs))
+    start_loss = _evaluate(model, check)["loss"] if beat_start else math.inf
     callbacks: list[keras.callbacks.Callback] = [
         keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, _: feed.begin_epoch(epoch))
     ]

@@ -9,8 +9,7 @@ import numpy as np
 def move_batch(images: np.ndarray, origins: np.ndarray, brightness: np.ndarray) -> Any:
     """Return uint8 (n, h, w, 3), on the device: the images moved as `movements.move_image` does.
 
-    Equal to it up to rounding, and but for the outermost pixels, which Pillow does not mix with the
-    black around the image.
+    Equal to it up to rounding; OpenCV weighs neighbours in steps of a thirty-second of a pixel.
 
     Args:
         images: uint8 (n, h, w, 3).
@@ -27,8 +26,7 @@ def move_batch(images: np.ndarray, origins: np.ndarray, brightness: np.ndarray) 
         keras.ops.cast(images, "float32"),
         keras.ops.cast(transforms, "float32"),
         interpolation="bilinear",
-        fill_mode="constant",
-        fill_value=0.0,
+        fill_mode="reflect",
         data_format="channels_last",
     )
     factors = keras.ops.cast(np.asarray(brightness)[:, None, None, None], "float32")

@@ -18,6 +18,8 @@ from .folding import fold_batch_normalization
 
 # NumPy knows no bfloat16; what it takes is what float16 takes.
 _WIDTHS = {"bfloat16": "float16"}
+# Keeps the gradient of a standard deviation finite where a channel is silent.
+_NO_SPREAD = 1e-6
 
 
 class HeadShape(Protocol):
@@ -35,6 +37,9 @@ class HeadShape(Protocol):
     @property
     def dropout(self) -> float: ...
 
+    @property
+    def pool_cut(self) -> bool: ...
+
 
 class Network(NamedTuple):
     """Models over the same layers.
@@ -42,7 +47,9 @@ class Network(NamedTuple):
     Attributes:
         full: uint8 (n, size, size, 3) RGB, 0-255 -> float32 (n, classes) probabilities.
         frozen: the same images -> features at the cut.
-        tail: features at the cut -> float32 (n, channels) pooled features.
+        tail: features at the cut -> float32 (n, channels) pooled features: the mean of the last
+            ones; before it, where the head asks for it, mean and standard deviation of those at
+            the cut.
         head: pooled features -> probabilities.
         trainable: features at the cut -> probabilities; `tail` and `head` together.
     """
@@ -94,19 +101,17 @@ def build_network(
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.trainable = False
 
-    images = keras.Input((image_size, image_size, 3), dtype="uint8", name="image")
-    normalised = _normalise(images, row.preprocessing)
-    features = trunk(normalised, training=False)
-    frozen = keras.Model(images, features, name="frozen")
+    pixels = keras.Input((image_size, image_size, 3), dtype="uint8", name="pixels")
+    normalised = _normalise(pixels, row.preprocessing)
+    frozen = keras.Model(pixels, trunk(normalised, training=False), name="frozen")
 
     at_cut = keras.Input(base_tail.input.shape[1:], name="features")
-    pooled = keras.layers.GlobalAveragePooling2D(dtype="float32", name="pool")(
-        base_tail(at_cut, training=False)
-    )
+    pooled = _pool(at_cut, base_tail(at_cut, training=False), head.pool_cut)
     tail = keras.Model(at_cut, pooled, name="tail_and_pool")
     head_model = _build_head(int(pooled.shape[-1]), head, classes)
     trainable = keras.Model(at_cut, head_model(tail(at_cut)), name="trainable")
-    full = keras.Model(images, head_model(tail(features)), name=backbone)
+    images = keras.Input((image_size, image_size, 3), dtype="uint8", name="image")
+    full = keras.Model(images, head_model(tail(frozen(images))), name=backbone)
     return Network(full, frozen, tail, head_model, trainable)
 
 
@@ -184,6 +189,17 @@ def _normalise(images: keras.KerasTensor, preprocessing: Preprocessing) -> keras
     return keras.layers.Rescaling(
         list(preprocessing.scale), list(preprocessing.offset), dtype="float32", name="normalise"
     )(images)
+
+
+def _pool(at_cut: keras.KerasTensor, last: keras.KerasTensor, pool_cut: bool) -> keras.KerasTensor:
+    """Mean of the last features; with mean and spread of those at the cut, if it is asked for."""
+    mean = keras.layers.GlobalAveragePooling2D(dtype="float32", name="pool")(last)
+    if not pool_cut:
+        return mean
+    cut = keras.layers.Identity(dtype="float32", name="cut")(at_cut)  # casts
+    cut_mean = keras.layers.GlobalAveragePooling2D(dtype="float32", name="pool_cut")(cut)
+    spread = keras.ops.sqrt(keras.ops.var(cut, axis=(1, 2)) + _NO_SPREAD)
+    return keras.layers.Concatenate(dtype="float32", name="pooled")([cut_mean, spread, mean])
 
 
 def _build_head(channels: int, head: HeadShape, classes: int) -> keras.Model:

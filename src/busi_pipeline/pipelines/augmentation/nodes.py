@@ -60,31 +60,32 @@ def prepare_images(
 
 
 def plan_augmentation(split_manifest: pd.DataFrame, settings: Mapping[str, Any]) -> pd.DataFrame:
-    """Draw `views` movements for every training image; leave validation images as they are.
+    """Draw `views` movements for every training image, beside the views that are not moved.
 
-    Returns PLAN_COLUMNS, one row a view: of training images 1, 2, ..., of validation images
-    PLAIN_VIEW. Test images are not in it. What is drawn for an image depends on the seed and its id
-    alone, so it stays the same when the split or the other images change.
+    Returns PLAN_COLUMNS, one row a view: of training images 1, 2, ..., and of training and
+    validation images those of `plan_still_views`. Test images are not in it. What is drawn for an
+    image depends on the seed and its id alone, so it stays the same when the split or the other
+    images change.
     """
-    of_split = split_manifest.groupby("split")["image_id"]
-    training, validation = of_split.get_group("train"), of_split.get_group("validation")
-    moved = _plan_moved(training, settings["augmentation"])
-    return pd.concat([moved, _plan_still(validation, PLAIN_VIEW, Movement())], ignore_index=True)
+    training, learning = (
+        split_manifest[split_manifest["split"].isin(parts)]
+        for parts in (["train"], ["train", "validation"])
+    )
+    moved = _plan_moved(training["image_id"], settings["augmentation"])
+    return pd.concat([moved, plan_still_views(learning, settings)], ignore_index=True)
 
 
 def plan_all_views(manifest: pd.DataFrame, settings: Mapping[str, Any]) -> pd.DataFrame:
     """Plan for images each of which is to be learned from and judged, in one fold or another.
 
-    Returns PLAN_COLUMNS: the same movements as `plan_augmentation`, PLAIN_VIEW and, where the model
-    averages over it, MIRROR_VIEW, of every image.
+    Returns PLAN_COLUMNS: what `plan_augmentation` would, were every image in training.
     """
-    moved = _plan_moved(manifest["image_id"], settings["augmentation"])
-    return pd.concat([moved, plan_still_views(manifest, settings)], ignore_index=True)
+    return plan_augmentation(manifest.assign(split="train"), settings)
 
 
 def plan_still_views(manifest: pd.DataFrame, settings: Mapping[str, Any]) -> pd.DataFrame:
-    """Plan for images that are judged alone: PLAIN_VIEW and, where the model averages over it,
-    MIRROR_VIEW of every image. Returns PLAN_COLUMNS."""
+    """Plan the views by which an image is judged: PLAIN_VIEW and, where the model averages over it,
+    MIRROR_VIEW. Returns PLAN_COLUMNS."""
     image_ids = manifest["image_id"]
     plans = [_plan_still(image_ids, PLAIN_VIEW, Movement())]
     if settings["training"]["average_mirror"]:

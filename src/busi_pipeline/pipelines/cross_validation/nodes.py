@@ -13,10 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import log_loss
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from busi_pipeline.arrays import StoredArray
 from busi_pipeline.datasets.folds import TrainedFold
@@ -34,19 +30,27 @@ from busi_pipeline.judging import (
 )
 from busi_pipeline.labels import find_positions
 from busi_pipeline.metrics import score_classification
-from busi_pipeline.pipelines.training.features import build_for_training, check_features
-from busi_pipeline.pipelines.training.nodes import fit_network, identify_training, prepare_lesson
+from busi_pipeline.pipelines.training.features import (
+    build_for_training,
+    check_features,
+    find_views,
+)
+from busi_pipeline.pipelines.training.nodes import (
+    compute_class_weights,
+    fit_network,
+    identify_training,
+    prepare_lesson,
+)
+from busi_pipeline.pipelines.training.probe import PooledViews, fit_probe
 
 from .folds import list_folds, select_fold
-from .views import find_views, predict_views
+from .views import predict_views
 
 if TYPE_CHECKING:
     from busi_pipeline.core.network import Network
     from busi_pipeline.device import Device
 
 logger = logging.getLogger(__name__)
-
-_PROBE_STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1)
 
 
 def cross_validate(
@@ -85,7 +89,7 @@ def cross_validate(
             {
                 "training": identify_training(features, lesson, experiment, device),
                 "judged": [[features.keys[row] for row in rows] for rows in views.tolist()],
-                **describe_code(find_views.__module__),
+                **describe_code(predict_views.__module__),
             }
         )
         done = kept_folds.get(fold.name)
@@ -151,34 +155,31 @@ def probe_frozen_base(
 ) -> pd.DataFrame:
     """Judge the same folds by logistic regression on the pooled features of the frozen base.
 
-    What fine-tuning has to beat. Learned from the unmoved images, standardised, with the class
-    weights of the recipe; the strength of the L2 penalty is the one with the lowest cross-entropy
-    on the fold's validation images.
+    What fine-tuning has to beat: see `training.probe`.
 
     Returns the columns of `judge_folds`.
     """
     experiment = ExperimentSettings.model_validate(settings)
-    weights = None if experiment.training.class_weights == "none" else "balanced"
     tables = []
     for fold in list_folds(fold_manifest):
         split = select_fold(fold_manifest, fold, cross_validation)
         views = find_views(pooled_features, split["image_id"], experiment.training.average_mirror)
-        vectors = [pooled_features.values[rows].astype(np.float32) for rows in views.T]
+        vectors = pooled_features.values[views.ravel()].astype(np.float32)
+        vectors = vectors.reshape(*views.shape, -1)
         labels = find_positions(split["label"], classes)
-        training, validation = ((split["split"] == part) for part in ("train", "validation"))
-
-        def judge_by(strength: float) -> tuple[float, np.ndarray]:
-            probe = make_pipeline(
-                StandardScaler(),
-                LogisticRegression(C=strength, class_weight=weights, max_iter=1000),
-            ).fit(vectors[0][training], labels[training])  # noqa: B023  # called at once
-            probabilities = np.mean([probe.predict_proba(v) for v in vectors], axis=0)  # noqa: B023
-            loss = log_loss(labels[validation], probabilities[validation])  # noqa: B023
-            return float(loss), probabilities
-
-        _, probabilities = min(map(judge_by, _PROBE_STRENGTHS), key=lambda outcome: outcome[0])
+        training, validation = (
+            (split["split"] == part).to_numpy() for part in ("train", "validation")
+        )
+        weights = compute_class_weights(
+            labels[training], classes, experiment.training.class_weights
+        )
+        probe = fit_probe(
+            PooledViews(vectors[training], labels[training]),
+            PooledViews(vectors[validation], labels[validation]),
+            weights.tolist(),
+        )
         table = split.drop(columns="path").assign(repeat=fold.repeat, fold=fold.fold)
-        table[probability_columns(classes, raw=True)] = probabilities
+        table[probability_columns(classes, raw=True)] = probe.predict(vectors)
         tables.append(table[~training])
     return judge_folds(pd.concat(tables, ignore_index=True), judging, classes)
 

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 
 
 def trace_heat(network: "keras.Model", images: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    """Return float32 (n, h, w), at the resolution of the last features: Grad-CAM of each image.
+    """Return float32 (n, h, w), at the resolution of the cut: Grad-CAM of each image.
+
+    All that the head sees comes from the features at the cut, by one way or two.
 
     Args:
         network: as `train_model` hands it over. Where it averages over the mirror image, so does
@@ -43,22 +45,14 @@ def _trace(inner: "keras.Model", images: np.ndarray, classes: np.ndarray) -> np.
     import keras
     import tensorflow as tf
 
-    tail, head = inner.get_layer("tail_and_pool"), inner.get_layer("head")
-    # Up to the last features: the layers before the tail, which follow one another, then the tail
-    # without its pooling.
-    pixels = keras.Input(inner.input_shape[1:], dtype="uint8")
-    x = pixels
-    for layer in inner.layers[1 : inner.layers.index(tail)]:
-        x = layer(x)
-    (base_tail,) = (layer for layer in tail.layers if isinstance(layer, keras.Model))
-    to_features = keras.Model(pixels, base_tail(x, training=False))
+    frozen, tail, head = (inner.get_layer(name) for name in ("frozen", "tail_and_pool", "head"))
     last = head.get_layer("probabilities")
     to_last = keras.Model(head.input, last.input)
 
-    features = tf.cast(to_features(images, training=False), "float32")
+    features = tf.cast(frozen(images, training=False), "float32")
     with tf.GradientTape() as tape:
         tape.watch(features)
-        vectors = to_last(tf.reduce_mean(features, axis=(1, 2)), training=False)
+        vectors = to_last(tail(features, training=False), training=False)
         scores = tf.matmul(vectors, last.kernel) + last.bias
         chosen = tf.gather(scores, classes, axis=1, batch_dims=1)
     weights = tf.reduce_mean(tape.gradient(chosen, features), axis=(1, 2), keepdims=True)

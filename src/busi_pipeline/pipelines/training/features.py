@@ -17,6 +17,7 @@ from busi_pipeline.experiments import ExperimentSettings
 from busi_pipeline.fingerprints import describe_code, hash_values
 from busi_pipeline.labels import find_positions
 from busi_pipeline.movements import (
+    MIRROR_VIEW,
     PLAIN_VIEW,
     Movement,
     find_origins,
@@ -89,14 +90,14 @@ def extract_features(
         | {
             "precision": device.precision,
             "images": images.recipe,
-            "moved_by": "keras" if on_device else "pillow",
+            "moved_by": "keras" if on_device else "opencv",
         }
         | describe_code(
             "busi_pipeline.core.extraction",
             "busi_pipeline.core.moving",
             "busi_pipeline.core.network",
             "busi_pipeline.movements",
-            libraries=("keras", "numpy", "pillow", "tensorflow"),
+            libraries=("keras", "numpy", "opencv-python-headless", "tensorflow"),
         ),
         dtype="float16",
         compute=compute,
@@ -123,7 +124,7 @@ def pool_features(
     check_features(features, experiment, chosen)
     recipe = features.recipe
     if experiment.fine_tunes:
-        recipe = {"pooled_from": features.recipe, "base_end": experiment.base_end}
+        recipe = {"pooled_from": features.recipe, **_identify_pooling(experiment)}
 
     def compute(positions: np.ndarray) -> Iterator[np.ndarray]:
         if not experiment.fine_tunes:
@@ -194,13 +195,14 @@ def label_views(
 ) -> "LabelledViews":
     """Return the rows of each image of a split in the features, with its label's position.
 
-    Of training images these are the views moved to learn from, of others the plain one.
+    Of training images these are all views, of others those that are not moved, the plain one first.
     """
     from busi_pipeline.core.fitting import LabelledViews
 
     images = split_manifest[split_manifest["split"] == split]
-    view = features.index["view"]
-    wanted = np.flatnonzero(view > 0 if split == "train" else view == PLAIN_VIEW)
+    wanted = np.arange(len(features.index))
+    if split != "train":
+        wanted = wanted[is_still(features, wanted)]
     places = features.index.iloc[wanted].groupby("image_id", sort=False).indices
     rows_of = {image_id: wanted[rows] for image_id, rows in places.items()}
     missing = [image_id for image_id in images["image_id"] if image_id not in rows_of]
@@ -211,6 +213,24 @@ def label_views(
         )
     rows = np.stack([rows_of[image_id] for image_id in images["image_id"]])
     return LabelledViews(rows, find_positions(images["label"], classes))
+
+
+def is_still(features: StoredArray, rows: np.ndarray) -> np.ndarray:
+    """Return bool, as many as rows: whether a row is of a view that is not moved."""
+    return features.index["view"].to_numpy()[rows] <= PLAIN_VIEW
+
+
+def find_views(features: StoredArray, image_ids: pd.Series, mirror: bool) -> np.ndarray:
+    """Return int (images, views): the rows of the views by which each image is judged."""
+    places = pd.MultiIndex.from_frame(features.index[["image_id", "view"]])
+    wanted = [PLAIN_VIEW, MIRROR_VIEW] if mirror else [PLAIN_VIEW]
+    return np.stack(
+        [
+            places.get_indexer(pd.MultiIndex.from_product([image_ids, [view]])).astype(np.int64)
+            for view in wanted
+        ],
+        axis=1,
+    )
 
 
 def _move_views(images: np.ndarray, movements: list[Movement], on_device: bool) -> Any:
@@ -236,10 +256,22 @@ def _identify_frozen_part(experiment: ExperimentSettings, weights: ChosenWeights
     return {
         "backbone": experiment.backbone,
         "image_size": experiment.image_size,
-        "cut": experiment.tail_after if experiment.fine_tunes else "pool",
-        "base_end": None if experiment.fine_tunes else experiment.base_end,
+        **(
+            {"cut": experiment.tail_after}
+            if experiment.fine_tunes
+            else _identify_pooling(experiment)
+        ),
         "weights_sha256": weights.tags["weights_sha256"],
         "random_weights_seed": random,
+    }
+
+
+def _identify_pooling(experiment: ExperimentSettings) -> dict[str, Any]:
+    pools_cut = experiment.training.head.pool_cut
+    return {
+        "cut": "pool",
+        "base_end": experiment.base_end,
+        "pooled_cut": experiment.tail_after if pools_cut else None,
     }
 
 

@@ -5,7 +5,6 @@ must not wait for TensorFlow.
 """
 
 import logging
-import math
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -20,12 +19,19 @@ from busi_pipeline.datasets.pretrained_weights import WeightsSource
 from busi_pipeline.experiments import ExperimentSettings
 from busi_pipeline.fingerprints import describe_code, hash_values
 
-from .features import build_for_training, build_network, check_features, label_views
+from .features import (
+    build_for_training,
+    build_network,
+    check_features,
+    is_still,
+    label_views,
+)
+from .probe import PooledViews, fit_probe
 
 if TYPE_CHECKING:
     import keras
 
-    from busi_pipeline.core.fitting import Lesson, PhaseResult
+    from busi_pipeline.core.fitting import LabelledViews, Lesson, PhaseResult
     from busi_pipeline.core.network import Network
     from busi_pipeline.device import Device
 
@@ -158,12 +164,12 @@ def fit_network(
 
     recipe = experiment.training
     phases = {}
-    start_loss = math.inf
-    if recipe.head_phase.epochs:
+    if recipe.head_solver == "logistic_regression":
+        phases["head"] = _solve_head(network, pooled_features, lesson, experiment)
+    elif recipe.head_phase.epochs:
         phases["head"] = fit_phase(
             "head", network.head, pooled_features.values, lesson, recipe.head_phase, recipe.seed
         )
-        start_loss = min(phases["head"].history["val_loss"])
     if experiment.fine_tunes:
         phases["fine_tuning"] = fit_phase(
             "fine-tuning",
@@ -172,9 +178,45 @@ def fit_network(
             lesson,
             recipe.fine_tuning,
             recipe.seed,
-            start_loss,
+            beat_start="head" in phases,
         )
     return phases
+
+
+def _solve_head(
+    network: "Network",
+    pooled_features: StoredArray,
+    lesson: "Lesson",
+    experiment: ExperimentSettings,
+) -> "PhaseResult":
+    """Put the probe into the head; what it is worth counts as one epoch."""
+    from busi_pipeline.core.fitting import PhaseResult, judge_phase
+
+    begun = time.perf_counter()
+    training, validation = (
+        read_still_views(pooled_features, part) for part in (lesson.training, lesson.validation)
+    )
+    probe = fit_probe(training, validation, lesson.class_weights.tolist())
+    network.head.get_layer("probabilities").set_weights([probe.kernel, probe.bias])
+    curves = judge_phase(
+        network.head, pooled_features.values, lesson, experiment.training.head_phase
+    )
+    seconds = time.perf_counter() - begun
+    logger.info(
+        "head by logistic regression, penalty 1 / %g: loss %.3f, accuracy %.3f; validation loss "
+        "%.3f, accuracy %.3f (%.1f s)",
+        probe.strength,
+        *(curves[key] for key in ("loss", "accuracy", "val_loss", "val_accuracy")),
+        seconds,
+    )
+    return PhaseResult({name: [value] for name, value in curves.items()}, 1, seconds)
+
+
+def read_still_views(pooled_features: StoredArray, part: "LabelledViews") -> PooledViews:
+    """Return the pooled features of the views that are not moved."""
+    still = part.rows[:, is_still(pooled_features, part.rows[0])]
+    vectors = pooled_features.values[still.ravel()].astype(np.float32)
+    return PooledViews(vectors.reshape(*still.shape, -1), part.labels)
 
 
 def identify_training(
@@ -197,6 +239,6 @@ def identify_training(
             ),
             "class_weights": lesson.class_weights.tolist(),
             "device": [device.name, device.precision],
-            **describe_code(__name__, libraries=("keras", "numpy", "tensorflow")),
+            **describe_code(__name__, libraries=("keras", "numpy", "scikit-learn", "tensorflow")),
         }
     )
