@@ -1,6 +1,7 @@
 """How the project's plots look: one palette, one colour a class."""
 
 from collections.abc import Sequence
+from textwrap import fill
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -34,7 +35,7 @@ def new_figure(width: float, height: float, title: str) -> Figure:
     Not through pyplot: nodes keep no global state, and a figure nobody holds is freed.
     """
     figure = Figure(figsize=(width, height), layout="constrained", dpi=130)
-    figure.suptitle(title, fontsize=12)
+    figure.suptitle(fill(title, max(30, round(10.5 * width))), fontsize=12)
     return figure
 
 
