@@ -90,7 +90,7 @@ cross_validation: {folds: 2, repeats: 1, validation: 0.2}
 training:
   weights: none
   precision: float32
-  fine_tuning: {epochs: 1}
+  fine_tuning: {epochs: 2}
 """
 
 TINY_ROW = """

@@ -52,9 +52,6 @@ class AugmentationSettings(_Strict):
 class HeadSettings(_Strict):
     """Classifier on the pooled features: [Dense ReLU], [BatchNormalization], Dropout, softmax.
 
-    Without either of the first two, features are standardised by mean and variance of the training
-    images, where the head is fitted by logistic regression.
-
     `pool_cut`: beside the mean of the last features, the head sees mean and standard deviation of
     those at `tail_after`. `batch_normalization_momentum`: Keras' 0.99 needs some hundred batches to
     know the mean; take less where there are fewer.

@@ -205,17 +205,6 @@ def _pool(at_cut: keras.KerasTensor, last: keras.KerasTensor, pool_cut: bool) ->
 def _build_head(channels: int, head: HeadShape, classes: int) -> keras.Model:
     vectors = keras.Input((channels,), name="pooled")
     x = vectors
-    if not head.dense_units and not head.batch_normalization:
-        # Fixed: by mean 0 and variance 1 until somebody sets them. A feature that drops out then
-        # leaves its mean behind.
-        x = keras.layers.BatchNormalization(
-            epsilon=1e-12,
-            center=False,
-            scale=False,
-            trainable=False,
-            dtype="float32",
-            name="standardise",
-        )(x)
     if head.dense_units:
         x = keras.layers.Dense(head.dense_units, activation="relu", dtype="float32")(x)
     if head.batch_normalization:

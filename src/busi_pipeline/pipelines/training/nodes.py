@@ -197,7 +197,6 @@ def _solve_head(
         read_still_views(pooled_features, part) for part in (lesson.training, lesson.validation)
     )
     probe = fit_probe(training, validation, lesson.class_weights.tolist())
-    network.head.get_layer("standardise").set_weights([probe.mean, probe.scale**2])
     network.head.get_layer("probabilities").set_weights([probe.kernel, probe.bias])
     curves = judge_phase(
         network.head, pooled_features.values, lesson, experiment.training.head_phase

@@ -32,25 +32,21 @@ class PooledViews(NamedTuple):
 
 
 class Probe(NamedTuple):
-    """A linear classifier of standardised pooled features.
+    """A linear classifier of pooled features.
 
     Attributes:
-        mean, scale: float32 (channels,); features less the mean over the scale are standardised.
         kernel: float32 (channels, classes).
         bias: float32 (classes,).
         strength: inverse of the penalty, as `C` of scikit-learn, chosen on validation images.
     """
 
-    mean: np.ndarray
-    scale: np.ndarray
     kernel: np.ndarray
     bias: np.ndarray
     strength: float
 
     def predict(self, vectors: np.ndarray) -> np.ndarray:
         """Return float64 (images, classes), the mean over views, of (images, views, channels)."""
-        standardised = (vectors.astype(np.float64) - self.mean) / self.scale
-        scores = standardised @ self.kernel + self.bias
+        scores = vectors.astype(np.float64) @ self.kernel + self.bias
         mean: np.ndarray = softmax(scores, axis=-1).mean(axis=1)
         return mean
 
@@ -76,7 +72,7 @@ def fit_probe(
             # Views of one image are no new images.
             LogisticRegression(C=strength / views, class_weight=weights, max_iter=1000),
         ).fit(vectors, labels)
-        probes.append(_join(fitted[0], fitted[1], strength))
+        probes.append(_unfold(fitted[0], fitted[1], strength))
     positions = list(range(len(class_weights)))
     losses = [
         log_loss(validation.labels, probe.predict(validation.vectors), labels=positions)
@@ -85,13 +81,12 @@ def fit_probe(
     return probes[int(np.argmin(losses))]
 
 
-def _join(scaler: StandardScaler, regression: LogisticRegression, strength: float) -> Probe:
+def _unfold(scaler: StandardScaler, regression: LogisticRegression, strength: float) -> Probe:
+    """Take the standardisation into the classifier."""
     coefficients, intercept = regression.coef_, regression.intercept_
     if len(coefficients) == 1:  # of two classes, scikit-learn keeps the second's alone
         coefficients = np.concatenate([-coefficients, coefficients]) / 2
         intercept = np.concatenate([-intercept, intercept]) / 2
-    mean, scale, kernel, bias = (
-        np.asarray(part, dtype=np.float32)
-        for part in (scaler.mean_, scaler.scale_, coefficients.T, intercept)
-    )
-    return Probe(mean, scale, kernel, bias, strength)
+    kernel = coefficients.T / scaler.scale_[:, None]
+    bias = intercept - scaler.mean_ @ kernel
+    return Probe(np.asarray(kernel, dtype=np.float32), np.asarray(bias, dtype=np.float32), strength)
