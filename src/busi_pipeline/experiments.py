@@ -109,7 +109,7 @@ class TrainingSettings(_Strict):
         average_mirror: the delivered model averages over the image and its mirror image.
         extraction_batch_size: images a batch wherever nothing is trained; `auto` asks the memory.
         move_views_on: `device` moves the views of a batch where the network computes, `cpu` one by
-            one with Pillow, `auto` on the device where that is a GPU.
+            one with OpenCV, `auto` on the device where that is a GPU.
         head_solver: how the head is fitted on the frozen base: `logistic_regression`, to the
             optimum and with the penalty that validation images choose, or `gradient`, by the epochs
             of `head_phase`.

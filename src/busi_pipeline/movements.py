@@ -36,12 +36,9 @@ def move_image(pixels: UInt8Array, movement: Movement) -> UInt8Array:
     Keras computes.
     """
     height, width = pixels.shape[:2]
-    a, b, c, d, e, f = find_origins(movement, height, width)
-    # OpenCV counts from the centre of the first pixel, the origins from its corner.
-    back = np.array([[a, b, c + (a + b - 1) / 2], [d, e, f + (d + e - 1) / 2]])
     result = cv2.warpAffine(
         pixels,
-        back,
+        np.reshape(find_origins(movement, height, width), (2, 3)),
         (width, height),
         flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
         borderMode=cv2.BORDER_REFLECT,
@@ -55,7 +52,7 @@ def find_origins(
     movement: Movement, height: int, width: int
 ) -> tuple[float, float, float, float, float, float]:
     """Return (a, b, c, d, e, f): what is at (x, y) after the movement was at (a x + b y + c,
-    d x + e y + f) before, in pixels from the upper left corner of the image."""
+    d x + e y + f) before, in pixels from the centre of the upper left one."""
     angle = np.deg2rad(movement.rotation_degrees)
     # Image rows run downwards, so the counter-clockwise turn has its sine negated.
     rotation = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
@@ -65,7 +62,7 @@ def find_origins(
     )
     forward = rotation @ shear @ mirror * movement.zoom
     back = np.linalg.inv(forward)
-    centre = np.array([width / 2, height / 2])
+    centre = np.array([width - 1, height - 1]) / 2
     shift = np.array([movement.shift_x * width, movement.shift_y * height])
     offset = centre - back @ (centre + shift)
     return back[0, 0], back[0, 1], offset[0], back[1, 0], back[1, 1], offset[1]

@@ -17,11 +17,8 @@ def move_batch(images: np.ndarray, origins: np.ndarray, brightness: np.ndarray) 
         brightness: float (n,), the factor of each image.
     """
     a, b, c, d, e, f = np.asarray(origins, dtype=np.float64).T
-    # Keras counts from the centre of the first pixel, the origins from its corner.
     none = np.zeros_like(a)
-    transforms = np.stack(
-        [a, b, c + (a + b - 1) / 2, d, e, f + (d + e - 1) / 2, none, none], axis=1
-    )
+    transforms = np.stack([a, b, c, d, e, f, none, none], axis=1)
     moved = keras.ops.image.affine_transform(
         keras.ops.cast(images, "float32"),
         keras.ops.cast(transforms, "float32"),

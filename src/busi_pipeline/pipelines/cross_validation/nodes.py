@@ -36,12 +36,12 @@ from busi_pipeline.pipelines.training.features import (
     find_views,
 )
 from busi_pipeline.pipelines.training.nodes import (
-    compute_class_weights,
+    find_probe,
     fit_network,
     identify_training,
     prepare_lesson,
+    read_views,
 )
-from busi_pipeline.pipelines.training.probe import PooledViews, fit_probe
 
 from .folds import list_folds, select_fold
 from .views import predict_views
@@ -163,24 +163,16 @@ def probe_frozen_base(
     tables = []
     for fold in list_folds(fold_manifest):
         split = select_fold(fold_manifest, fold, cross_validation)
-        views = find_views(pooled_features, split["image_id"], experiment.training.average_mirror)
-        vectors = pooled_features.values[views.ravel()].astype(np.float32)
-        vectors = vectors.reshape(*views.shape, -1)
-        labels = find_positions(split["label"], classes)
-        training, validation = (
-            (split["split"] == part).to_numpy() for part in ("train", "validation")
+        probe = find_probe(
+            pooled_features, prepare_lesson(pooled_features, split, experiment, classes)
         )
-        weights = compute_class_weights(
-            labels[training], classes, experiment.training.class_weights
+        judged = split[split["split"] != "train"].drop(columns="path")
+        views = find_views(pooled_features, judged["image_id"], experiment.training.average_mirror)
+        judged["repeat"], judged["fold"] = fold
+        judged[probability_columns(classes, raw=True)] = probe.predict(
+            read_views(pooled_features, views)
         )
-        probe = fit_probe(
-            PooledViews(vectors[training], labels[training]),
-            PooledViews(vectors[validation], labels[validation]),
-            weights.tolist(),
-        )
-        table = split.drop(columns="path").assign(repeat=fold.repeat, fold=fold.fold)
-        table[probability_columns(classes, raw=True)] = probe.predict(vectors)
-        tables.append(table[~training])
+        tables.append(judged)
     return judge_folds(pd.concat(tables, ignore_index=True), judging, classes)
 
 

@@ -26,7 +26,7 @@ from .features import (
     is_still,
     label_views,
 )
-from .probe import PooledViews, fit_probe
+from .probe import PooledViews, Probe, fit_probe
 
 if TYPE_CHECKING:
     import keras
@@ -193,10 +193,7 @@ def _solve_head(
     from busi_pipeline.core.fitting import PhaseResult, judge_phase
 
     begun = time.perf_counter()
-    training, validation = (
-        read_still_views(pooled_features, part) for part in (lesson.training, lesson.validation)
-    )
-    probe = fit_probe(training, validation, lesson.class_weights.tolist())
+    probe = find_probe(pooled_features, lesson)
     network.head.get_layer("probabilities").set_weights([probe.kernel, probe.bias])
     curves = judge_phase(
         network.head, pooled_features.values, lesson, experiment.training.head_phase
@@ -212,11 +209,24 @@ def _solve_head(
     return PhaseResult({name: [value] for name, value in curves.items()}, 1, seconds)
 
 
+def find_probe(pooled_features: StoredArray, lesson: "Lesson") -> Probe:
+    """Fit the probe on the views that are not moved."""
+    training, validation = (
+        read_still_views(pooled_features, part) for part in (lesson.training, lesson.validation)
+    )
+    return fit_probe(training, validation, lesson.class_weights.tolist())
+
+
 def read_still_views(pooled_features: StoredArray, part: "LabelledViews") -> PooledViews:
     """Return the pooled features of the views that are not moved."""
     still = part.rows[:, is_still(pooled_features, part.rows[0])]
-    vectors = pooled_features.values[still.ravel()].astype(np.float32)
-    return PooledViews(vectors.reshape(*still.shape, -1), part.labels)
+    return PooledViews(read_views(pooled_features, still), part.labels)
+
+
+def read_views(pooled_features: StoredArray, rows: np.ndarray) -> np.ndarray:
+    """Return float32 (images, views, channels) of the rows (images, views)."""
+    vectors = pooled_features.values[rows.ravel()].astype(np.float32)
+    return vectors.reshape(*rows.shape, -1)
 
 
 def identify_training(

@@ -13,7 +13,6 @@ import numpy as np
 from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
-from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 _STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1)
@@ -65,14 +64,13 @@ def fit_probe(
     vectors = training.vectors.reshape(-1, training.vectors.shape[2])
     labels = np.repeat(training.labels, views)
     weights = dict(enumerate(class_weights))
+    scaler = StandardScaler().fit(vectors)
+    standardised = scaler.transform(vectors)
     probes = []
     for strength in _STRENGTHS:
-        fitted = make_pipeline(
-            StandardScaler(),
-            # Views of one image are no new images.
-            LogisticRegression(C=strength / views, class_weight=weights, max_iter=1000),
-        ).fit(vectors, labels)
-        probes.append(_unfold(fitted[0], fitted[1], strength))
+        # Views of one image are no new images.
+        regression = LogisticRegression(C=strength / views, class_weight=weights, max_iter=1000)
+        probes.append(_unfold(scaler, regression.fit(standardised, labels), strength))
     positions = list(range(len(class_weights)))
     losses = [
         log_loss(validation.labels, probe.predict(validation.vectors), labels=positions)
