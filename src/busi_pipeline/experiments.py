@@ -69,7 +69,7 @@ class OptimizerSettings(_Strict):
 
     `constant` keeps the rate; `cosine` warms up over the first tenth of the steps and falls to a
     hundredth; `plateau` multiplies it by `plateau_factor` after `plateau_patience` epochs without
-    a lower validation loss. `ema_momentum` 0 switches weight averaging off.
+    a lower cross-entropy on validation images. `ema_momentum` 0 switches weight averaging off.
     """
 
     name: Literal["adamw", "adam", "rmsprop", "sgd"]
@@ -85,8 +85,9 @@ class OptimizerSettings(_Strict):
 class PhaseSettings(_Strict):
     """One of the two training phases; `epochs` 0 leaves it out.
 
-    Training stops after `patience` epochs without a lower validation loss, and the weights of the
-    epoch with the lowest are kept. An epoch shows each image by `views_per_epoch` of its views.
+    Training stops after `patience` epochs without a lower cross-entropy on validation images, and
+    the weights of the epoch with the lowest are kept. An epoch shows each image by
+    `views_per_epoch` of its views.
     """
 
     epochs: Annotated[int, Field(ge=0)]

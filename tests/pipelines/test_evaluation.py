@@ -235,7 +235,10 @@ def test_decision_plot_counts_what_the_threshold_costs(
 
 def test_learning_curves_mark_the_epoch_kept() -> None:
     def curves(losses: list[float]) -> dict[str, list[float]]:
-        return dict.fromkeys(("loss", "val_loss", "accuracy", "val_accuracy"), losses)
+        return dict.fromkeys(
+            (f"{part}{key}" for part in ("", "val_") for key in ("cross_entropy", "accuracy")),
+            losses,
+        )
 
     figure = draw_learning_curves(
         {"head": curves([3, 1, 2]), "fine_tuning": curves([5, 4])}, SETTINGS

@@ -237,6 +237,7 @@ def test_training_learns_and_the_delivered_model_agrees_with_what_was_trained(
     validation = predictions[predictions["split"] == "validation"]
     assert validation["correct"].mean() > 0.6, "brightness alone tells the classes apart"
     curves = training.history["fine_tuning"]
+    assert curves["val_cross_entropy"] != curves["val_loss"], "epochs are chosen without smoothing"
     assert set(training.history) == {"head", "fine_tuning"}
     assert len(curves["val_accuracy"]) == 2
     report = training.report["training"]
@@ -365,7 +366,7 @@ def test_fine_tuning_that_does_not_help_is_undone(small: Small) -> None:
     training = small.train()
     assert training.report["training"]["best_epoch"]["fine_tuning"] == 0
     head = training.history["head"]
-    kept = head["val_accuracy"][int(np.argmin(head["val_loss"]))]
+    kept = head["val_accuracy"][int(np.argmin(head["val_cross_entropy"]))]
     table = small.predict(training)
     validation = table[table["split"] == "validation"]
     assert validation["correct"].mean() == pytest.approx(kept, abs=1e-6)

@@ -19,6 +19,10 @@ from .feed import Rows, ViewFeed, hand_to_keras
 
 logger = logging.getLogger(__name__)
 
+# What epochs are chosen by: neither smoothed nor weighted, which would favour weights that hedge.
+_CRITERION = "cross_entropy"
+_CURVES = (_CRITERION, "accuracy")
+
 
 class OptimizerShape(Protocol):
     """What an optimiser is made of; `experiments.OptimizerSettings` fits."""
@@ -159,12 +163,12 @@ class _Progress(keras.callbacks.Callback):
         left = (now - self._begun) / (epoch + 1) * (self._epochs - epoch - 1)
         self._bar.clear()  # the line goes above the bar, not through it
         logger.info(
-            "%s, epoch %d of %d: loss %.3f, accuracy %.3f; validation loss %.3f, accuracy %.3f "
+            "%s, epoch %d of %d: cross-entropy %.3f, accuracy %.3f; validation %.3f, %.3f "
             "(%.1f s, at most %.0f s left)",
             self._phase,
             epoch + 1,
             self._epochs,
-            *(logs[k] for k in ("loss", "accuracy", "val_loss", "val_accuracy")),
+            *(logs[f"{part}{name}"] for part in ("", "val_") for name in _CURVES),
             now - self._epoch_begun,
             left,
         )
@@ -216,13 +220,13 @@ def _compile(
     model.compile(
         optimizer=optimizer,
         loss=keras.losses.CategoricalCrossentropy(label_smoothing=lesson.label_smoothing),
-        metrics=["accuracy"],
+        metrics=["accuracy", keras.metrics.CategoricalCrossentropy(name=_CRITERION)],
     )
 
 
 def _evaluate(model: keras.Model, feed: ViewFeed) -> dict[str, float]:
     scores = model.evaluate(hand_to_keras(feed), verbose=0, return_dict=True)
-    return {name: float(scores[name]) for name in ("loss", "accuracy")}
+    return {name: float(scores[name]) for name in ("loss", *_CURVES)}
 
 
 def fit_phase(
@@ -234,7 +238,8 @@ def fit_phase(
     seed: int,
     beat_start: bool = False,
 ) -> PhaseResult:
-    """Train a model on features of views; keep the weights with the lowest validation loss.
+    """Train a model on features of views; keep the weights with the lowest cross-entropy on
+    validation images.
 
     Args:
         name: of the phase, for the log.
@@ -244,26 +249,31 @@ def fit_phase(
         phase: epochs, batch size, patience, optimiser.
         seed: of the order of images and views.
         beat_start: whether the weights the model begins with come back, and `best_epoch` is 0,
-            where no epoch gets below their validation loss.
+            where no epoch gets below their cross-entropy on validation images.
+
+    The curves are `loss`, as it is minimised, `cross_entropy`, by which epochs are chosen, and
+    `accuracy`, each of training images (the first smoothed and weighted) and as `val_`.
     """
     start = model.get_weights()
     feed, check = _feed_both(values, lesson, phase, seed)
     _compile(model, lesson, make_optimizer(phase.optimizer, len(feed) * phase.epochs))
-    start_loss = _evaluate(model, check)["loss"] if beat_start else math.inf
+    to_beat = _evaluate(model, check)[_CRITERION] if beat_start else math.inf
     callbacks: list[keras.callbacks.Callback] = [
         keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, _: feed.begin_epoch(epoch))
     ]
     if phase.optimizer.ema_momentum:
         # Before the others, so that the averaged weights are the ones judged and kept.
         callbacks.append(keras.callbacks.SwapEMAWeights(swap_on_epoch=True))
+    watched = f"val_{_CRITERION}"
     stopping = keras.callbacks.EarlyStopping(
-        monitor="val_loss", patience=phase.patience, restore_best_weights=True
+        monitor=watched, mode="min", patience=phase.patience, restore_best_weights=True
     )
     callbacks += [stopping, _Progress(name, phase.epochs, len(feed))]
     if phase.optimizer.schedule == "plateau":
         callbacks.append(
             keras.callbacks.ReduceLROnPlateau(
-                monitor="val_loss",
+                monitor=watched,
+                mode="min",
                 factor=phase.optimizer.plateau_factor,
                 patience=phase.optimizer.plateau_patience,
             )
@@ -279,10 +289,10 @@ def fit_phase(
     ).history
     seconds = time.perf_counter() - begun
     curves = {key: [float(v) for v in values] for key, values in history.items()}
-    if min(curves["val_loss"]) >= start_loss:
-        logger.warning("%s never got below the validation loss it began with: undone", name)
+    if min(curves[watched]) >= to_beat:
+        logger.warning("%s never got below the cross-entropy it began with: undone", name)
         model.set_weights(start)
         return PhaseResult(curves, 0, seconds)
-    best = int(np.argmin(curves["val_loss"])) + 1
+    best = int(np.argmin(curves[watched])) + 1
     logger.info("%s: best epoch %d, %.1f s", name, best, seconds)
     return PhaseResult(curves, best, seconds)

@@ -101,14 +101,14 @@ def draw_ranking_curves(
 def draw_learning_curves(
     history: Mapping[str, Mapping[str, list[float]]], settings: Mapping[str, Any]
 ) -> Figure:
-    """Draw loss and accuracy over the epochs of both phases; a dot marks the epoch kept."""
+    """Draw cross-entropy and accuracy over the epochs; a dot marks the epoch kept."""
     figure = new_figure(11, 4.4, f"{settings['title']}: learning curves")
     names = {"head": "head alone", "fine_tuning": "fine-tuning"}
-    panels = [("loss", "loss (with label smoothing)"), ("accuracy", "accuracy")]
+    panels = [("cross_entropy", "cross-entropy"), ("accuracy", "accuracy")]
     for axis, (key, ylabel) in zip(figure.subplots(1, 2), panels, strict=True):
         begun = 0
         for phase, curves in history.items():
-            epochs = np.arange(len(curves["loss"])) + begun + 1
+            epochs = np.arange(len(curves["accuracy"])) + begun + 1
             first = begun == 0
             axis.plot(
                 epochs, curves[key], color=PALETTE[0], label="training, augmented" if first else ""
@@ -116,7 +116,7 @@ def draw_learning_curves(
             axis.plot(
                 epochs, curves[f"val_{key}"], color=PALETTE[1], label="validation" if first else ""
             )
-            best = int(np.argmin(curves["val_loss"]))
+            best = int(np.argmin(curves["val_cross_entropy"]))
             axis.plot(
                 epochs[best],
                 curves[f"val_{key}"][best],

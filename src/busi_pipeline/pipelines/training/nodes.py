@@ -200,10 +200,13 @@ def _solve_head(
     )
     seconds = time.perf_counter() - begun
     logger.info(
-        "head by logistic regression, penalty 1 / %g: loss %.3f, accuracy %.3f; validation loss "
-        "%.3f, accuracy %.3f (%.1f s)",
+        "head by logistic regression, penalty 1 / %g: cross-entropy %.3f, accuracy %.3f; "
+        "validation %.3f, %.3f (%.1f s)",
         probe.strength,
-        *(curves[key] for key in ("loss", "accuracy", "val_loss", "val_accuracy")),
+        *(
+            curves[key]
+            for key in ("cross_entropy", "accuracy", "val_cross_entropy", "val_accuracy")
+        ),
         seconds,
     )
     return PhaseResult({name: [value] for name, value in curves.items()}, 1, seconds)
