@@ -1,42 +1,51 @@
-"""Calibration: the temperature that was put in comes out, the error is what can be counted."""
+"""Calibration: what was put in comes out, the error is what can be counted."""
 
 import numpy as np
 import pytest
 
 from busi_pipeline.calibration import (
-    apply_temperature,
-    fit_temperature,
+    Calibration,
+    apply_calibration,
+    fit_calibration,
     measure_calibration_error,
 )
+
+UNCHANGED = (0.0, 0.0, 0.0)
 
 
 @pytest.fixture
 def honest(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Labels that are drawn from the probabilities: nothing is better calibrated."""
-    logits = rng.normal(0, 2, (6000, 3))
-    probabilities = apply_temperature(np.exp(logits) / np.exp(logits).sum(1, keepdims=True), 1.0)
+    logits = rng.normal([1.5, 0.5, 0.0], 2, (6000, 3))
+    probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     draws = rng.random((6000, 1))
     return (probabilities.cumsum(axis=1) < draws).sum(axis=1), probabilities
 
 
 @pytest.mark.parametrize("temperature", [0.4, 1.0, 2.5])
-def test_temperature_is_found_again(
-    honest: tuple[np.ndarray, np.ndarray], temperature: float
+@pytest.mark.parametrize("weighted", [False, True])
+def test_temperature_and_frequencies_are_found_again(
+    honest: tuple[np.ndarray, np.ndarray], temperature: float, weighted: bool
 ) -> None:
     labels, probabilities = honest
-    spoiled = apply_temperature(probabilities, 1 / temperature)
-    found = fit_temperature(labels, spoiled)
-    assert found == pytest.approx(temperature, rel=0.06)
-    mended = apply_temperature(spoiled, found)
-    np.testing.assert_allclose(mended, probabilities, atol=0.03)
-    np.testing.assert_array_equal(mended.argmax(axis=1), spoiled.argmax(axis=1))
+    shares = np.bincount(labels) / len(labels)
+    assert shares.max() > 2 * shares.min(), "with equal shares, weights change nothing"
+    seen = probabilities / shares if weighted else probabilities
+    sharper = Calibration(1 / temperature, UNCHANGED)
+    spoiled = apply_calibration(seen / seen.sum(axis=1, keepdims=True), sharper)
+    found = fit_calibration(labels, spoiled)
+    assert found.temperature == pytest.approx(temperature, rel=0.06)
+    np.testing.assert_allclose(found.offsets, np.log(shares) * weighted, atol=0.15)
+    mended = apply_calibration(spoiled, found)
+    np.testing.assert_allclose(mended, probabilities, atol=0.05)
     np.testing.assert_allclose(mended.sum(axis=1), 1)
 
 
-def test_certain_probabilities_stay_finite() -> None:
-    certain = np.eye(3)[[0, 1, 2, 0]]
-    assert np.isfinite(fit_temperature(np.array([0, 1, 2, 1]), certain))
-    assert np.isfinite(apply_temperature(certain, 0.05)).all()
+def test_certain_probabilities_and_missing_classes_stay_finite() -> None:
+    certain = np.eye(3)[[0, 1, 1, 0]]
+    found = fit_calibration(np.array([0, 1, 0, 1]), certain)
+    assert np.isfinite([found.temperature, *found.offsets]).all()
+    assert np.isfinite(apply_calibration(certain, Calibration(0.05, UNCHANGED))).all()
 
 
 def test_calibration_error_is_the_distance_of_the_bins() -> None:
@@ -50,5 +59,5 @@ def test_honest_probabilities_have_little_error(honest: tuple[np.ndarray, np.nda
     labels, probabilities = honest
     correct = probabilities.argmax(axis=1) == labels
     assert measure_calibration_error(correct, probabilities.max(axis=1)) < 0.03
-    boasting = apply_temperature(probabilities, 0.3)
+    boasting = apply_calibration(probabilities, Calibration(0.3, UNCHANGED))
     assert measure_calibration_error(correct, boasting.max(axis=1)) > 0.1

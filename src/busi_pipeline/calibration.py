@@ -1,38 +1,62 @@
 """Whether a probability of 0.8 is right eight times in ten, and how to make it so."""
 
+from typing import NamedTuple
+
 import numpy as np
-from scipy.optimize import minimize_scalar
+from scipy.optimize import minimize
 from sklearn.metrics import log_loss
 
 _LOG_TEMPERATURES = (-3.0, 3.0)
 _TINY = 1e-7
 
 
-def fit_temperature(labels: np.ndarray, probabilities: np.ndarray) -> float:
-    """Return the temperature that makes the labels most likely; above 1 makes less certain.
+class Calibration(NamedTuple):
+    """Calibrated probabilities are softmax(log(raw) / temperature + offsets).
+
+    Attributes:
+        temperature: above 1 makes less certain.
+        offsets: one a class, in nats.
+    """
+
+    temperature: float
+    offsets: tuple[float, ...]
+
+
+def fit_calibration(labels: np.ndarray, probabilities: np.ndarray) -> Calibration:
+    """Return the calibration that makes the labels most likely, of two numbers.
 
     Args:
         labels: int (n,), class positions.
         probabilities: float (n, classes), of images the network was not fitted to.
 
-    Source: Guo et al. 2017, "On calibration of modern neural networks", section 4.2. One number for
-    all classes, so that the order of the classes, and with it every decision by the highest
-    probability, stays as it was.
+    One is the temperature (Guo et al. 2017, "On calibration of modern neural networks", section
+    4.2). The other says how far, from 0 to 1, the frequencies of the classes come back in: class
+    weights teach a network that all classes are as frequent, and its probabilities say so until
+    they are multiplied by the true frequencies (Saerens et al. 2002, "Adjusting the outputs of a
+    classifier to new a priori probabilities"). The likeliest class may become another one.
     """
     positions = list(range(probabilities.shape[1]))
-    found = minimize_scalar(
-        lambda log: log_loss(
-            labels, apply_temperature(probabilities, float(np.exp(log))), labels=positions
+    counts = np.bincount(labels, minlength=len(positions))
+    log_shares = np.log(np.maximum(counts, 1) / len(labels))
+
+    def assemble(numbers: np.ndarray) -> Calibration:
+        return Calibration(float(np.exp(numbers[0])), tuple((numbers[1] * log_shares).tolist()))
+
+    found = minimize(
+        lambda numbers: log_loss(
+            labels, apply_calibration(probabilities, assemble(numbers)), labels=positions
         ),
-        bounds=_LOG_TEMPERATURES,
-        method="bounded",
+        x0=[0.0, 0.5],
+        bounds=[_LOG_TEMPERATURES, (0, 1)],
+        method="L-BFGS-B",
     )
-    return float(np.exp(found.x))
+    return assemble(found.x)
 
 
-def apply_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarray:
-    """Return float (n, classes): softmax of the logarithms divided by the temperature."""
-    logits = np.log(np.clip(probabilities, _TINY, 1.0)) / temperature
+def apply_calibration(probabilities: np.ndarray, calibration: Calibration) -> np.ndarray:
+    """Return float (n, classes) calibrated probabilities."""
+    logits = np.log(np.clip(probabilities, _TINY, 1.0)) / calibration.temperature
+    logits = logits + np.array(calibration.offsets)
     weights = np.exp(logits - logits.max(axis=1, keepdims=True))
     return weights / weights.sum(axis=1, keepdims=True)
 

@@ -8,8 +8,9 @@ import pandas as pd
 from sklearn.metrics import brier_score_loss
 
 from busi_pipeline.calibration import (
-    apply_temperature,
-    fit_temperature,
+    Calibration,
+    apply_calibration,
+    fit_calibration,
     measure_calibration_error,
 )
 from busi_pipeline.decisions import choose_threshold, score_decisions
@@ -24,12 +25,21 @@ class Decision(NamedTuple):
     """What is chosen on validation images and goes with the model.
 
     Attributes:
-        temperature: of the calibration, see calibration.fit_temperature.
+        calibration: see calibration.fit_calibration.
         threshold: calibrated probability of `malignant` from which an image is flagged.
     """
 
-    temperature: float
+    calibration: Calibration
     threshold: float
+
+    def describe(self) -> dict[str, Any]:
+        """Return `temperature`, `offsets` and `threshold`, for files and for MLflow."""
+        temperature, offsets = self.calibration
+        return {
+            "temperature": temperature,
+            "offsets": list(offsets),
+            "threshold": self.threshold,
+        }
 
 
 def probability_columns(classes: list[str], raw: bool = False) -> list[str]:
@@ -43,7 +53,7 @@ def select_test(predictions: pd.DataFrame) -> pd.DataFrame:
 
 
 def choose_decision(predictions: pd.DataFrame, classes: list[str], sensitivity: float) -> Decision:
-    """Fit the temperature, then take the highest threshold that reaches the sensitivity.
+    """Fit the calibration, then take the highest threshold that reaches the sensitivity.
 
     Args:
         predictions: of validation images alone: `label` and the raw probabilities.
@@ -51,10 +61,10 @@ def choose_decision(predictions: pd.DataFrame, classes: list[str], sensitivity: 
         sensitivity: of the flag for `malignant`, above 0 and at most 1.
     """
     raw = predictions[probability_columns(classes, raw=True)].to_numpy()
-    temperature = fit_temperature(find_positions(predictions["label"], classes), raw)
-    score = apply_temperature(raw, temperature)[:, classes.index(CANCER)]
+    calibration = fit_calibration(find_positions(predictions["label"], classes), raw)
+    score = apply_calibration(raw, calibration)[:, classes.index(CANCER)]
     is_cancer = (predictions["label"] == CANCER).to_numpy()
-    return Decision(temperature, choose_threshold(is_cancer, score, sensitivity))
+    return Decision(calibration, choose_threshold(is_cancer, score, sensitivity))
 
 
 def apply_decision(
@@ -66,7 +76,7 @@ def apply_decision(
     done about the image. `predicted` is the likeliest class.
     """
     raw = predictions[probability_columns(classes, raw=True)].to_numpy()
-    calibrated = apply_temperature(raw, decision.temperature)
+    calibrated = apply_calibration(raw, decision.calibration)
     table = predictions.copy()
     table["predicted"] = np.array(classes)[calibrated.argmax(axis=1)]
     table["correct"] = table["predicted"] == table["label"]

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from busi_pipeline.calibration import Calibration
 from busi_pipeline.errors import BadInputError
 from busi_pipeline.judging import Decision, apply_decision, probability_columns
 from busi_pipeline.pipelines.comparison.nodes import compare_experiments, draw_comparison
@@ -123,7 +124,7 @@ def judge_noisily(skill: float, seed: int, count: int = 300) -> pd.DataFrame:
         }
     )
     table[probability_columns(CLASSES, raw=True)] = exponents / exponents.sum(axis=1, keepdims=True)
-    return apply_decision(table, Decision(1.0, 0.3), CLASSES)
+    return apply_decision(table, Decision(Calibration(1.0, (0.0, 0.0, 0.0)), 0.3), CLASSES)
 
 
 def test_pairs_say_better_worse_or_cannot_tell() -> None:

@@ -107,8 +107,8 @@ def test_only_validation_images_decide(judged: pd.DataFrame) -> None:
     assert (cancers["p_malignant"] >= higher.min()).mean() < 0.95, "a higher one would do"
     assert decision["temperature"] > 1.1, "these probabilities boast"
     assert (predictions["flagged"] == (predictions["p_malignant"] >= decision["threshold"])).all()
-    by_raw = judged[[f"raw_{c}" for c in CLASSES]].to_numpy().argmax(axis=1)
-    assert predictions["predicted"].tolist() == [CLASSES[i] for i in by_raw]
+    likeliest = predictions[[f"p_{c}" for c in CLASSES]].to_numpy().argmax(axis=1)
+    assert predictions["predicted"].tolist() == [CLASSES[i] for i in likeliest]
     assert (predictions["correct"] == (predictions["predicted"] == predictions["label"])).all()
 
 

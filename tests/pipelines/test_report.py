@@ -121,7 +121,14 @@ def test_model_card_holds_the_threshold_and_what_it_costs() -> None:
                 "told",
             ),
         },
-        {"decision": {"threshold": 0.0731, "temperature": 0.9, "target_sensitivity": 0.95}},
+        {
+            "decision": {
+                "threshold": 0.0731,
+                "temperature": 0.9,
+                "offsets": [-0.2, -0.5, -0.9],
+                "target_sensitivity": 0.95,
+            }
+        },
         {"images": {"all": 780, **dict.fromkeys(CLASSES, 260)}},
         {
             "split": {

@@ -13,6 +13,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from busi_pipeline.arrays import ArrayStream, StoredArray
+from busi_pipeline.calibration import Calibration
 from busi_pipeline.core.feed import ViewFeed, hand_to_keras
 from busi_pipeline.datasets.array_store import ArrayStoreDataset
 from busi_pipeline.datasets.kept_training import KeptTraining
@@ -195,7 +196,9 @@ class Small:
 
     def predict(self, training: Training) -> pd.DataFrame:
         raw = predict_images(training.model, self.images, self.split, self.settings, CLASSES)
-        return apply_decision(raw, Decision(temperature=1.0, threshold=0.5), CLASSES)
+        return apply_decision(
+            raw, Decision(Calibration(1.0, (0.0, 0.0, 0.0)), threshold=0.5), CLASSES
+        )
 
 
 @pytest.fixture

@@ -204,7 +204,9 @@ def judge_folds(
     for _, of_fold in raw_predictions.groupby(["repeat", "fold"], sort=True):
         validation = of_fold[of_fold["split"] == "validation"]
         decision = choose_decision(validation, classes, judging["target_sensitivity"])
-        tables.append(apply_decision(of_fold, decision, classes).assign(**decision._asdict()))
+        judged = apply_decision(of_fold, decision, classes)
+        judged["temperature"] = decision.calibration.temperature
+        tables.append(judged.assign(threshold=decision.threshold))
     return pd.concat(tables, ignore_index=True)
 
 

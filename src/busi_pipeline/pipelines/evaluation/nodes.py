@@ -31,8 +31,8 @@ class Judgement(NamedTuple):
 
     Attributes:
         predictions: see judging.apply_decision.
-        decision: `temperature`, `threshold` and the `target_sensitivity` it was chosen for; belongs
-            to the model.
+        decision: `temperature`, `offsets`, `threshold` and the `target_sensitivity` it was chosen
+            for; belongs to the model.
     """
 
     predictions: pd.DataFrame
@@ -88,16 +88,16 @@ def judge_predictions(
     """Calibrate and choose the threshold on validation images; apply both to all."""
     validation = raw_predictions[raw_predictions["split"] == "validation"]
     decision = choose_decision(validation, classes, judging["target_sensitivity"])
-    record = decision._asdict() | {"target_sensitivity": judging["target_sensitivity"]}
+    record = decision.describe() | {"target_sensitivity": judging["target_sensitivity"]}
     return Judgement(apply_decision(raw_predictions, decision, classes), {"decision": record})
 
 
 def deliver_model(network: "keras.Model", decision: Mapping[str, Any]) -> DeliveredModel:
-    """Put the temperature into the model, and the decision beside it."""
+    """Put the calibration into the model, and the decision beside it."""
     from busi_pipeline.core.delivery import calibrate
 
     chosen = dict(decision["decision"])
-    return DeliveredModel(calibrate(network, chosen["temperature"]), chosen)
+    return DeliveredModel(calibrate(network, chosen["temperature"], chosen["offsets"]), chosen)
 
 
 def score_predictions(
