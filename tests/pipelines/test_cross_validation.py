@@ -194,7 +194,7 @@ def test_ensemble_averages_and_ranks_better(rng: np.random.Generator) -> None:
     shuffled = [rows[0], *(table.sample(frac=1, random_state=1) for table in rows[1:])]
     ensemble = average_rows(JUDGING, CLASSES, *shuffled)
     first = ensemble.set_index("image_id").loc["i5"]
-    expected = np.mean([t.set_index("image_id").loc["i5", "p_malignant"] for t in rows])
+    expected = np.mean([t.set_index("image_id").loc["i5", "raw_malignant"] for t in rows])
     assert first["raw_malignant"] == pytest.approx(expected)
 
     def rank(table: pd.DataFrame) -> float:

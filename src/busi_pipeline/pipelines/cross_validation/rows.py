@@ -18,9 +18,10 @@ _KEYS = ["repeat", "fold", "split", "image_id"]
 def average_rows(
     judging: Mapping[str, Any], classes: list[str], *predictions: pd.DataFrame
 ) -> pd.DataFrame:
-    """Return the mean of the rows' calibrated probabilities, judged anew: an ensemble.
+    """Return the mean of the rows' probabilities before calibration, judged anew: an ensemble.
 
-    Temperature and threshold come from each fold's validation images, as for a single row.
+    Calibration and threshold come from each fold's validation images, as for a single row; a row's
+    own calibration before it would bring the class frequencies in twice.
 
     Args:
         judging: see `judge_folds`.
@@ -35,9 +36,9 @@ def average_rows(
             "the experiments were cross-validated on different folds: run "
             "`kedro run --pipeline=cross_validation`, which does again what is out of date."
         )
-    calibrated = [table[probability_columns(classes)].to_numpy() for table in ordered]
+    raw = probability_columns(classes, raw=True)
     mean = ordered[0][[*_KEYS, "group", "label"]].copy()
-    mean[probability_columns(classes, raw=True)] = np.mean(calibrated, axis=0)
+    mean[raw] = np.mean([table[raw].to_numpy() for table in ordered], axis=0)
     return judge_folds(mean, judging, classes)
 
 
