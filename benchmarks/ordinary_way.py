@@ -92,7 +92,7 @@ def train_this_way(
 
     Features that a training before it left in `workspace` are not computed again.
     """
-    plain = experiment.training.model_copy(update={"average_mirror": False})
+    plain = experiment.training.model_copy(update={"average_mirror": False, "average_start": False})
     settings = experiment.model_copy(update={"training": plain}).model_dump(exclude_none=True)
     weights = WeightsSource(os.environ.get("BUSI_WEIGHTS_DIR"))
     begun = time.perf_counter()

@@ -63,6 +63,13 @@ def test_merging_changes_neither_side() -> None:
             ["nothing to do"],
         ),
         (
+            {
+                "backbone": "vgg16",
+                "training": {"head_solver": "gradient", "head_phase": {"epochs": 0}},
+            },
+            ["average_start", "head_phase.epochs is 0"],
+        ),
+        (
             {"backbone": "vgg16", "training": {"head": {"dense_units": 8}}},
             ["without dense_units", "head_solver gradient"],
         ),

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from busi_pipeline.backbones import BACKBONES, CAFFE, TF, TORCH
+from busi_pipeline.core.delivery import average_start
 from busi_pipeline.core.folding import fold_batch_normalization
 from busi_pipeline.core.network import (
     Network,
@@ -139,6 +140,29 @@ def test_mirror_images_are_averaged(
     ) / 2
     for images in (pictures, mirrored):
         np.testing.assert_allclose(loaded.predict(images, verbose=0), expected, atol=1e-5)
+
+
+def test_network_is_averaged_with_its_start(pictures: np.ndarray, tmp_path: object) -> None:
+    tuned, start = (
+        build_network("resnet50", 32, "conv2_block1_out", "conv2_block2_out", HEAD, 3, None)
+        for _ in range(2)
+    )
+    start.frozen.set_weights(tuned.frozen.get_weights())
+    said = [network.full.predict(pictures, verbose=0) for network in (tuned, start)]
+    assert np.abs(said[0] - said[1]).max() > 0.01
+    path = f"{tmp_path}/model.keras"
+    average_mirror(average_start(tuned, start)).save(path)
+    loaded = keras.saving.load_model(path, compile=False, safe_mode=True)
+    assert not any("busi" in type(layer).__module__ for layer in loaded.layers)
+    mirrored = [network.full.predict(pictures[:, :, ::-1], verbose=0) for network in (tuned, start)]
+    np.testing.assert_allclose(
+        loaded.predict(pictures, verbose=0), np.mean([said, mirrored], axis=(0, 1)), atol=1e-5
+    )
+    assert (
+        count_operations(tuned.full)
+        < count_operations(average_start(tuned, start))
+        < (2 * count_operations(tuned.full))
+    ), "the frozen part runs once"
 
 
 @pytest.mark.parametrize("name", sorted(BACKBONES))

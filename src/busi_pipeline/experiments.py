@@ -16,6 +16,7 @@ from busi_pipeline.errors import BadInputError
 Share = Annotated[float, Field(ge=0, lt=1)]
 
 ENSEMBLE = "ensemble"
+_SEPARATOR = "__"
 TAKEN_NAMES = frozenset({ENSEMBLE, "judging"})
 
 
@@ -108,6 +109,8 @@ class TrainingSettings(_Strict):
         class_weights: `balanced` (inverse frequency in the training split) or `none`.
         label_smoothing: share of the label spread over all classes, in training only.
         average_mirror: the delivered model averages over the image and its mirror image.
+        average_start: the delivered model averages over the network before and after fine-tuning,
+            unless that raises the cross-entropy on validation images: then it is as before.
         extraction_batch_size: images a batch wherever nothing is trained; `auto` asks the memory.
         move_views_on: `device` moves the views of a batch where the network computes, `cpu` one by
             one with OpenCV, `auto` on the device where that is a GPU.
@@ -125,6 +128,7 @@ class TrainingSettings(_Strict):
     class_weights: Literal["balanced", "none"]
     label_smoothing: Share
     average_mirror: bool
+    average_start: bool
     extraction_batch_size: Annotated[int, Field(ge=1)] | Literal["auto"]
     move_views_on: Literal["auto", "device", "cpu"]
     head: HeadSettings
@@ -142,6 +146,11 @@ class TrainingSettings(_Strict):
                 )
         elif self.head_phase.epochs == 0 and self.fine_tuning.epochs == 0:
             raise ValueError("head_phase.epochs and fine_tuning.epochs are both 0: nothing to do")
+        elif self.head_phase.epochs == 0 and self.average_start:
+            raise ValueError(
+                "average_start averages over the head as it is before fine-tuning, but "
+                "head_phase.epochs is 0; set average_start to false"
+            )
         return self
 
 
@@ -240,6 +249,21 @@ def _allowed_keys(location: tuple[int | str, ...]) -> str:
     for part in location[:-1]:
         model = model.model_fields[part].annotation
     return f" Allowed: {sorted(model.model_fields)}."
+
+
+def name_item(row: str, item: str) -> str:
+    """Return the name of a node's argument that is an item of one of many rows."""
+    return f"{row}{_SEPARATOR}{item}"
+
+
+def gather_rows(arguments: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return {row: {item: value}} of all arguments that `name_item` named."""
+    rows: dict[str, dict[str, Any]] = {}
+    for name, value in arguments.items():
+        row, separator, item = name.rpartition(_SEPARATOR)
+        if separator:
+            rows.setdefault(row, {})[item] = value
+    return rows
 
 
 def load_experiments(parameters: Mapping[str, Any]) -> dict[str, ExperimentSettings]:

@@ -16,7 +16,7 @@ from sklearn.metrics import roc_auc_score
 from busi_pipeline.arrays import StoredArray
 from busi_pipeline.datasets.folds import FoldsDataset, TrainedFold
 from busi_pipeline.errors import BadInputError
-from busi_pipeline.experiments import resolve_experiment
+from busi_pipeline.experiments import name_item, resolve_experiment
 from busi_pipeline.judging import probability_columns
 from busi_pipeline.movements import MIRROR_VIEW, PLAIN_VIEW
 from busi_pipeline.pipelines.cross_validation import nodes
@@ -37,8 +37,8 @@ from busi_pipeline.pipelines.cross_validation.nodes import (
     score_folds,
 )
 from busi_pipeline.pipelines.cross_validation.rows import average_rows
-from busi_pipeline.pipelines.cross_validation.views import predict_views
 from busi_pipeline.pipelines.training.features import find_views
+from busi_pipeline.pipelines.training.predicting import predict_views
 from tests.conftest import CLASSES, run_project, write_tiny_environment
 from tests.pipelines.test_split import GROUPED, RANDOM, draw_groups
 from tests.test_experiments import shared  # noqa: F401  # a fixture
@@ -130,10 +130,19 @@ def store_features(image_ids: list[str], values: np.ndarray) -> StoredArray:
 
 
 class _Echo:
-    """A model that answers with its input."""
+    """A model that answers with its input, of which its weight is added to the first class."""
+
+    def __init__(self) -> None:
+        self._weights = [np.zeros(1)]
+
+    def get_weights(self) -> list[np.ndarray]:
+        return self._weights
+
+    def set_weights(self, weights: list[np.ndarray]) -> None:
+        self._weights = weights
 
     def predict_on_batch(self, values: np.ndarray) -> np.ndarray:
-        return values
+        return np.asarray(values + self._weights[0] * np.eye(3)[0])
 
 
 def test_images_are_judged_by_plain_and_mirrored_view() -> None:
@@ -145,8 +154,12 @@ def test_images_are_judged_by_plain_and_mirrored_view() -> None:
     assert views.tolist() == [[40, 90], [3, 53]]
     assert find_views(features, wanted, mirror=False).tolist() == [[40], [3]]
     everything = find_views(features, pd.Series(ids), mirror=True)
-    predicted = predict_views(_Echo(), features, everything)  # type: ignore[arg-type]
+    model: Any = _Echo()
+    predicted = predict_views(model, None, features, everything)
     np.testing.assert_allclose(predicted, (values + 0.25) / 1.75)
+    with_start = predict_views(model, [np.array([1e9])], features, everything)
+    np.testing.assert_allclose(with_start, (predicted + np.eye(3)[0]) / 2, atol=1e-6)
+    assert model.get_weights() == [0], "left as it came"
 
 
 def make_raw(rng: np.random.Generator, skill: float, noise_seed: int = 0) -> pd.DataFrame:
@@ -185,6 +198,14 @@ def test_threshold_and_temperature_know_nothing_of_the_test(rng: np.random.Gener
     assert validation.groupby("fold")["flagged"].mean().min() >= 0.95
 
 
+def name_rows(tables: list[pd.DataFrame], backbones: list[str]) -> dict[str, Any]:
+    given: dict[str, Any] = {}
+    for number, (table, backbone) in enumerate(zip(tables, backbones, strict=True)):
+        given[name_item(f"row_{number}", "predictions")] = table
+        given[name_item(f"row_{number}", "settings")] = {"backbone": backbone}
+    return given
+
+
 def test_ensemble_averages_and_ranks_better(rng: np.random.Generator) -> None:
     state = rng.bit_generator.state
     rows = []
@@ -192,10 +213,11 @@ def test_ensemble_averages_and_ranks_better(rng: np.random.Generator) -> None:
         rng.bit_generator.state = state  # the same labels, other noise
         rows.append(judge_folds(make_raw(rng, 1.0, seed), JUDGING, CLASSES))
     shuffled = [rows[0], *(table.sample(frac=1, random_state=1) for table in rows[1:])]
-    ensemble = average_rows(JUDGING, CLASSES, *shuffled)
+    ensemble = average_rows(JUDGING, CLASSES, **name_rows(shuffled, ["a", "b", "c", "c"]))
     first = ensemble.set_index("image_id").loc["i5"]
-    expected = np.mean([t.set_index("image_id").loc["i5", "raw_malignant"] for t in rows])
-    assert first["raw_malignant"] == pytest.approx(expected)
+    a, b, c, d = (t.set_index("image_id").loc["i5", "raw_malignant"] for t in rows)
+    expected = (a + b + (c + d) / 2) / 3
+    assert first["raw_malignant"] == pytest.approx(expected), "a backbone counts once"
 
     def rank(table: pd.DataFrame) -> float:
         return float(roc_auc_score(table["label"] == "malignant", table["p_malignant"]))
@@ -206,7 +228,9 @@ def test_ensemble_averages_and_ranks_better(rng: np.random.Generator) -> None:
 def test_rows_of_other_folds_make_no_ensemble(rng: np.random.Generator) -> None:
     table = judge_folds(make_raw(rng, 1.0), JUDGING, CLASSES)
     with pytest.raises(BadInputError, match="different folds: run"):
-        average_rows(JUDGING, CLASSES, table, table.assign(fold=3 - table["fold"]))
+        average_rows(
+            JUDGING, CLASSES, **name_rows([table, table.assign(fold=3 - table["fold"])], ["a", "b"])
+        )
 
 
 def test_repeats_do_not_pass_for_more_images(rng: np.random.Generator) -> None:

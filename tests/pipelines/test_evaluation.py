@@ -240,12 +240,16 @@ def test_learning_curves_mark_the_epoch_kept() -> None:
             losses,
         )
 
-    figure = draw_learning_curves(
-        {"head": curves([3, 1, 2]), "fine_tuning": curves([5, 4])}, SETTINGS
-    )
-    loss = figure.axes[0]
-    dots = [line.get_xydata()[0].tolist() for line in loss.lines if line.get_marker() == "o"]
-    assert dots == [[2, 1], [5, 4]]
+    history = {"head": curves([3, 1, 2]), "fine_tuning": curves([5, 4])}
+    for kept, expected, name in (
+        (2, [[2, 1], [5, 4]], "fine-tuning"),
+        (0, [[2, 1]], "fine-tuning (undone)"),
+    ):
+        report = {"training": {"best_epoch": {"head": 2, "fine_tuning": kept}}}
+        loss = draw_learning_curves(history, report, SETTINGS).axes[0]
+        dots = [line.get_xydata()[0].tolist() for line in loss.lines if line.get_marker() == "o"]
+        assert dots == expected
+        assert name in [text.get_text() for text in loss.texts]
 
 
 def test_mistakes_show_missed_cancers_first(predictions: pd.DataFrame) -> None:

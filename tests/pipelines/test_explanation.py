@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from busi_pipeline.arrays import StoredArray
+from busi_pipeline.core.delivery import average_start
 from busi_pipeline.core.network import average_mirror
 from busi_pipeline.masks import find_owner, list_masks, load_mask
 from busi_pipeline.pipelines.explanation.heat import trace_heat
@@ -63,7 +64,10 @@ def test_heat_is_where_the_class_was_seen(mirrored: bool) -> None:
     assert np.count_nonzero(heat[0]) == 1
 
 
-def test_heat_is_traced_through_the_networks_of_this_project(tmp_path: Any) -> None:
+@pytest.mark.parametrize("with_start", [False, True])
+def test_heat_is_traced_through_the_networks_of_this_project(
+    tmp_path: Any, with_start: bool
+) -> None:
     """The nesting and the names that `trace_heat` relies on, after saving and loading."""
     from busi_pipeline.core.network import build_network
     from busi_pipeline.experiments import HeadSettings
@@ -75,14 +79,18 @@ def test_heat_is_traced_through_the_networks_of_this_project(tmp_path: Any) -> N
         batch_normalization_momentum=0.9,
         dropout=0.1,
     )
-    built = build_network("vgg16", 32, "block1_pool", "block2_pool", head, 3, None)
-    network = average_mirror(built.full)
+    built, start = (
+        build_network("vgg16", 32, "block1_pool", "block2_pool", head, 3, None) for _ in range(2)
+    )
+    network = average_mirror(average_start(built, start) if with_start else built.full)
     network.save(tmp_path / "network.keras")
     loaded = keras.saving.load_model(tmp_path / "network.keras", compile=False)
     images = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
     heat = trace_heat(network, images, np.array([0, 1, 2]))
     assert heat.shape == (3, 16, 16)
     np.testing.assert_allclose(trace_heat(loaded, images, np.array([0, 1, 2])), heat, atol=1e-6)
+    alone = trace_heat(average_mirror(built.full), images, np.array([0, 1, 2]))
+    assert np.allclose(heat, alone) != with_start, "both tails speak"
 
 
 def encode(pixels: np.ndarray) -> bytes:

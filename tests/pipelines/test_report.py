@@ -101,12 +101,28 @@ def test_a_share_that_could_not_be_had_is_a_dash() -> None:
     assert tell_share({"a": 0.5, "a_ci_low": 0.4, "a_ci_high": 0.6}, "a") == "50.0 % (40.0 to 60.0)"
 
 
-def test_model_card_holds_the_threshold_and_what_it_costs() -> None:
+@pytest.mark.parametrize(
+    ("best_epoch", "told"),
+    [
+        ({"head": 1}, "head fitted on what it sees; averaged over the image"),
+        ({"head": 1, "fine_tuning": 0}, "was undone; averaged over the image"),
+        ({"head": 1, "fine_tuning": 7}, "for 7 epochs, averaged with itself before fine-tuning; a"),
+    ],
+)
+def test_model_card_holds_the_threshold_and_what_it_costs(
+    best_epoch: dict[str, int], told: str
+) -> None:
     judged = judge_folds(make_raw(np.random.default_rng(0), 2.0), JUDGING, CLASSES)
     scores = score_predictions_with_intervals(judged, CLASSES, JUDGING)
     part = {"all": 10, **dict.fromkeys(CLASSES, 3)}
     card = write_model_card(
-        {"title": "ResNet50", "backbone": "resnet50", "image_size": 224},
+        {
+            "title": "ResNet50",
+            "backbone": "resnet50",
+            "image_size": 224,
+            "training": {"average_start": True, "average_mirror": True},
+        },
+        {"training": {"best_epoch": best_epoch}},
         {
             "test": scores,
             "depends_on": dict.fromkeys(
@@ -142,6 +158,9 @@ def test_model_card_holds_the_threshold_and_what_it_costs() -> None:
         JUDGING,
         CLASSES,
     )
+    (made_of,) = (line for line in card.splitlines() if line.startswith("| made of |"))
+    assert told in made_of
+    assert made_of.count("|") == 3, "one row of the table"
     assert "from a probability of 0.0731 on" in card
     assert "to find 95 % of the cancers" in card
     assert tell_share(scores["decision"], "specificity") in card

@@ -214,6 +214,7 @@ def small(tmp_path: Path, shared: tuple[dict[str, Any], dict[str, Any]]) -> Smal
             "weights": "none",
             "precision": "float32",
             "average_mirror": False,
+            "average_start": False,
             "fine_tuning": {"epochs": 2},
         },
     }
@@ -364,7 +365,9 @@ def test_weights_file_is_used_and_its_hash_told(tmp_path: Path) -> None:
         np.testing.assert_array_equal(one, other)
 
 
-def test_fine_tuning_that_does_not_help_is_undone(small: Small) -> None:
+@pytest.mark.parametrize("average_start", [False, True])
+def test_fine_tuning_that_does_not_help_is_undone(small: Small, average_start: bool) -> None:
+    small.settings["training"]["average_start"] = average_start
     small.settings["training"]["fine_tuning"]["optimizer"]["learning_rate"] = 50.0
     training = small.train()
     assert training.report["training"]["best_epoch"]["fine_tuning"] == 0
@@ -373,6 +376,26 @@ def test_fine_tuning_that_does_not_help_is_undone(small: Small) -> None:
     table = small.predict(training)
     validation = table[table["split"] == "validation"]
     assert validation["correct"].mean() == pytest.approx(kept, abs=1e-6)
+
+
+def test_the_delivered_model_averages_over_its_start(small: Small) -> None:
+    alone = small.predict(small.train())
+    optimizer = small.settings["training"]["fine_tuning"]["optimizer"]
+    small.settings["training"] |= {"average_start": True, "label_smoothing": 0.0}
+    training = small.train()
+    assert training.report["training"]["best_epoch"]["fine_tuning"] > 0
+    columns = [f"raw_{name}" for name in CLASSES]
+    model = training.model
+    rows = small.images.find_rows(alone["image_id"])
+    features = model.get_layer("frozen").predict(small.images.values[rows], verbose=0)
+    tuned, start = (
+        model.get_layer(name).predict(features, verbose=0) for name in ("trainable", "start")
+    )
+    assert np.abs(tuned - start).max() > 1e-4
+    np.testing.assert_allclose(small.predict(training)[columns], (tuned + start) / 2, atol=1e-6)
+    optimizer["learning_rate"] = 1e-12
+    untouched = small.predict(small.train())
+    np.testing.assert_allclose(untouched[columns], start, atol=1e-5)
 
 
 def save_training(training: Training, folder: Path) -> KeptTraining:

@@ -42,9 +42,9 @@ from busi_pipeline.pipelines.training.nodes import (
     prepare_lesson,
     read_views,
 )
+from busi_pipeline.pipelines.training.predicting import predict_views
 
 from .folds import list_folds, select_fold
-from .views import predict_views
 
 if TYPE_CHECKING:
     from busi_pipeline.core.network import Network
@@ -96,9 +96,9 @@ def cross_validate(
         if done is None or done.identity != identity:
             begun = time.perf_counter()
             network = _build_anew(experiment, chosen, len(classes), device)
-            phases = fit_network(network, features, pooled_features, lesson, experiment)
+            phases, start = fit_network(network, features, pooled_features, lesson, experiment)
             fitted = network.trainable if experiment.fine_tunes else network.head
-            probabilities = predict_views(fitted, features, views)
+            probabilities = predict_views(fitted, start, features, views)
             judged[probability_columns(classes, raw=True)] = probabilities
             judged["repeat"], judged["fold"] = fold
             spent.append(time.perf_counter() - begun)

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from kedro.pipeline import Node, Pipeline
 
 from busi_pipeline.config import allow_dots
-from busi_pipeline.experiments import ENSEMBLE
+from busi_pipeline.experiments import ENSEMBLE, name_item
 from busi_pipeline.pipelines.augmentation.nodes import plan_all_views
 from busi_pipeline.pipelines.comparison.pairs import compare_rows
 from busi_pipeline.pipelines.comparison.pipeline import create_pairing_pipeline
@@ -162,11 +162,9 @@ def create_ensemble_pipeline(experiments: Iterable[str]) -> Pipeline:
                 *(
                     Node(
                         average_rows,
-                        inputs=[
-                            "params:judging",
-                            "params:classes",
-                            *(f"{row}.{predictions}" for row in rows),
-                        ],
+                        inputs={"judging": "params:judging", "classes": "params:classes"}
+                        | {name_item(row, "settings"): f"{row}.settings" for row in rows}
+                        | {name_item(row, "predictions"): f"{row}.{predictions}" for row in rows},
                         outputs=f"{ENSEMBLE}.{predictions}",
                         name=f"average_{predictions.removeprefix('cv_')}",
                         tags=_STAGE,

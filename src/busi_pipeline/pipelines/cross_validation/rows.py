@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from busi_pipeline.errors import BadInputError
-from busi_pipeline.experiments import ENSEMBLE
+from busi_pipeline.experiments import ENSEMBLE, gather_rows
 from busi_pipeline.judging import probability_columns
 
 from .nodes import judge_folds, score_folds
@@ -15,22 +15,23 @@ from .nodes import judge_folds, score_folds
 _KEYS = ["repeat", "fold", "split", "image_id"]
 
 
-def average_rows(
-    judging: Mapping[str, Any], classes: list[str], *predictions: pd.DataFrame
-) -> pd.DataFrame:
+def average_rows(judging: Mapping[str, Any], classes: list[str], **of_rows: Any) -> pd.DataFrame:
     """Return the mean of the rows' probabilities before calibration, judged anew: an ensemble.
 
-    Calibration and threshold come from each fold's validation images, as for a single row; a row's
-    own calibration before it would bring the class frequencies in twice.
+    Every backbone counts the same, however many rows share it, since those err alike. Calibration
+    and threshold come from each fold's validation images, as for a single row; a row's own
+    calibration before it would bring the class frequencies in twice.
 
     Args:
         judging: see `judge_folds`.
         classes: in the order of the probabilities.
-        predictions: of `judge_folds`, one table a row, of the same folds.
+        of_rows: `settings` and `predictions` (of `judge_folds`, on the same folds) of each row, see
+            `experiments.name_item`.
 
     Raises BadInputError where the rows were judged on different folds.
     """
-    ordered = [table.sort_values(_KEYS, ignore_index=True) for table in predictions]
+    rows = gather_rows(of_rows).values()
+    ordered = [row["predictions"].sort_values(_KEYS, ignore_index=True) for row in rows]
     if any(not table[_KEYS].equals(ordered[0][_KEYS]) for table in ordered):
         raise BadInputError(
             "the experiments were cross-validated on different folds: run "
@@ -38,7 +39,9 @@ def average_rows(
         )
     raw = probability_columns(classes, raw=True)
     mean = ordered[0][[*_KEYS, "group", "label"]].copy()
-    mean[raw] = np.mean([table[raw].to_numpy() for table in ordered], axis=0)
+    backbones = [row["settings"]["backbone"] for row in rows]
+    weights = [1 / backbones.count(backbone) for backbone in backbones]
+    mean[raw] = np.average([table[raw].to_numpy() for table in ordered], axis=0, weights=weights)
     return judge_folds(mean, judging, classes)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 from sklearn.calibration import calibration_curve
 
@@ -58,7 +59,10 @@ def draw_calibration(
         axis.plot([0, 1], [0, 1], color="grey", linestyle=":", label="perfect")
         axis.set(xlim=(0, 1), ylim=(0, 1.02), aspect="equal")
         axis.grid(alpha=0.3)
-        axis.legend(fontsize=8, loc="upper left")
+        # A dot of the legend stands for a colour, not for a number of images.
+        for handle in axis.legend(fontsize=8, loc="lower right").legend_handles:
+            if isinstance(handle, PathCollection):
+                handle.set_sizes([40])
     return figure
 
 

@@ -42,7 +42,11 @@ def create_experiment_pipeline(experiment: str, image_size: int) -> Pipeline:
             ],
             "decisions",
         ),
-        (draw_learning_curves, ["history", "settings"], "learning_curves"),
+        (
+            draw_learning_curves,
+            ["history", "training_report", "settings"],
+            "learning_curves",
+        ),
         (
             draw_worst_mistakes,
             ["predictions", images, "settings", "params:classes"],

@@ -99,9 +99,15 @@ def draw_ranking_curves(
 
 
 def draw_learning_curves(
-    history: Mapping[str, Mapping[str, list[float]]], settings: Mapping[str, Any]
+    history: Mapping[str, Mapping[str, list[float]]],
+    training_report: Mapping[str, Any],
+    settings: Mapping[str, Any],
 ) -> Figure:
-    """Draw cross-entropy and accuracy over the epochs; a dot marks the epoch kept."""
+    """Draw cross-entropy and accuracy over the epochs; a dot marks the epoch kept.
+
+    A phase that was undone (`best_epoch` 0) has none, and is named so.
+    """
+    kept = training_report["training"]["best_epoch"]
     figure = new_figure(11, 4.4, f"{settings['title']}: learning curves")
     names = {"head": "head alone", "fine_tuning": "fine-tuning"}
     panels = [("cross_entropy", "cross-entropy"), ("accuracy", "accuracy")]
@@ -116,20 +122,20 @@ def draw_learning_curves(
             axis.plot(
                 epochs, curves[f"val_{key}"], color=PALETTE[1], label="validation" if first else ""
             )
-            best = int(np.argmin(curves["val_cross_entropy"]))
-            axis.plot(
-                epochs[best],
-                curves[f"val_{key}"][best],
-                "o",
-                color=PALETTE[1],
-                label="epoch kept" if first else "",
-            )
+            if kept[phase]:
+                axis.plot(
+                    epochs[kept[phase] - 1],
+                    curves[f"val_{key}"][kept[phase] - 1],
+                    "o",
+                    color=PALETTE[1],
+                    label="epoch kept" if first else "",
+                )
             if not first:
                 axis.axvline(begun + 0.5, color="grey", linestyle=":")
             axis.text(
                 (epochs[0] + epochs[-1]) / 2,
                 1.01,
-                names[phase],
+                names[phase] + ("" if kept[phase] else " (undone)"),
                 transform=axis.get_xaxis_transform(),
                 ha="center",
                 fontsize=9,

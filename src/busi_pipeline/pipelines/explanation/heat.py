@@ -4,7 +4,7 @@ Source: Selvaraju et al. 2017, "Grad-CAM: visual explanations from deep networks
 localization".
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,7 +19,7 @@ def trace_heat(network: "keras.Model", images: np.ndarray, classes: np.ndarray) 
 
     Args:
         network: as `train_model` hands it over. Where it averages over the mirror image, so does
-            the heat.
+            the heat; where over the network before and after fine-tuning, so does the score.
         images: uint8 (n, size, size, 3).
         classes: int (n,), position of the class whose score is traced, before the softmax.
     """
@@ -35,7 +35,7 @@ def _find_inner(network: "keras.Model") -> "keras.Model":
     """The network itself, or the one within `average_mirror`."""
     import keras
 
-    if any(layer.name == "head" for layer in network.layers):
+    if any(layer.name == "frozen" for layer in network.layers):
         return network
     (inner,) = (layer for layer in network.layers if isinstance(layer, keras.Model))
     return inner
@@ -45,15 +45,32 @@ def _trace(inner: "keras.Model", images: np.ndarray, classes: np.ndarray) -> np.
     import keras
     import tensorflow as tf
 
-    frozen, tail, head = (inner.get_layer(name) for name in ("frozen", "tail_and_pool", "head"))
-    last = head.get_layer("probabilities")
-    to_last = keras.Model(head.input, last.input)
-
+    frozen = inner.get_layer("frozen")
     features = tf.cast(frozen(images, training=False), "float32")
     with tf.GradientTape() as tape:
         tape.watch(features)
-        vectors = to_last(tail(features, training=False), training=False)
-        scores = tf.matmul(vectors, last.kernel) + last.bias
+        scores = keras.ops.mean(
+            [_score(pieces, features) for pieces in _list_pieces(inner)], axis=0
+        )
         chosen = tf.gather(scores, classes, axis=1, batch_dims=1)
     weights = tf.reduce_mean(tape.gradient(chosen, features), axis=(1, 2), keepdims=True)
     return tf.nn.relu(tf.reduce_sum(weights * features, axis=-1)).numpy()
+
+
+def _list_pieces(inner: "keras.Model") -> "list[keras.Model]":
+    """What holds a tail and a head: the network itself, or the two that it averages over."""
+    import keras
+
+    pieces = [inner, *(layer for layer in inner.layers if isinstance(layer, keras.Model))]
+    return [model for model in pieces if any(layer.name == "head" for layer in model.layers)]
+
+
+def _score(pieces: "keras.Model", features: Any) -> Any:
+    """Return (n, classes): what the head says of the features at the cut, before the softmax."""
+    import keras
+
+    tail, head = pieces.get_layer("tail_and_pool"), pieces.get_layer("head")
+    last = head.get_layer("probabilities")
+    to_last = keras.Model(head.input, last.input)
+    vectors = to_last(tail(features, training=False), training=False)
+    return keras.ops.matmul(vectors, last.kernel) + last.bias

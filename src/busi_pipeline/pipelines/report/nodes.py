@@ -8,41 +8,34 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
+from busi_pipeline.experiments import gather_rows
 from busi_pipeline.judging import tell_number, tell_share
 
 from .checklists import ITEMS
-
-SEPARATOR = "__"
 
 
 def write_report(**found: Any) -> str:
     """Return the report as one self-contained HTML page.
 
     Args:
-        found: what each stage left, or None where it was not run: `<item>` of all, and
-            `<row>__<item>` of each row (experiments and the ensemble).
+        found: what each stage left, or None where it was not run: `<item>` of all, and those of
+            each row (experiments and the ensemble), see `experiments.name_item`.
 
     What is missing is named, with the command that makes it.
     """
-    rows: dict[str, dict[str, Any]] = {}
-    common: dict[str, Any] = {}
-    for name, value in found.items():
-        row, separator, item = name.partition(SEPARATOR)
-        if separator:
-            rows.setdefault(row, {})[item] = value
-        else:
-            common[name] = value
+    rows = gather_rows(found)
     ranked = {
         row: items["cv_metrics"]["cross_validation"]
         for row, items in rows.items()
         if items.get("cv_metrics")
     }
     best = max(ranked, key=lambda row: ranked[row]["test"]["malignant"]["auc"], default=None)
-    return _render("report.html.j2", rows=rows, best=best, items=ITEMS, **common)
+    return _render("report.html.j2", rows=rows, best=best, items=ITEMS, **found)
 
 
 def write_model_card(
     settings: Mapping[str, Any],
+    training_report: Mapping[str, Any],
     metrics: Mapping[str, Any],
     decision: Mapping[str, Any],
     data_summary: Mapping[str, Any],
@@ -55,6 +48,7 @@ def write_model_card(
     return _render(
         "model_card.md.j2",
         settings=settings,
+        training=training_report["training"],
         test=metrics["test"],
         depends_on=metrics["depends_on"],
         decision=decision["decision"],

@@ -5,9 +5,9 @@ from collections.abc import Iterable
 from kedro.pipeline import Node, Pipeline
 
 from busi_pipeline.config import allow_dots
-from busi_pipeline.experiments import ENSEMBLE
+from busi_pipeline.experiments import ENSEMBLE, name_item
 
-from .nodes import SEPARATOR, write_model_card, write_report
+from .nodes import write_model_card, write_report
 
 COMMON = (
     "data_summary",
@@ -42,7 +42,7 @@ def create_pipeline(experiments: Iterable[str]) -> Pipeline:
     """What was found, as far as it was run -> write_report -> report."""
     inputs = {item: item for item in COMMON} | {"judging": "params:judging"}
     for row, items in [*((row, OF_ROW) for row in experiments), (ENSEMBLE, OF_ENSEMBLE)]:
-        inputs |= {f"{row}{SEPARATOR}{item}": f"{row}.{item}" for item in items}
+        inputs |= {name_item(row, item): f"{row}.{item}" for item in items}
     with allow_dots():
         return Pipeline(
             [
@@ -65,6 +65,7 @@ def create_experiment_pipeline(experiment: str) -> Pipeline:
                 write_model_card,
                 inputs=[
                     "settings",
+                    "training_report",
                     "metrics",
                     "decision",
                     "data_summary",

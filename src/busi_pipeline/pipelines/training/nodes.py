@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from sklearn.metrics import log_loss
 from sklearn.utils.class_weight import compute_class_weight
 
 from busi_pipeline.arrays import StoredArray
 from busi_pipeline.datasets.kept_training import KeptTraining
-from busi_pipeline.datasets.pretrained_weights import WeightsSource
+from busi_pipeline.datasets.pretrained_weights import ChosenWeights, WeightsSource
 from busi_pipeline.experiments import ExperimentSettings
 from busi_pipeline.fingerprints import describe_code, hash_values
 
@@ -26,6 +27,7 @@ from .features import (
     is_still,
     label_views,
 )
+from .predicting import predict_ends
 from .probe import PooledViews, Probe, fit_probe
 
 if TYPE_CHECKING:
@@ -36,6 +38,19 @@ if TYPE_CHECKING:
     from busi_pipeline.device import Device
 
 logger = logging.getLogger(__name__)
+
+
+class Fitted(NamedTuple):
+    """What fitting hands over beside the network it changed.
+
+    Attributes:
+        phases: {name: what came of it}.
+        start: weights of `network.trainable` before fine-tuning, where the delivered model averages
+            over them, too. None where it does not, or fine-tuning did not help and was undone.
+    """
+
+    phases: "dict[str, PhaseResult]"
+    start: list[np.ndarray] | None
 
 
 class Training(NamedTuple):
@@ -83,8 +98,7 @@ def train_model(
     device), that one is returned instead. Raises BadInputError where the features come from other
     settings than these.
     """
-    from busi_pipeline.core.network import average_mirror
-    from busi_pipeline.device import dtype_policy, list_gpus, prepare_device, spread_over
+    from busi_pipeline.device import list_gpus, prepare_device, spread_over
 
     experiment = ExperimentSettings.model_validate(settings)
     recipe = experiment.training
@@ -99,12 +113,8 @@ def train_model(
         return Training(*kept[:3], kept[3] | {"training_kept": "yes"})
     with spread_over(list_gpus() if recipe.devices == "all" else []):
         network = build_for_training(experiment, chosen, len(classes), device)
-        phases = fit_network(network, features, pooled_features, lesson, experiment)
-    with dtype_policy("float32"):
-        model = build_network(experiment, chosen, len(classes)).full
-        model.set_weights(network.full.get_weights())
-        if recipe.average_mirror:
-            model = average_mirror(model)
+        phases, start = fit_network(network, features, pooled_features, lesson, experiment)
+    model = _assemble(network, start, experiment, chosen, len(classes))
     model.name = KeptTraining.name_model(experiment.backbone, identity)
     fitting = time.perf_counter() - begun
     # Where nothing is fine-tuned, both are the same array.
@@ -137,6 +147,29 @@ def train_model(
     return Training(model, history, {"training": report}, tags)
 
 
+def _assemble(
+    network: "Network",
+    start: list[np.ndarray] | None,
+    experiment: ExperimentSettings,
+    chosen: ChosenWeights,
+    classes: int,
+) -> "keras.Model":
+    """Build the model that is handed over, in single precision."""
+    from busi_pipeline.core.delivery import average_start
+    from busi_pipeline.core.network import average_mirror
+    from busi_pipeline.device import dtype_policy
+
+    with dtype_policy("float32"):
+        tuned = build_network(experiment, chosen, classes)
+        tuned.full.set_weights(network.full.get_weights())
+        model = tuned.full
+        if start is not None:
+            begun = build_network(experiment, chosen, classes)
+            begun.trainable.set_weights(start)
+            model = average_start(tuned, begun)
+        return average_mirror(model) if experiment.training.average_mirror else model
+
+
 def prepare_lesson(
     features: StoredArray,
     split_manifest: pd.DataFrame,
@@ -158,12 +191,13 @@ def fit_network(
     pooled_features: StoredArray,
     lesson: "Lesson",
     experiment: ExperimentSettings,
-) -> dict[str, "PhaseResult"]:
+) -> Fitted:
     """Train the head, then head and tail, in place."""
     from busi_pipeline.core.fitting import fit_phase
 
     recipe = experiment.training
     phases = {}
+    start = None
     if recipe.head_solver == "logistic_regression":
         phases["head"] = _solve_head(network, pooled_features, lesson, experiment)
     elif recipe.head_phase.epochs:
@@ -171,6 +205,8 @@ def fit_network(
             "head", network.head, pooled_features.values, lesson, recipe.head_phase, recipe.seed
         )
     if experiment.fine_tunes:
+        if recipe.average_start:
+            start = network.trainable.get_weights()
         phases["fine_tuning"] = fit_phase(
             "fine-tuning",
             network.trainable,
@@ -178,9 +214,34 @@ def fit_network(
             lesson,
             recipe.fine_tuning,
             recipe.seed,
-            beat_start="head" in phases,
+            # What is averaged with its start need not be better by itself.
+            beat_start="head" in phases and start is None,
         )
-    return phases
+        if start is not None and not _helps(network, start, features, lesson):
+            network.trainable.set_weights(start)
+            start = None
+            phases["fine_tuning"] = phases["fine_tuning"]._replace(best_epoch=0)
+    return Fitted(phases, start)
+
+
+def _helps(
+    network: "Network", start: list[np.ndarray], features: StoredArray, lesson: "Lesson"
+) -> bool:
+    """Whether the mean with the start has a lower cross-entropy on validation images than the
+    start alone."""
+    labels, views = lesson.validation.labels, lesson.validation.rows[:, :1]
+    begun, mean = (
+        float(log_loss(labels, said, labels=list(range(said.shape[1]))))
+        for said in predict_ends(network.trainable, start, features, views)
+    )
+    logger.log(
+        logging.INFO if mean < begun else logging.WARNING,
+        "fine-tuning, averaged with its start: validation cross-entropy %.3f, from %.3f%s",
+        mean,
+        begun,
+        "" if mean < begun else ": undone",
+    )
+    return mean < begun
 
 
 def _solve_head(
