@@ -17,6 +17,7 @@ import pandas as pd
 from _common import compare_pace, draw_images, measure_experiments, store
 
 from busi_pipeline.arrays import ArrayStream
+from busi_pipeline.core.delivery import average_start
 from busi_pipeline.core.network import average_mirror
 from busi_pipeline.datasets.pretrained_weights import WeightsSource
 from busi_pipeline.device import choose_batch_size
@@ -32,7 +33,10 @@ def measure(experiment: ExperimentSettings, count: int, rounds: int) -> None:
     images = draw_images(count, experiment.image_size)
     keras.utils.clear_session()
     weights = WeightsSource(None).choose(experiment.backbone, "none")
-    model = build_network(experiment, weights, len(CLASSES)).full
+    network = build_network(experiment, weights, len(CLASSES))
+    model = network.full
+    if experiment.training.average_start:
+        model = average_start(network, build_network(experiment, weights, len(CLASSES)))
     if experiment.training.average_mirror:
         model = average_mirror(model)
     batch_size = choose_batch_size(experiment.training.extraction_batch_size, model)

@@ -125,23 +125,33 @@ def draw_comparison(comparison_table: pd.DataFrame) -> Figure:
     ]
     height = 0.8 / len(sources)
     for axis, (column, label, unit) in zip(figure.subplots(1, 3, sharey=True), panels, strict=True):
+        highest = float(np.nanmax(table[column].to_numpy(float))) * unit
+        limit = 112 if unit == 100 else highest * 1.2
         for i, source in enumerate(sources):
             rows = table[table["source"] == source]
             methods = " and ".join(sorted(rows["split_method"].unique()))
             y = [models.index(m) + (i - (len(sources) - 1) / 2) * height for m in rows["model"]]
             values = rows[column].to_numpy(float) * unit
-            bars = axis.barh(
+            axis.barh(
                 y, values, height * 0.92, color=colours[source], label=f"{source} ({methods} split)"
             )
-            labels = [f"{v:.1f}" for v in values]
-            axis.bar_label(bars, labels, label_type="center", color="white", fontsize=8)
+            for at, value in zip(y, values, strict=True):
+                fits = value > 0.1 * limit
+                axis.text(
+                    value / 2 if fits else value + 0.01 * limit,
+                    at,
+                    f"{value:.1f}",
+                    color="white" if fits else "black",
+                    ha="center" if fits else "left",
+                    va="center",
+                    fontsize=8,
+                )
             if column + LOW in rows:
                 ends = rows[[column + LOW, column + HIGH]].to_numpy(float).T * unit
                 axis.errorbar(
                     values, y, xerr=np.abs(ends - values), fmt="none", ecolor="black", capsize=2
                 )
-        highest = float(np.nanmax(table[column].to_numpy(float))) * unit
-        axis.set(xlabel=label, xlim=(0, 112 if unit == 100 else highest * 1.2))
+        axis.set(xlabel=label, xlim=(0, limit))
         axis.set_yticks(range(len(models)), models)
         axis.grid(axis="x", alpha=0.3)
         axis.set_axisbelow(True)
