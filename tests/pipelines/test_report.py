@@ -15,7 +15,7 @@ from busi_pipeline.judging import (
 )
 from busi_pipeline.pipelines.cross_validation.nodes import judge_folds, score_folds
 from busi_pipeline.pipelines.report.checklists import ITEMS
-from busi_pipeline.pipelines.report.nodes import write_model_card, write_report
+from busi_pipeline.pipelines.report.nodes import show_table, write_model_card, write_report
 from busi_pipeline.pipelines.report.pipeline import COMMON, OF_ENSEMBLE, OF_ROW
 from tests.conftest import CLASSES
 from tests.pipelines.test_cross_validation import JUDGING, make_raw
@@ -165,3 +165,24 @@ def test_model_card_holds_the_threshold_and_what_it_costs(
     assert "to find 95 % of the cancers" in card
     assert tell_share(scores["decision"], "specificity") in card
     assert "No medical device" in card
+
+
+def test_a_figure_of_a_table_carries_its_interval() -> None:
+    table = pd.DataFrame(
+        {
+            "model": ["<new>", "old"],
+            "malignant_auc": [0.9, 0.8],
+            "malignant_auc_ci_low": [0.85, None],
+            "malignant_auc_ci_high": [0.95, None],
+            "seconds": [540.4, 5349.0],
+            "found": ["this", None],
+        }
+    )
+
+    cells = re.findall(r"<t[hd]>(.*?)</t[hd]>", show_table(table))
+
+    assert cells == [
+        *("model", "malignant auc", "seconds", "found"),
+        *("&lt;new&gt;", "0.900 (0.850 to 0.950)", "540", "this"),
+        *("old", "0.800", "5349", "–"),
+    ]

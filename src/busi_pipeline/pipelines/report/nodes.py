@@ -83,7 +83,22 @@ def show_picture(content: bytes, text: str) -> Markup:
 
 
 def show_table(table: pd.DataFrame) -> Markup:
-    """Return a table as HTML, shares and p-values to three digits."""
+    """Return a table as HTML: an interval (`_ci_low`, `_ci_high`) in the cell of its figure, shares
+    to three digits, whole numbers as such."""
+    shown = table.astype(object).where(table.notna(), float("nan"))  # pandas writes None as it is
+    for low in [name for name in table if str(name).endswith("_ci_low")]:
+        figure = low.removesuffix("_ci_low")
+        high = f"{figure}_ci_high"
+        shown[figure] = [
+            f"{value:.3f} ({start:.3f} to {end:.3f})" if pd.notna(start) else value
+            for value, start, end in zip(table[figure], table[low], table[high], strict=True)
+        ]
+        shown = shown.drop(columns=[low, high])
+    shown.columns = [str(name).replace("_", " ") for name in shown]
     return Markup(  # pandas escapes the cells
-        table.to_html(index=False, border=0, float_format="{:.3f}".format, na_rep="–")
+        shown.to_html(index=False, border=0, float_format=_write_number, na_rep="–")
     )
+
+
+def _write_number(value: float) -> str:
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3f}"
