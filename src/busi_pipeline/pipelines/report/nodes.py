@@ -86,7 +86,7 @@ def show_table(table: pd.DataFrame) -> Markup:
     """Return a table as HTML: an interval (`_ci_low`, `_ci_high`) in the cell of its figure, shares
     to three digits, whole numbers as such."""
     shown = table.astype(object).where(table.notna(), float("nan"))  # pandas writes None as it is
-    for low in [name for name in table if str(name).endswith("_ci_low")]:
+    for low in [name for name in map(str, table) if name.endswith("_ci_low")]:
         figure = low.removesuffix("_ci_low")
         high = f"{figure}_ci_high"
         shown[figure] = [
