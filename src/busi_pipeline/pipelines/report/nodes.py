@@ -9,6 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from markupsafe import Markup
 
 from busi_pipeline.experiments import gather_rows
+from busi_pipeline.intervals import HIGH, LOW
 from busi_pipeline.judging import tell_number, tell_share
 
 from .checklists import ITEMS
@@ -83,17 +84,14 @@ def show_picture(content: bytes, text: str) -> Markup:
 
 
 def show_table(table: pd.DataFrame) -> Markup:
-    """Return a table as HTML: an interval (`_ci_low`, `_ci_high`) in the cell of its figure, shares
-    to three digits, whole numbers as such."""
+    """Return a table as HTML: an interval in the cell of its figure, shares to three digits,
+    figures from 100 on to the whole."""
     shown = table.astype(object).where(table.notna(), float("nan"))  # pandas writes None as it is
-    for low in [name for name in map(str, table) if name.endswith("_ci_low")]:
-        figure = low.removesuffix("_ci_low")
-        high = f"{figure}_ci_high"
-        shown[figure] = [
-            f"{value:.3f} ({start:.3f} to {end:.3f})" if pd.notna(start) else value
-            for value, start, end in zip(table[figure], table[low], table[high], strict=True)
-        ]
-        shown = shown.drop(columns=[low, high])
+    for low in [name for name in map(str, table) if name.endswith(LOW)]:
+        figure = low.removesuffix(LOW)
+        told = table[low].notna()
+        shown.loc[told, figure] = table[told].apply(tell_number, axis="columns", name=figure)
+        shown = shown.drop(columns=[low, figure + HIGH])
     shown.columns = [str(name).replace("_", " ") for name in shown]
     return Markup(  # pandas escapes the cells
         shown.to_html(index=False, border=0, float_format=_write_number, na_rep="–")
