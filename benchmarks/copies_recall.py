@@ -11,7 +11,7 @@ compared in detail instead of the likely ones alone; what the search then missed
 import argparse
 import io
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import combinations
 from typing import Any
@@ -54,11 +54,17 @@ def spoil(content: bytes, area: float, rng: np.random.Generator) -> tuple[bytes,
     return buffer.getvalue(), zoom
 
 
-def plant(raw: RawImages, manifest: pd.DataFrame, count: int, copies: Mapping[str, Any]) -> None:
+def plant(
+    raw: RawImages,
+    manifest: pd.DataFrame,
+    areas: Sequence[float],
+    count: int,
+    copies: Mapping[str, Any],
+) -> None:
     """Print the share of planted copies found, by the area they keep."""
     rng = np.random.default_rng(0)
     print("area kept   planted   found")
-    for area in (0.9, 0.7, 0.5, 0.35, 0.25):
+    for area in areas:
         chosen = manifest.iloc[rng.choice(len(manifest), count, replace=False)]
         more = {}
         for row in chosen.itertuples():
@@ -119,6 +125,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Estimates of the copies that are found.")
     parser.add_argument("--exhaustive", action="store_true")
     parser.add_argument("--count", type=int, default=100, help="copies planted of each kind")
+    parser.add_argument("--areas", type=float, nargs="+", default=[0.9, 0.7, 0.5, 0.35, 0.25])
     arguments = parser.parse_args()
     print(describe_machine())
     parameters = read_parameters()
@@ -127,7 +134,7 @@ def main() -> None:
     if arguments.exhaustive:
         compare_all(raw, manifest, parameters["copies"])
     else:
-        plant(raw, manifest, arguments.count, parameters["copies"])
+        plant(raw, manifest, arguments.areas, arguments.count, parameters["copies"])
 
 
 if __name__ == "__main__":
