@@ -36,6 +36,7 @@ from busi_pipeline.pipelines.cross_validation.nodes import (
     probe_frozen_base,
     score_folds,
 )
+from busi_pipeline.pipelines.cross_validation.plots import draw_fold_confusion_matrix
 from busi_pipeline.pipelines.cross_validation.rows import average_rows
 from busi_pipeline.pipelines.training.features import find_views
 from busi_pipeline.pipelines.training.predicting import predict_views
@@ -237,14 +238,20 @@ def test_repeats_do_not_pass_for_more_images(rng: np.random.Generator) -> None:
     once = judge_folds(make_raw(rng, 1.5), JUDGING, CLASSES)
     thrice = pd.concat([once.assign(repeat=n) for n in (1, 2, 3)], ignore_index=True)
     tags = {"folds_sha256": "a"}
-    one, three = (
-        score_folds(t, t, {"title": "x"}, tags, JUDGING, CLASSES)["cross_validation"]
-        for t in (once, thrice)
-    )
+    found = [score_folds(t, t, {"title": "x"}, tags, JUDGING, CLASSES) for t in (once, thrice)]
+    one, three = (metrics["cross_validation"] for metrics in found)
     assert (one["repeats"], three["repeats"], three["folds"]) == (1, 3, 2)
     assert three["test"]["images"] == 3 * one["test"]["images"]
     for end in ("accuracy_ci_low", "accuracy_ci_high"):
         assert three["test"][end] == pytest.approx(one["test"][end])
+    drawn_once, drawn_thrice = (
+        draw_fold_confusion_matrix(t, metrics, CLASSES).get_suptitle()
+        for t, metrics in zip((once, thrice), found, strict=True)
+    )
+    assert f"each of {one['test']['images']} images judged 3 times" in " ".join(
+        drawn_thrice.split()
+    )
+    assert "judged" not in drawn_once
 
 
 @pytest.fixture

@@ -84,7 +84,14 @@ def test_figures_and_pictures_are_on_the_page(cv_metrics: dict[str, Any]) -> Non
     assert "0.910" in page
     assert "+0.042" in page
     assert "+0.100" not in page, "thresholds are judged in a section of their own"
+    assert "Every image was judged" not in page
     assert "http" not in page.replace("https://www.w3.org", ""), "nothing is loaded from elsewhere"
+
+
+def test_judgements_do_not_pass_for_images(cv_metrics: dict[str, Any]) -> None:
+    thrice = cv_metrics | {"cross_validation": cv_metrics["cross_validation"] | {"repeats": 3}}
+    page = write_report(**list_nothing() | {"resnet50__cv_metrics": thrice})
+    assert "Every image was judged 3 times" in page
 
 
 def test_every_item_points_to_a_section_of_the_page() -> None:

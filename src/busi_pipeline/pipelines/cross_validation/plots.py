@@ -48,5 +48,8 @@ def draw_fold_decisions(
 
 def _describe(metrics: Mapping[str, Any]) -> dict[str, str]:
     scores = metrics["cross_validation"]
-    times = f", {scores['repeats']} times" if scores["repeats"] > 1 else ""
-    return {"title": f"{metrics['title']}, {scores['folds']}-fold cross-validation{times}"}
+    repeats, judgements = scores["repeats"], scores["test"]["images"]
+    title = f"{metrics['title']}, {scores['folds']}-fold cross-validation"
+    if repeats > 1:  # or three judgements of an image would pass for three images
+        title += f", each of {judgements // repeats} images judged {repeats} times"
+    return {"title": title}
