@@ -15,7 +15,12 @@ from busi_pipeline.judging import (
 )
 from busi_pipeline.pipelines.cross_validation.nodes import judge_folds, score_folds
 from busi_pipeline.pipelines.report.checklists import ITEMS
-from busi_pipeline.pipelines.report.nodes import show_table, write_model_card, write_report
+from busi_pipeline.pipelines.report.nodes import (
+    show_table,
+    stack_interval,
+    write_model_card,
+    write_report,
+)
 from busi_pipeline.pipelines.report.pipeline import COMMON, OF_ENSEMBLE, OF_ROW
 from tests.conftest import CLASSES
 from tests.pipelines.test_cross_validation import JUDGING, make_raw
@@ -172,6 +177,13 @@ def test_model_card_holds_the_threshold_and_what_it_costs(
     assert "to find 95 % of the cancers" in card
     assert tell_share(scores["decision"], "specificity") in card
     assert "No medical device" in card
+
+
+def test_an_interval_is_stacked_below_its_figure() -> None:
+    stacked = stack_interval("85.2 % (82.4 to 87.9)")
+    assert re.sub("<[^>]*>", "", stacked) == "85.2 % (82.4 to 87.9)"
+    assert stacked.endswith('<span class="interval">(82.4 to 87.9)</span>')
+    assert stack_interval("–") == "–"
 
 
 def test_a_figure_of_a_table_carries_its_interval() -> None:

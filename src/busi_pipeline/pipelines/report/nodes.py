@@ -72,6 +72,7 @@ def _render(template: str, **values: Any) -> str:
         "share": tell_share,
         "number": tell_number,
         "picture": show_picture,
+        "stacked": stack_interval,
         "table": show_table,
     }
     return environment.get_template(template).render(**values)
@@ -81,6 +82,14 @@ def show_picture(content: bytes, text: str) -> Markup:
     """Return an image with the PNG inside."""
     encoded = base64.b64encode(content).decode()
     return Markup('<img alt="{}" src="data:image/png;base64,{}">').format(text, encoded)
+
+
+def stack_interval(told: str) -> Markup:
+    """Return a figure with its interval below, so that a wide table fits the page."""
+    figure, space, interval = told.partition(" (")
+    if not space:
+        return Markup("{}").format(figure)
+    return Markup('{} <span class="interval">({}</span>').format(figure, interval)
 
 
 def show_table(table: pd.DataFrame) -> Markup:
