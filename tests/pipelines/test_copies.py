@@ -13,6 +13,8 @@ from PIL import Image, ImageDraw
 
 from busi_pipeline.datasets.computed_table import ComputedTableDataset, TableOnDemand
 from busi_pipeline.errors import BadInputError
+from busi_pipeline.images import decode_image
+from busi_pipeline.pipelines.copies import nodes
 from busi_pipeline.pipelines.copies.groups import group_images
 from busi_pipeline.pipelines.copies.matching import describe_picture, mirror_picture
 from busi_pipeline.pipelines.copies.montage import draw_copy_pairs
@@ -213,6 +215,21 @@ def test_a_pair_far_down_the_list_is_found_through_its_group(
     three = pictured[pictured["image_id"].isin(["scan3", "enlarged", "enlarged cropped"])]
     found = find_copies(raw_images, three, settings | {"candidates": 1}).compute()
     assert len(found) == 3
+
+
+def test_pictures_that_memory_does_not_hold_are_not_described_again(
+    raw_images: dict[str, Callable[[], bytes]],
+    pictured: pd.DataFrame,
+    settings: dict[str, Any],
+    pairs: pd.DataFrame,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    described = []
+    monkeypatch.setattr(nodes, "_HELD", 3)
+    monkeypatch.setattr(nodes, "decode_image", lambda c: described.append(c) or decode_image(c))
+    found = find_copies(raw_images, pictured, settings).compute()
+    pd.testing.assert_frame_equal(found, pairs)
+    assert len(described) == len(pictured)
 
 
 def test_montage_shows_the_pairs(

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from busi_pipeline.intervals import HIGH, LOW
 from busi_pipeline.judging import (
     score_predictions_with_intervals,
     tell_number,
@@ -91,6 +92,18 @@ def test_figures_and_pictures_are_on_the_page(cv_metrics: dict[str, Any]) -> Non
     assert "+0.100" not in page, "thresholds are judged in a section of their own"
     assert "Every image was judged" not in page
     assert "http" not in page.replace("https://www.w3.org", ""), "nothing is loaded from elsewhere"
+
+
+def test_models_that_are_handed_over_carry_intervals() -> None:
+    row: dict[str, Any] = {"model": "VGG16", "source": "this project", "seconds": 540}
+    names = ("accuracy", "malignant_sensitivity", "malignant_auc")
+    for value, name in zip((0.8, 0.7, 0.9), names, strict=True):
+        row |= {name: value, name + LOW: value - 0.05, name + HIGH: value + 0.05}
+    table = pd.DataFrame([row | {"split_method": "grouped", "weights": "imagenet"}])
+    page = write_report(**list_nothing() | {"comparison_table": table})
+    for told in ("0.800 (0.750 to 0.850)", "0.700 (0.650 to 0.750)", "0.900 (0.850 to 0.950)"):
+        assert told in page
+    assert "imagenet" not in page
 
 
 def test_judgements_do_not_pass_for_images(cv_metrics: dict[str, Any]) -> None:

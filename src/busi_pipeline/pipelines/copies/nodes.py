@@ -1,10 +1,13 @@
 """Find images that show the same frame."""
 
 import logging
+import pickle
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from itertools import combinations
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -75,12 +78,41 @@ def find_copies(
 def _search(
     raw_images: RawImages, manifest: pd.DataFrame, copies: Mapping[str, Any]
 ) -> pd.DataFrame:
+    with TemporaryDirectory(prefix="pictures_") as folder:
+        return _search_with(
+            _describe_once(raw_images, manifest, copies, Path(folder)), manifest, copies
+        )
+
+
+def _describe_once(
+    raw_images: RawImages, manifest: pd.DataFrame, copies: Mapping[str, Any], folder: Path
+) -> "Callable[[int], Picture]":
+    """Return what gives the picture at a position of the manifest.
+
+    An image is compared with some forty others anywhere in the manifest. Where memory does not hold
+    all pictures, they are read back from the folder, many times faster than described anew. Threads
+    may ask for pictures at once, but not for one picture before it was given for the first time.
+    """
     from . import matching
 
     @lru_cache(_HELD)
     def picture(position: int) -> "Picture":
+        kept = folder / str(position)
+        if kept.exists():
+            return pickle.loads(kept.read_bytes())
         pixels = decode_image(raw_images[manifest["path"].iloc[position]]()).pixels
-        return matching.describe_picture(pixels, copies["longest_side"], copies["keypoints"])
+        described = matching.describe_picture(pixels, copies["longest_side"], copies["keypoints"])
+        if len(manifest) > _HELD:
+            kept.write_bytes(pickle.dumps(described))
+        return described
+
+    return picture
+
+
+def _search_with(
+    picture: "Callable[[int], Picture]", manifest: pd.DataFrame, copies: Mapping[str, Any]
+) -> pd.DataFrame:
+    from . import matching
 
     def align(pair: tuple[int, int, bool]) -> "Alignment":
         first, second = picture(pair[0]), picture(pair[1])
