@@ -6,6 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from busi_pipeline.decisions import (
+    ThresholdRule,
+    choose_operating_point,
     choose_threshold,
     measure_net_benefit,
     score_decisions,
@@ -31,6 +33,47 @@ def test_threshold_is_the_highest_that_reaches_the_sensitivity(
     higher = score[is_malignant & (score > threshold)]
     if len(higher):
         assert (score[is_malignant] >= higher.min()).mean() < target
+
+
+@given(st.lists(st.floats(0, 1), min_size=2, max_size=60), st.floats(0.05, 1.0))
+def test_conformal_threshold_finds_as_many_of_the_cancers_it_has_not_seen(
+    scores: list[float], target: float
+) -> None:
+    cancers = np.array(scores)
+    missed, expected = 0, 0.0
+    for one in range(len(cancers)):  # each in turn is the new one
+        seen = np.delete(cancers, one)
+        point = choose_operating_point(np.ones(len(seen), bool), seen, target, "conformal")
+        missed += cancers[one] < point.threshold
+        expected += point.expected_sensitivity / len(cancers)
+        assert point.threshold in seen
+        if point.expected_sensitivity < target - 1e-9:
+            assert point.threshold == seen.min(), "as low as these cancers tell"
+    assert 1 - missed / len(cancers) >= expected - 1e-9
+    if len(cancers) * (1 - target) >= 1:
+        assert expected >= target - 1e-9
+
+
+@pytest.mark.parametrize(
+    ("cancers", "rule", "rank", "expected"),
+    [
+        (18, "conformal", 1, 18 / 19),
+        (25, "conformal", 1, 25 / 26),
+        (25, "empirical", 2, 24 / 26),
+        (39, "conformal", 2, 38 / 40),
+        (40, "empirical", 3, 38 / 41),
+    ],
+)
+def test_rules_of_the_operating_point_by_hand(
+    cancers: int, rule: ThresholdRule, rank: int, expected: float
+) -> None:
+    score = np.linspace(0.1, 0.9, cancers + 5)
+    is_malignant = np.arange(cancers + 5) >= 5
+    point = choose_operating_point(is_malignant, score, 0.95, rule)
+    assert point.threshold == score[5 + rank - 1]
+    assert point.expected_sensitivity == pytest.approx(expected)
+    with pytest.raises(ValueError, match="no malignant image"):
+        choose_operating_point(np.zeros(3, bool), score[:3], 0.95, rule)
 
 
 def test_decisions_are_counted_and_carried_to_another_prevalence() -> None:

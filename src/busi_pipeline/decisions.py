@@ -1,8 +1,23 @@
 """From a probability of cancer to what is done: operating point, referral, net benefit."""
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
+
+ThresholdRule = Literal["conformal", "empirical"]
+
+
+class OperatingPoint(NamedTuple):
+    """A threshold, and what it is expected to find.
+
+    Attributes:
+        threshold: an image is flagged where its score is this or above.
+        expected_sensitivity: share of new cancers, like those it was chosen on, that it finds on
+            average.
+    """
+
+    threshold: float
+    expected_sensitivity: float
 
 
 class RiskCoverage(NamedTuple):
@@ -22,11 +37,41 @@ def choose_threshold(is_malignant: np.ndarray, score: np.ndarray, sensitivity: f
 
     Raises ValueError where there is no cancer to find.
     """
+    return _flag_all_but((1 - sensitivity) * is_malignant.sum(), is_malignant, score).threshold
+
+
+def choose_operating_point(
+    is_malignant: np.ndarray, score: np.ndarray, sensitivity: float, rule: ThresholdRule
+) -> OperatingPoint:
+    """Return the highest threshold that has the sensitivity by this rule.
+
+    Args:
+        is_malignant: bool (n,), at least one True.
+        score: float (n,); an image is flagged where its score is the threshold or above.
+        sensitivity: above 0, at most 1.
+        rule: `empirical`, on these cancers: a share of them is flagged. `conformal`, on others like
+            them: of n cancers and a new one each is as likely to have the lowest score, so the
+            k-th lowest as threshold misses the new one with a probability of k / (n + 1) at most.
+            Fewer than s / (1 - s) cancers cannot promise a sensitivity s; then it is the lowest.
+
+    Source of the second: Papadopoulos et al. 2002, "Inductive confidence machines for regression";
+    Vovk et al. 2005, "Algorithmic learning in a random world".
+
+    Raises ValueError where there is no cancer to find.
+    """
+    cancers = int(is_malignant.sum())
+    allowed = (1 - sensitivity) * cancers
+    if rule == "conformal":
+        allowed = max(0.0, (1 - sensitivity) * (cancers + 1) - 1)
+    return _flag_all_but(allowed, is_malignant, score)
+
+
+def _flag_all_but(allowed: float, is_malignant: np.ndarray, score: np.ndarray) -> OperatingPoint:
     cancers = np.sort(score[is_malignant])
     if not len(cancers):
         raise ValueError("no malignant image to choose a threshold on")
-    missed = int(np.floor((1 - sensitivity) * len(cancers) + 1e-9))
-    return float(cancers[missed])
+    missed = int(np.floor(allowed + 1e-9))
+    return OperatingPoint(float(cancers[missed]), 1 - (missed + 1) / (len(cancers) + 1))
 
 
 def measure_specificity(is_malignant: np.ndarray, score: np.ndarray, sensitivity: float) -> float:

@@ -1,7 +1,7 @@
 """Everything that is measured on a table of predictions, with its intervals."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 import pandas as pd
@@ -13,7 +13,8 @@ from busi_pipeline.calibration import (
     fit_calibration,
     measure_calibration_error,
 )
-from busi_pipeline.decisions import choose_threshold, score_decisions
+from busi_pipeline.decisions import ThresholdRule, choose_operating_point, score_decisions
+from busi_pipeline.errors import BadInputError
 from busi_pipeline.intervals import HIGH, LOW, add_intervals
 from busi_pipeline.labels import find_positions
 from busi_pipeline.metrics import score_classification
@@ -27,18 +28,23 @@ class Decision(NamedTuple):
     Attributes:
         calibration: see calibration.fit_calibration.
         threshold: calibrated probability of `malignant` from which an image is flagged.
+        expected_sensitivity: see decisions.OperatingPoint.
     """
 
     calibration: Calibration
     threshold: float
+    expected_sensitivity: float
 
     def describe(self) -> dict[str, Any]:
-        """Return `temperature`, `offsets` and `threshold`, for files and for MLflow."""
+        """Return `temperature`, `offsets`, `threshold` and `expected_sensitivity`, for files and
+        for MLflow.
+        """
         temperature, offsets = self.calibration
         return {
             "temperature": temperature,
             "offsets": list(offsets),
             "threshold": self.threshold,
+            "expected_sensitivity": self.expected_sensitivity,
         }
 
 
@@ -52,19 +58,40 @@ def select_test(predictions: pd.DataFrame) -> pd.DataFrame:
     return predictions[predictions["split"] == "test"]
 
 
-def choose_decision(predictions: pd.DataFrame, classes: list[str], sensitivity: float) -> Decision:
-    """Fit the calibration, then take the highest threshold that reaches the sensitivity.
+def choose_decision(
+    predictions: pd.DataFrame, classes: list[str], judging: Mapping[str, Any]
+) -> Decision:
+    """Fit the calibration, then take the highest threshold that has the sensitivity.
 
     Args:
         predictions: of validation images alone: `label` and the raw probabilities.
         classes: in the order of the probabilities.
-        sensitivity: of the flag for `malignant`, above 0 and at most 1.
+        judging: `target_sensitivity` of the flag for `malignant`, above 0 and at most 1, and the
+            `threshold_rule` by which it is meant, see decisions.choose_operating_point.
+
+    Raises BadInputError for another rule.
     """
+    rule = judging["threshold_rule"]
+    if rule not in get_args(ThresholdRule):
+        raise BadInputError(
+            f"judging.threshold_rule must be one of {list(get_args(ThresholdRule))}; got {rule!r}."
+        )
     raw = predictions[probability_columns(classes, raw=True)].to_numpy()
     calibration = fit_calibration(find_positions(predictions["label"], classes), raw)
     score = apply_calibration(raw, calibration)[:, classes.index(CANCER)]
     is_cancer = (predictions["label"] == CANCER).to_numpy()
-    return Decision(calibration, choose_threshold(is_cancer, score, sensitivity))
+    return Decision(
+        calibration,
+        *choose_operating_point(is_cancer, score, judging["target_sensitivity"], rule),
+    )
+
+
+def has_enough_cancers(decision: Decision, judging: Mapping[str, Any]) -> bool:
+    """Tell whether there were enough cancers for the target to be promised, where it is to be."""
+    return (
+        judging["threshold_rule"] != "conformal"
+        or decision.expected_sensitivity >= judging["target_sensitivity"]
+    )
 
 
 def apply_decision(

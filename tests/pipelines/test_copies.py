@@ -226,10 +226,29 @@ def test_pictures_that_memory_does_not_hold_are_not_described_again(
 ) -> None:
     described = []
     monkeypatch.setattr(nodes, "_HELD", 3)
+    monkeypatch.setattr(nodes, "_BLOCK", 4)
     monkeypatch.setattr(nodes, "decode_image", lambda c: described.append(c) or decode_image(c))
     found = find_copies(raw_images, pictured, settings).compute()
     pd.testing.assert_frame_equal(found, pairs)
     assert len(described) == len(pictured)
+
+
+def test_identical_files_are_copies_though_nothing_in_them_can_be_matched(
+    raw_images: dict[str, Callable[[], bytes]], pictured: pd.DataFrame, settings: dict[str, Any]
+) -> None:
+    blank = encode(Image.new("L", (200, 160), 40))
+    rows = pictured.iloc[[0, 0]].assign(
+        image_id=["blank", "blank again"], path=["blank.png", "blank again.png"]
+    )
+    rows["byte_sha256"] = rows["pixel_sha256"] = "of the blank"
+    found = find_copies(
+        {**raw_images, "blank.png": lambda: blank, "blank again.png": lambda: blank},
+        pd.concat([pictured.iloc[:4], rows], ignore_index=True),
+        settings,
+    ).compute()
+    assert found[["image_a", "image_b", "kind"]].to_numpy().tolist() == [
+        ["blank", "blank again", "identical file"]
+    ]
 
 
 def test_montage_shows_the_pairs(

@@ -45,7 +45,13 @@ from tests.pipelines.test_split import GROUPED, RANDOM, draw_groups
 from tests.test_experiments import shared  # noqa: F401  # a fixture
 
 CHOICE = {"folds": 5, "repeats": 2, "seed": 7, "validation": 0.12}
-JUDGING = {"target_sensitivity": 0.95, "prevalence": 0.05, "draws": 30, "seed": 0}
+JUDGING = {
+    "target_sensitivity": 0.95,
+    "threshold_rule": "conformal",
+    "prevalence": 0.05,
+    "draws": 30,
+    "seed": 0,
+}
 
 
 @settings(max_examples=25, deadline=None)
@@ -197,6 +203,17 @@ def test_threshold_and_temperature_know_nothing_of_the_test(rng: np.random.Gener
         assert judged[column].nunique() == 2, "each fold has its own"
     validation = judged[(judged["split"] == "validation") & (judged["label"] == "malignant")]
     assert validation.groupby("fold")["flagged"].mean().min() >= 0.95
+
+
+@pytest.mark.parametrize(("target", "told"), [(0.95, "in 2 of 2 folds"), (0.8, None)])
+def test_folds_with_too_few_cancers_are_told(
+    rng: np.random.Generator, caplog: pytest.LogCaptureFixture, target: float, told: str | None
+) -> None:
+    raw = make_raw(rng, 2.0)
+    cancers = raw[(raw["split"] == "validation") & (raw["label"] == "malignant")]
+    assert cancers.groupby("fold").size().between(4, 18).all()
+    judge_folds(raw, JUDGING | {"target_sensitivity": target}, CLASSES)
+    assert (told in caplog.text) if told else (caplog.text == "")
 
 
 def name_rows(tables: list[pd.DataFrame], backbones: list[str]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from busi_pipeline.arrays import StoredArray
+from busi_pipeline.errors import BadInputError
 from busi_pipeline.judging import score_predictions_with_intervals
 from busi_pipeline.metrics import score_classification
 from busi_pipeline.pipelines.evaluation.decision_plots import draw_calibration, draw_decisions
@@ -24,7 +25,13 @@ from busi_pipeline.pipelines.evaluation.plots import (
 from tests.conftest import CLASSES
 from tests.test_metrics import LABELS, PREDICTED
 
-JUDGING = {"target_sensitivity": 0.95, "prevalence": 0.05, "draws": 40, "seed": 1}
+JUDGING = {
+    "target_sensitivity": 0.95,
+    "threshold_rule": "conformal",
+    "prevalence": 0.05,
+    "draws": 40,
+    "seed": 1,
+}
 SETTINGS: dict[str, Any] = {
     "title": "T",
     "published": {"accuracy": 0.5},
@@ -94,12 +101,13 @@ def judged(rng: np.random.Generator) -> pd.DataFrame:
 
 
 def test_only_validation_images_decide(judged: pd.DataFrame) -> None:
-    predictions, record = judge_predictions(judged, JUDGING, CLASSES)
+    judging = JUDGING | {"threshold_rule": "empirical"}
+    predictions, record = judge_predictions(judged, judging, CLASSES)
     decision = record["decision"]
     swapped = judged.copy()
     of_test = swapped["split"] == "test"
     swapped.loc[of_test, "label"] = "normal"
-    assert judge_predictions(swapped, JUDGING, CLASSES).decision == record
+    assert judge_predictions(swapped, judging, CLASSES).decision == record
     validation = predictions[predictions["split"] == "validation"]
     cancers = validation[validation["label"] == "malignant"]
     assert cancers["flagged"].mean() >= 0.95
@@ -110,6 +118,26 @@ def test_only_validation_images_decide(judged: pd.DataFrame) -> None:
     likeliest = predictions[[f"p_{c}" for c in CLASSES]].to_numpy().argmax(axis=1)
     assert predictions["predicted"].tolist() == [CLASSES[i] for i in likeliest]
     assert (predictions["correct"] == (predictions["predicted"] == predictions["label"])).all()
+
+
+def test_a_sensitivity_that_cannot_be_promised_is_said(
+    judged: pd.DataFrame, caplog: pytest.LogCaptureFixture
+) -> None:
+    validation = judged["split"] == "validation"
+    judging = JUDGING | {"target_sensitivity": 0.9}
+    _, many = judge_predictions(judged, judging, CLASSES)
+    assert many["decision"]["expected_sensitivity"] >= 0.9
+    assert "too few cancers" not in caplog.text
+    few = judged.drop(index=judged[validation & (judged["label"] == "malignant")].index[5:])
+    _, record = judge_predictions(few, judging, CLASSES)
+    assert record["decision"]["expected_sensitivity"] == pytest.approx(5 / 6)
+    assert "too few cancers (5) to promise a sensitivity of 0.9" in caplog.text
+    assert record["decision"]["threshold_rule"] == "conformal"
+
+
+def test_the_rule_of_the_threshold_is_one_that_is_known(judged: pd.DataFrame) -> None:
+    with pytest.raises(BadInputError, match=r"threshold_rule must be one of .*got 'best'"):
+        judge_predictions(judged, JUDGING | {"threshold_rule": "best"}, CLASSES)
 
 
 def test_splits_are_scored_apart_and_every_share_has_its_interval(judged: pd.DataFrame) -> None:

@@ -26,7 +26,13 @@ from busi_pipeline.pipelines.shortcuts.nodes import (
 )
 from tests.conftest import CLASSES
 
-JUDGING = {"target_sensitivity": 0.95, "prevalence": 0.05, "draws": 30, "seed": 0}
+JUDGING = {
+    "target_sensitivity": 0.95,
+    "threshold_rule": "conformal",
+    "prevalence": 0.05,
+    "draws": 30,
+    "seed": 0,
+}
 
 
 def draw_speckle(seed: int, brightest: int = 170) -> np.ndarray:

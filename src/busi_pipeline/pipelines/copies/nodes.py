@@ -41,6 +41,8 @@ PAIR_COLUMNS = [
 # Pictures held at once, under a megabyte each.
 _HELD = 2048
 _LEARNED_FROM = 2000
+# Comparisons handed to the threads at once.
+_BLOCK = 10_000
 _NEIGHBOUR = "neighbouring frame"
 
 RawImages = Mapping[str, Callable[[], bytes]]
@@ -122,10 +124,14 @@ def _search_with(
 
     def align_all(pairs: Iterable[tuple[int, int, bool]], what: str) -> None:
         new = sorted(set(pairs) - set(found))
-        with ThreadPoolExecutor() as pool:  # OpenCV lets go of the lock
-            aligned = track(pool.map(align, new), what, "pair", total=len(new))
-            found.update(zip(new, aligned, strict=True))
+        aligned = track(_map_in_threads(align, new), what, "pair", total=len(new))
+        found.update(
+            (pair, one)
+            for pair, one in zip(new, aligned, strict=True)
+            if one.correlation >= copies["neighbouring_frame"] or pair[:2] in identical
+        )
 
+    identical = dict(_find_identical(manifest))
     count = len(manifest)
     some = np.random.default_rng(0).permutation(count)[:_LEARNED_FROM]
     with ThreadPoolExecutor() as pool:
@@ -147,12 +153,20 @@ def _search_with(
     linked = {
         (i, j)
         for (i, j, mirrored), one in found.items()
-        if one.correlation >= copies["same_frame" if mirrored else "neighbouring_frame"]
+        if not mirrored or one.correlation >= copies["same_frame"]
     }
-    identical = dict(_find_identical(manifest))
     connected = _complete(linked | set(identical), count)
     align_all(((i, j, False) for i, j in connected), "copies of copies compared")
     return _tabulate(manifest, found, identical, copies)
+
+
+def _map_in_threads(
+    align: "Callable[[tuple[int, int, bool]], Alignment]", pairs: list[tuple[int, int, bool]]
+) -> "Iterator[Alignment]":
+    """Yield in order; OpenCV lets go of the lock. What waits in the pool costs memory: a block."""
+    with ThreadPoolExecutor() as pool:
+        for start in range(0, len(pairs), _BLOCK):
+            yield from pool.map(align, pairs[start : start + _BLOCK])
 
 
 def _find_identical(manifest: pd.DataFrame) -> Iterator[tuple[tuple[int, int], str]]:

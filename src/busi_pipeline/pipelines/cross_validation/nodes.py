@@ -22,6 +22,7 @@ from busi_pipeline.fingerprints import describe_code, hash_values
 from busi_pipeline.judging import (
     apply_decision,
     choose_decision,
+    has_enough_cancers,
     probability_columns,
     score_predictions_with_intervals,
     select_test,
@@ -194,19 +195,28 @@ def judge_folds(
 
     Args:
         raw_predictions: as of `cross_validate`.
-        judging: `target_sensitivity`.
+        judging: `target_sensitivity` and `threshold_rule`.
         classes: in the order of the probabilities.
 
     Returns what `judging.apply_decision` does of validation and test images, with the `temperature`
     and `threshold` of their fold.
     """
-    tables = []
+    tables, too_few = [], 0
     for _, of_fold in raw_predictions.groupby(["repeat", "fold"], sort=True):
         validation = of_fold[of_fold["split"] == "validation"]
-        decision = choose_decision(validation, classes, judging["target_sensitivity"])
+        decision = choose_decision(validation, classes, judging)
+        too_few += not has_enough_cancers(decision, judging)
         judged = apply_decision(of_fold, decision, classes)
         judged["temperature"] = decision.calibration.temperature
         tables.append(judged.assign(threshold=decision.threshold))
+    if too_few:
+        logger.warning(
+            "in %d of %d folds the validation images show too few cancers to promise a sensitivity "
+            "of %g: the flag is set to the least suspicious of them",
+            too_few,
+            len(tables),
+            judging["target_sensitivity"],
+        )
     return pd.concat(tables, ignore_index=True)
 
 

@@ -10,8 +10,10 @@ import pandas as pd
 from busi_pipeline.arrays import StoredArray
 from busi_pipeline.datasets.keras_model import DeliveredModel
 from busi_pipeline.judging import (
+    CANCER,
     apply_decision,
     choose_decision,
+    has_enough_cancers,
     probability_columns,
     score_predictions_with_intervals,
     tell_share,
@@ -31,8 +33,8 @@ class Judgement(NamedTuple):
 
     Attributes:
         predictions: see judging.apply_decision.
-        decision: `temperature`, `offsets`, `threshold` and the `target_sensitivity` it was chosen
-            for; belongs to the model.
+        decision: `temperature`, `offsets`, `threshold`, `expected_sensitivity`, and the
+            `target_sensitivity` and `threshold_rule` it was chosen by; belongs to the model.
     """
 
     predictions: pd.DataFrame
@@ -87,8 +89,18 @@ def judge_predictions(
 ) -> Judgement:
     """Calibrate and choose the threshold on validation images; apply both to all."""
     validation = raw_predictions[raw_predictions["split"] == "validation"]
-    decision = choose_decision(validation, classes, judging["target_sensitivity"])
-    record = decision.describe() | {"target_sensitivity": judging["target_sensitivity"]}
+    decision = choose_decision(validation, classes, judging)
+    if not has_enough_cancers(decision, judging):
+        logger.warning(
+            "the validation images show too few cancers (%d) to promise a sensitivity of %g: the "
+            "flag is set to the least suspicious of them, which promises %.3f",
+            (validation["label"] == CANCER).sum(),
+            judging["target_sensitivity"],
+            decision.expected_sensitivity,
+        )
+    record = decision.describe() | {
+        key: judging[key] for key in ("target_sensitivity", "threshold_rule")
+    }
     return Judgement(apply_decision(raw_predictions, decision, classes), {"decision": record})
 
 
