@@ -233,6 +233,18 @@ def test_pictures_that_memory_does_not_hold_are_not_described_again(
     assert len(described) == len(pictured)
 
 
+def test_copies_are_likely_partners_among_images_that_nothing_was_learned_from(
+    raw_images: dict[str, Callable[[], bytes]],
+    pictured: pd.DataFrame,
+    settings: dict[str, Any],
+    pairs: pd.DataFrame,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(nodes, "_LEARNED_FROM", 3)
+    found = find_copies(raw_images, pictured, settings | {"candidates": 1}).compute()
+    pd.testing.assert_frame_equal(found, pairs)
+
+
 def test_identical_files_are_copies_though_nothing_in_them_can_be_matched(
     raw_images: dict[str, Callable[[], bytes]], pictured: pd.DataFrame, settings: dict[str, Any]
 ) -> None:

@@ -90,8 +90,15 @@ def mirror_picture(picture: Picture) -> Picture:
     return Picture(np.ascontiguousarray(picture.grey[:, ::-1]), picture.reduction, points, turned)
 
 
-def learn_summary(pictures: list[Picture], seed: int) -> "Summary":
-    """Learn from some pictures how all are summarised; raises ValueError without features."""
+def learn_summary(pictures: list[Picture], seed: int, project: bool) -> "Summary":
+    """Learn from pictures how all are summarised; raises ValueError without features.
+
+    Args:
+        pictures: all of them, or some.
+        seed: of the vocabulary and the projection.
+        project: on principal components, where these are all pictures. Copies among pictures that
+            the components were not learned from are lost in them (docs/copies.md).
+    """
     rng = np.random.default_rng(seed)
     everything = np.concatenate([picture.descriptors for picture in pictures])
     if not len(everything):
@@ -100,6 +107,8 @@ def learn_summary(pictures: list[Picture], seed: int) -> "Summary":
     words = MiniBatchKMeans(
         min(_WORDS, len(sample)), n_init=3, batch_size=4096, random_state=seed
     ).fit(sample)
+    if not project:
+        return Summary(words, None)
     vectors = np.stack([_aggregate(picture, words) for picture in pictures])
     projection = PCA(
         min(_DIMENSIONS, *vectors.shape), svd_solver="randomized", random_state=seed
@@ -111,16 +120,26 @@ class Summary(NamedTuple):
     """Turns a picture into a short vector; the vectors of copies lie close.
 
     VLAD: for each word of a vocabulary, where the features next to it lie on average (Jegou et al.
-    2010; normalised by word and by square root, Arandjelovic and Zisserman 2013), then the first
-    principal components. A copy keeps most of its features, however it was cropped.
+    2010; normalised by word and by square root, Arandjelovic and Zisserman 2013), then, where there
+    is a projection, the first principal components. A copy keeps most of its features, however it
+    was cropped.
     """
 
     words: MiniBatchKMeans
-    projection: PCA
+    projection: PCA | None
+
+    @property
+    def dimensions(self) -> int:
+        """Length of a vector."""
+        if self.projection is None:
+            return int(self.words.cluster_centers_.size)
+        return int(self.projection.n_components_)
 
     def apply(self, picture: Picture) -> np.ndarray:
         """Return float32 (dimensions,), of length 1."""
-        vector = self.projection.transform(_aggregate(picture, self.words)[None])[0]
+        vector = _aggregate(picture, self.words)
+        if self.projection is not None:
+            vector = self.projection.transform(vector[None])[0]
         return (vector / max(np.linalg.norm(vector), 1e-9)).astype(np.float32)
 
 

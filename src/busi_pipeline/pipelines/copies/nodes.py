@@ -135,15 +135,18 @@ def _search_with(
     count = len(manifest)
     some = np.random.default_rng(0).permutation(count)[:_LEARNED_FROM]
     with ThreadPoolExecutor() as pool:
-        summary = matching.learn_summary(list(pool.map(picture, some.tolist())), seed=0)
+        summary = matching.learn_summary(
+            list(pool.map(picture, some.tolist())), seed=0, project=len(some) == count
+        )
 
         def summarise(position: int) -> tuple[np.ndarray, np.ndarray]:
             plain = picture(position)
             return summary.apply(plain), summary.apply(matching.mirror_picture(plain))
 
         summaries = pool.map(summarise, range(count))
-        both = list(track(summaries, "images described", "image", total=count))
-    plain, turned = (np.stack(vectors) for vectors in zip(*both, strict=True))
+        plain, turned = np.empty((2, count, summary.dimensions), np.float32)
+        for i, vectors in enumerate(track(summaries, "images described", "image", total=count)):
+            plain[i], turned[i] = vectors
     found: dict[tuple[int, int, bool], Alignment] = {}
     likely = matching.find_candidates(plain, plain, copies["candidates"])
     align_all(((i, j, False) for i, j in likely), "likely copies compared")
