@@ -25,14 +25,7 @@ from busi_pipeline.pipelines.shortcuts.nodes import (
     judge_by_box,
 )
 from tests.conftest import CLASSES
-
-JUDGING = {
-    "target_sensitivity": 0.95,
-    "threshold_rule": "conformal",
-    "prevalence": 0.05,
-    "draws": 30,
-    "seed": 0,
-}
+from tests.pipelines.test_cross_validation import JUDGING
 
 
 def draw_speckle(seed: int, brightest: int = 170) -> np.ndarray:
