@@ -43,27 +43,29 @@ def choose_threshold(is_malignant: np.ndarray, score: np.ndarray, sensitivity: f
 def choose_operating_point(
     is_malignant: np.ndarray, score: np.ndarray, sensitivity: float, rule: ThresholdRule
 ) -> OperatingPoint:
-    """Return the highest threshold that has the sensitivity by this rule.
+    """Return the threshold that has the sensitivity by this rule and flags no more than it must.
 
     Args:
         is_malignant: bool (n,), at least one True.
-        score: float (n,); an image is flagged where its score is the threshold or above.
+        score: float (n,), 0 to 1; an image is flagged where its score is the threshold or above.
         sensitivity: above 0, at most 1.
         rule: `empirical`, on these cancers: a share of them is flagged. `conformal`, on others like
             them: of n cancers and a new one each is as likely to have the lowest score, so the
             k-th lowest as threshold misses the new one with a probability of k / (n + 1) at most.
             Fewer than s / (1 - s) cancers cannot promise a sensitivity s; then it is the lowest.
+            The threshold lies halfway to the next lower score of any image: in between these images
+            tell nothing, and a missed cancer costs more.
 
     Source of the second: Papadopoulos et al. 2002, "Inductive confidence machines for regression";
     Vovk et al. 2005, "Algorithmic learning in a random world".
 
     Raises ValueError where there is no cancer to find.
     """
-    cancers = int(is_malignant.sum())
-    allowed = (1 - sensitivity) * cancers
-    if rule == "conformal":
-        allowed = max(0.0, (1 - sensitivity) * (cancers + 1) - 1)
-    return _flag_all_but(allowed, is_malignant, score)
+    if rule == "empirical":
+        return _flag_all_but((1 - sensitivity) * is_malignant.sum(), is_malignant, score)
+    allowed = max(0.0, (1 - sensitivity) * (is_malignant.sum() + 1) - 1)
+    lowest, expected = _flag_all_but(allowed, is_malignant, score)
+    return OperatingPoint((lowest + score[score < lowest].max(initial=0.0)) / 2, expected)
 
 
 def _flag_all_but(allowed: float, is_malignant: np.ndarray, score: np.ndarray) -> OperatingPoint:

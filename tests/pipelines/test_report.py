@@ -189,7 +189,7 @@ def test_model_card_holds_the_threshold_and_what_it_costs(
     assert told in made_of
     assert made_of.count("|") == 3, "one row of the table"
     assert "from a probability of 0.0731 on" in card
-    assert "to find 95 % of new cancers like theirs; of new ones it can promise 96.8 %" in card
+    assert "of 95 % on new cancers like theirs; on new ones it can promise 96.8 %" in card
     assert tell_share(scores["decision"], "specificity") in card
     assert "No medical device" in card
 
