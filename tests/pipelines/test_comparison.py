@@ -124,7 +124,7 @@ def judge_noisily(skill: float, seed: int, count: int = 300) -> pd.DataFrame:
         }
     )
     table[probability_columns(CLASSES, raw=True)] = exponents / exponents.sum(axis=1, keepdims=True)
-    return apply_decision(table, Decision(Calibration(1.0, (0.0, 0.0, 0.0)), 0.3), CLASSES)
+    return apply_decision(table, Decision(Calibration(1.0, (0.0, 0.0, 0.0)), 0.3, 0.9), CLASSES)
 
 
 def test_pairs_say_better_worse_or_cannot_tell() -> None:

@@ -196,9 +196,7 @@ class Small:
 
     def predict(self, training: Training) -> pd.DataFrame:
         raw = predict_images(training.model, self.images, self.split, self.settings, CLASSES)
-        return apply_decision(
-            raw, Decision(Calibration(1.0, (0.0, 0.0, 0.0)), threshold=0.5), CLASSES
-        )
+        return apply_decision(raw, Decision(Calibration(1.0, (0.0, 0.0, 0.0)), 0.5, 0.9), CLASSES)
 
 
 @pytest.fixture
