@@ -1,7 +1,7 @@
 """How many copies does the search find? Two estimates on the images in BUSI_RAW_DIR.
 
     python benchmarks/copies_recall.py                # planted copies: a quarter of an hour
-    python benchmarks/copies_recall.py --exhaustive   # every pair compared: half an hour
+    python benchmarks/copies_recall.py --exhaustive   # every pair compared: ten minutes
 
 Planted: of some images a copy is made, cropped, enlarged or reduced, brightened, drawn on and
 JPEG-compressed at random, and the search has to find it among all others. Exhaustive: every pair is
