@@ -37,7 +37,7 @@ def choose_threshold(is_malignant: np.ndarray, score: np.ndarray, sensitivity: f
 
     Raises ValueError where there is no cancer to find.
     """
-    return _flag_all_but((1 - sensitivity) * is_malignant.sum(), is_malignant, score).threshold
+    return choose_operating_point(is_malignant, score, sensitivity, "empirical").threshold
 
 
 def choose_operating_point(

@@ -61,7 +61,7 @@ def select_test(predictions: pd.DataFrame) -> pd.DataFrame:
 def choose_decision(
     predictions: pd.DataFrame, classes: list[str], judging: Mapping[str, Any]
 ) -> Decision:
-    """Fit the calibration, then take the highest threshold that has the sensitivity.
+    """Fit the calibration, then choose the threshold that has the sensitivity by the rule.
 
     Args:
         predictions: of validation images alone: `label` and the raw probabilities.
