@@ -3,24 +3,27 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint viz mlflow lock
+.PHONY: help install demo test test-unit lint docs viz mlflow lock record-steps
 
 help:
-	@echo "make demo    install, make synthetic images, train and evaluate on them"
-	@echo "make test    install and run the whole test suite"
-	@echo "make lint    ruff and mypy"
-	@echo "make viz     the lineage in the browser"
-	@echo "make mlflow  the runs in the browser"
-	@echo "make lock    renew requirements.lock from pyproject.toml"
+	@echo "make demo       install, make synthetic images, train and evaluate on them"
+	@echo "make test       install and run the whole test suite"
+	@echo "make test-unit  the quick part of it: no training, under a minute"
+	@echo "make lint       ruff, mypy and the layers of the imports"
+	@echo "make docs       the documentation site, into site/"
+	@echo "make viz        the lineage in the browser"
+	@echo "make mlflow     the runs in the browser"
+	@echo "make lock       renew requirements.lock from pyproject.toml"
 
 install: $(VENV)/installed
 
 $(VENV)/installed: pyproject.toml requirements.lock
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	$(PIP) install -r requirements.lock
+	$(PIP) install --no-deps -e .
 	@touch $@
 
 demo: install
@@ -28,19 +31,26 @@ demo: install
 	$(BIN)/kedro run --pipeline=train_inceptionv3 --env=demo
 	@echo
 	@echo "The demo is done. It ran on synthetic images: its figures say nothing about patients."
-	@echo "  metrics  data/demo/08_reporting/inceptionv3/metrics.json and class_table.csv"
+	@echo "  metrics  data/demo/08_reporting/inceptionv3/metrics.json and per_class_metrics.csv"
 	@echo "  plots    data/demo/08_reporting/inceptionv3/*.png"
-	@echo "  model    data/demo/06_models/inceptionv3.keras"
+	@echo "  model    data/demo/06_models/inceptionv3/ with its model card"
 	@echo "  runs     $(BIN)/kedro mlflow ui              then http://127.0.0.1:5000, experiment busi_pipeline_demo"
 	@echo "  lineage  $(BIN)/kedro viz run --env=demo     then http://127.0.0.1:4141"
 
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-unit: install
+	$(BIN)/python -m pytest tests/unit
 
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+docs: install
+	$(BIN)/mkdocs build --strict
 
 viz: install
 	$(BIN)/kedro viz run
@@ -48,8 +58,12 @@ viz: install
 mlflow: install
 	$(BIN)/kedro mlflow ui
 
+# After a change of a step's code: see CONTRIBUTING.md.
+record-steps: install
+	$(BIN)/python -m tests.unit.caching.step_code --record
+
 lock: install
-	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
+	$(PIP) install uv
+	$(BIN)/uv pip compile pyproject.toml --extra dev --extra docs --universal --python-version 3.11 \
 		--no-emit-index-url --no-emit-find-links --no-annotate \
 		--custom-compile-command "make lock" --output-file requirements.lock

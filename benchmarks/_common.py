@@ -15,14 +15,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from busi_pipeline.arrays import ArrayStream, StoredArray
-from busi_pipeline.config import load_active_parameters
+from busi_pipeline.caching.arrays import ArrayStream, StoredArray
+from busi_pipeline.config.loader import load_active_parameters
 from busi_pipeline.datasets.array_store import ArrayStoreDataset
 from busi_pipeline.datasets.raw_images import RawImagesDataset
-from busi_pipeline.experiments import ExperimentSettings, load_experiments
-from busi_pipeline.pipelines.augmentation.nodes import plan_augmentation, prepare_images
+from busi_pipeline.config.experiments import ExperimentSettings, load_experiments
+from busi_pipeline.pipelines.preprocessing.nodes import plan_augmentation, prepare_images
 from busi_pipeline.pipelines.ingestion.nodes import build_manifest
-from busi_pipeline.pipelines.split.nodes import split_images
+from busi_pipeline.pipelines.splitting.nodes import split_images
 from busi_pipeline.synthetic import write_synthetic_set
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -165,7 +165,7 @@ def store(stream: ArrayStream, workspace: Path, name: str) -> StoredArray:
 def report_accuracy(other: str, theirs: np.ndarray, ours: np.ndarray, labels: np.ndarray) -> None:
     """Print what is given up: both networks on the same images, the difference with its interval.
 
-    Bootstrap over images, 10 000 draws, percentiles 2.5 and 97.5.
+    Bootstrap over images, 10 000 n_resamples, percentiles 2.5 and 97.5.
     """
     chosen = np.random.default_rng(0).integers(0, len(labels), (10_000, len(labels)))
     images = np.arange(len(labels))

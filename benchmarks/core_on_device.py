@@ -19,17 +19,17 @@ from typing import NamedTuple
 import keras
 import numpy as np
 
-from busi_pipeline.backbones import BACKBONES
-from busi_pipeline.core.feed import ViewFeed, hand_to_keras
-from busi_pipeline.core.fitting import make_optimizer
-from busi_pipeline.core.moving import move_batch
-from busi_pipeline.core.network import Network, build_network, count_operations
+from busi_pipeline.models.backbones import BACKBONES
+from busi_pipeline.learning.batches import FeatureBatches, as_keras_input
+from busi_pipeline.learning.fitting import make_optimizer
+from busi_pipeline.learning.batch_affine import apply_affine_batch
+from busi_pipeline.models.network import Network, build_network, count_operations
 
 
 class Head(NamedTuple):
     """The head of the project's rows."""
 
-    pool_cut: bool = True
+    pool_intermediate: bool = True
     dense_units: int = 0
     batch_normalization: bool = False
     batch_normalization_momentum: float = 0.99
@@ -90,7 +90,7 @@ def measure(name: str, precision: str, arguments: argparse.Namespace, peak: floa
     keras.config.set_dtype_policy(precision)
     row = BACKBONES[name]
     network: Network = build_network(
-        name, row.image_size, row.tail_after, None, Head(), classes=3, weights=None
+        name, row.image_size, row.freeze_until, None, Head(), classes=3, weights=None
     )
     rng = np.random.default_rng(0)
     size = (arguments.batch, row.image_size, row.image_size, 3)
@@ -100,7 +100,7 @@ def measure(name: str, precision: str, arguments: argparse.Namespace, peak: floa
     )
     origins = rng.normal([1, 0, 0, 0, 1, 0], 0.05, (arguments.batch, 6))
     brightness = np.ones(arguments.batch)
-    moved = rate(arguments.batch, lambda: move_batch(images, origins, brightness), arguments.rounds)
+    moved = rate(arguments.batch, lambda: apply_affine_batch(images, origins, brightness), arguments.rounds)
     count, shape = arguments.images, network.trainable.input_shape[1:]
     labels = np.eye(3, dtype=np.float32)[np.arange(count) % 3]
     model = network.trainable
@@ -111,7 +111,7 @@ def measure(name: str, precision: str, arguments: argparse.Namespace, peak: floa
         stored = np.lib.format.open_memmap(path, "w+", dtype=np.float16, shape=(count, *shape))
         for position in range(count):
             stored[position] = rng.random(shape, dtype=np.float32)
-        feed = ViewFeed(
+        feed = FeatureBatches(
             stored,
             np.arange(count)[:, None],
             labels,
@@ -121,7 +121,7 @@ def measure(name: str, precision: str, arguments: argparse.Namespace, peak: floa
         )
         ours = rate(
             count,
-            lambda: model.fit(hand_to_keras(feed), verbose=0).history["loss"],
+            lambda: model.fit(as_keras_input(feed), verbose=0).history["loss"],
             arguments.rounds,
         )
         values = np.asarray(stored).astype(np.float32)

@@ -16,13 +16,13 @@ import numpy as np
 import pandas as pd
 from _common import compare_pace, measure_experiments, store
 
-from busi_pipeline.arrays import ArrayStream, StoredArray
-from busi_pipeline.core.feed import ViewFeed, hand_to_keras
-from busi_pipeline.core.fitting import make_optimizer
+from busi_pipeline.caching.arrays import ArrayStream, StoredArray
+from busi_pipeline.learning.batches import FeatureBatches, as_keras_input
+from busi_pipeline.learning.fitting import make_optimizer
 from busi_pipeline.datasets.pretrained_weights import WeightsSource
-from busi_pipeline.device import dtype_policy, prepare_device
-from busi_pipeline.experiments import ExperimentSettings
-from busi_pipeline.pipelines.training.features import build_network
+from busi_pipeline.learning.device import dtype_policy, prepare_device
+from busi_pipeline.config.experiments import ExperimentSettings
+from busi_pipeline.learning.features import build_network
 
 
 def write_features(shape: tuple[int, ...], rows: int, workspace: Path) -> StoredArray:
@@ -55,7 +55,7 @@ def measure(experiment: ExperimentSettings, images: int, rounds: int) -> None:
     with tempfile.TemporaryDirectory() as workspace:
         stored = write_features(model.input_shape[1:], images * views, Path(workspace))
         labels = np.eye(3, dtype=np.float32)[np.arange(images) % 3]
-        feed = ViewFeed(
+        feed = FeatureBatches(
             stored.values,
             np.arange(images * views).reshape(images, views),
             labels,
@@ -66,7 +66,7 @@ def measure(experiment: ExperimentSettings, images: int, rounds: int) -> None:
         ready = [tuple(keras.ops.convert_to_tensor(part) for part in feed[0])] * len(feed)
 
         def run_trainer() -> None:
-            model.fit(hand_to_keras(feed), epochs=1, shuffle=False, verbose=0)
+            model.fit(as_keras_input(feed), epochs=1, shuffle=False, verbose=0)
 
         def run_as_it_comes() -> None:
             model.fit(feed, epochs=1, shuffle=False, verbose=0)

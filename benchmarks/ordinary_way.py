@@ -39,12 +39,12 @@ from _common import (
     store,
 )
 
-from busi_pipeline.backbones import Preprocessing, get_backbone
-from busi_pipeline.core.fitting import make_optimizer
+from busi_pipeline.models.backbones import Preprocessing, get_backbone
+from busi_pipeline.learning.fitting import make_optimizer
 from busi_pipeline.datasets.pretrained_weights import WeightsSource
-from busi_pipeline.experiments import ExperimentSettings, PhaseSettings
-from busi_pipeline.pipelines.training.features import extract_features, pool_features
-from busi_pipeline.pipelines.training.nodes import compute_class_weights, train_model
+from busi_pipeline.config.experiments import ExperimentSettings, PhaseSettings
+from busi_pipeline.learning.features import extract_features, pool_features
+from busi_pipeline.learning.training import compute_class_weights, train_model
 
 CLASSES = ["benign", "malignant", "normal"]
 RECIPES = ["guide", "published"]
@@ -92,7 +92,7 @@ def train_this_way(
 
     Features that a training before it left in `workspace` are not computed again.
     """
-    plain = experiment.training.model_copy(update={"average_mirror": False, "average_start": False})
+    plain = experiment.training.model_copy(update={"tta_horizontal_flip": False, "average_with_pretuned": False})
     settings = experiment.model_copy(update={"training": plain}).model_dump(exclude_none=True)
     weights = WeightsSource(os.environ.get("BUSI_WEIGHTS_DIR"))
     begun = time.perf_counter()
@@ -225,7 +225,7 @@ def train_ordinary_way(
         for name, phase in (("head", recipe.head_phase), ("fine-tuning", recipe.fine_tuning)):
             if not phase.epochs:
                 continue
-            _unfreeze(base, experiment.tail_after if name == "fine-tuning" else None)
+            _unfreeze(base, experiment.freeze_until if name == "fine-tuning" else None)
             count = min(phase.epochs, sampled + 1) if sampled else phase.epochs
             before = len(course.seconds)
             start = time.perf_counter() - begun

@@ -16,14 +16,14 @@ import numpy as np
 import pandas as pd
 from _common import compare_pace, draw_images, measure_experiments, store
 
-from busi_pipeline.arrays import ArrayStream
-from busi_pipeline.core.delivery import average_start
-from busi_pipeline.core.network import average_mirror
+from busi_pipeline.caching.arrays import ArrayStream
+from busi_pipeline.models.wrappers import average_with_pretuned
+from busi_pipeline.models.network import tta_horizontal_flip
 from busi_pipeline.datasets.pretrained_weights import WeightsSource
-from busi_pipeline.device import choose_batch_size
-from busi_pipeline.experiments import ExperimentSettings
+from busi_pipeline.learning.device import choose_batch_size
+from busi_pipeline.config.experiments import ExperimentSettings
 from busi_pipeline.pipelines.evaluation.nodes import predict_images
-from busi_pipeline.pipelines.training.features import build_network
+from busi_pipeline.learning.features import build_network
 
 CLASSES = ["benign", "malignant", "normal"]
 
@@ -35,10 +35,10 @@ def measure(experiment: ExperimentSettings, count: int, rounds: int) -> None:
     weights = WeightsSource(None).choose(experiment.backbone, "none")
     network = build_network(experiment, weights, len(CLASSES))
     model = network.full
-    if experiment.training.average_start:
-        model = average_start(network, build_network(experiment, weights, len(CLASSES)))
-    if experiment.training.average_mirror:
-        model = average_mirror(model)
+    if experiment.training.average_with_pretuned:
+        model = average_with_pretuned(network, build_network(experiment, weights, len(CLASSES)))
+    if experiment.training.tta_horizontal_flip:
+        model = tta_horizontal_flip(model)
     batch_size = choose_batch_size(experiment.training.extraction_batch_size, model)
     ids = [str(i) for i in range(count)]
     split = pd.DataFrame({"image_id": ids, "group": ids, "label": CLASSES[0], "split": "test"})

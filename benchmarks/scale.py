@@ -21,9 +21,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 from _common import describe_machine, prepare_data, read_experiment, store
 
 from busi_pipeline.datasets.pretrained_weights import WeightsSource
-from busi_pipeline.experiments import merge_settings
-from busi_pipeline.pipelines.training.features import extract_features, pool_features
-from busi_pipeline.pipelines.training.nodes import train_model
+from busi_pipeline.config.experiments import merge_settings
+from busi_pipeline.learning.features import extract_features, pool_features
+from busi_pipeline.learning.training import train_model
 from busi_pipeline.synthetic import write_synthetic_set
 
 CLASSES = ["benign", "malignant", "normal"]

@@ -2,7 +2,7 @@
 
     python benchmarks/threshold_rules.py data/07_model_output/resnet50/cv_predictions.csv ...
 
-The threshold of every fold is chosen on its validation images, by `judging.threshold_rule`
+The threshold of every fold is chosen on its validation images, by `evaluation.threshold_rule`
 empirical and conformal, for each target; what it then flags is counted on the images of the fold.
 In brackets 95 % intervals, bootstrap over groups. The sensitivity of each repeat is told, too.
 """
@@ -14,33 +14,33 @@ from typing import Any
 import pandas as pd
 from _common import read_parameters
 
-from busi_pipeline.decisions import score_decisions
-from busi_pipeline.intervals import add_intervals
-from busi_pipeline.judging import CANCER, select_test, tell_share
+from busi_pipeline.stats.operating_point import score_flag
+from busi_pipeline.stats.bootstrap import add_intervals
+from busi_pipeline.stats.scoring import CANCER, select_test, format_share
 from busi_pipeline.pipelines.cross_validation.nodes import judge_folds
 
 
-def score_flag(table: pd.DataFrame, judging: dict[str, Any]) -> dict[str, Any]:
+def score_flag(table: pd.DataFrame, evaluation: dict[str, Any]) -> dict[str, Any]:
     """Score the column `flagged`, with intervals."""
     is_cancer = (table["label"] == CANCER).to_numpy()
     flagged = table["flagged"].to_numpy(dtype=bool)
 
     def score(rows: Any) -> dict[str, Any]:
-        return score_decisions(is_cancer[rows], flagged[rows], judging["prevalence"])
+        return score_flag(is_cancer[rows], flagged[rows], evaluation["prevalence"])
 
     everything = score(slice(None))
     groups = table["group"].tolist()
-    return add_intervals(everything, score, groups, judging["draws"], judging["seed"])
+    return add_intervals(everything, score, groups, evaluation["n_resamples"], evaluation["seed"])
 
 
-def tell(table: pd.DataFrame, judging: dict[str, Any]) -> str:
+def tell(table: pd.DataFrame, evaluation: dict[str, Any]) -> str:
     """Return what the flag found and what it flagged besides, as a line."""
-    flag = score_flag(table, judging)
+    flag = score_flag(table, evaluation)
     found = table[table["label"] == CANCER].groupby("repeat")["flagged"].mean()
     return (
-        f"sensitivity {tell_share(flag, 'sensitivity')}, "
+        f"sensitivity {format_share(flag, 'sensitivity')}, "
         f"by repeat {', '.join(f'{share:.3f}' for share in found)}; "
-        f"specificity {tell_share(flag, 'specificity')}; "
+        f"specificity {format_share(flag, 'specificity')}; "
         f"missed {flag['missed_cancers']} of {flag['cancers']}; "
         f"false alarms {flag['false_alarms']} of {flag['images'] - flag['cancers']}"
     )
@@ -58,12 +58,12 @@ def main() -> None:
         print(f"{path}: {raw['repeat'].nunique()} repeats, {raw['image_id'].nunique()} images")
         for target in arguments.targets:
             for rule in ("empirical", "conformal"):
-                judging = parameters["judging"] | {
+                evaluation = parameters["evaluation"] | {
                     "target_sensitivity": target,
                     "threshold_rule": rule,
                 }
-                test = select_test(judge_folds(raw, judging, parameters["classes"]))
-                print(f"  target {target:.2f}, {rule:9}: {tell(test, judging)}", flush=True)
+                test = select_test(judge_folds(raw, evaluation, parameters["classes"]))
+                print(f"  target {target:.2f}, {rule:9}: {tell(test, evaluation)}", flush=True)
 
 
 if __name__ == "__main__":

@@ -25,14 +25,14 @@ import keras
 import numpy as np
 from _common import describe_machine, draw_images, read_experiment, spread, time_calls
 
-from busi_pipeline.core.fitting import make_optimizer
-from busi_pipeline.core.network import count_operations
+from busi_pipeline.learning.fitting import make_optimizer
+from busi_pipeline.models.network import count_operations
 from busi_pipeline.datasets.pretrained_weights import WeightsSource
-from busi_pipeline.device import dtype_policy, prepare_device
-from busi_pipeline.experiments import ExperimentSettings
-from busi_pipeline.images import decode_image, resize_image
-from busi_pipeline.movements import Movement, move_image
-from busi_pipeline.pipelines.training.features import build_network
+from busi_pipeline.learning.device import dtype_policy, prepare_device
+from busi_pipeline.config.experiments import ExperimentSettings
+from busi_pipeline.imaging.decoding import decode_image, resize_image
+from busi_pipeline.imaging.affine import AffineTransform, apply_affine
+from busi_pipeline.learning.features import build_network
 from busi_pipeline.synthetic import simulate_scan
 
 START_UPS = {
@@ -84,11 +84,11 @@ def print_input(size: int) -> None:
     Image.fromarray(scan).save(buffer, "PNG")
     content, pixels = buffer.getvalue(), decode_image(buffer.getvalue()).pixels
     resized = resize_image(pixels, size)
-    movement = Movement(10.0, 1.05, True, False, 0.02, 0.02, 0.0, 1.05)
+    movement = AffineTransform(10.0, 1.05, True, False, 0.02, 0.02, 0.0, 1.05)
     steps = {
         "decode a PNG of 560 x 500": lambda: decode_image(content),
         f"resize to {size} x {size}": lambda: resize_image(pixels, size),
-        "augment": lambda: move_image(resized, movement),
+        "augment": lambda: apply_affine(resized, movement),
     }
     print("\ninput, milliseconds an image")
     for name, step in steps.items():

@@ -84,7 +84,7 @@ def _close_mlflow() -> None:
 
 TINY = """
 augmentation: {views: 2}
-judging: {draws: 30}
+evaluation: {n_resamples: 30}
 copies: {longest_side: 128, keypoints: 60}
 cross_validation: {folds: 2, repeats: 1, validation: 0.2}
 training:
@@ -95,10 +95,10 @@ training:
 
 TINY_ROW = """
 experiments:
-  inceptionv3: {image_size: 75, tail_after: mixed0, base_end: mixed1}
-  inceptionv3_adamw: {image_size: 75, tail_after: mixed0, base_end: mixed1}
-  resnet50: {image_size: 32, tail_after: conv2_block1_out, base_end: conv2_block2_out}
-  vgg16: {image_size: 32, tail_after: block1_pool, base_end: block2_pool}
+  inceptionv3: {image_size: 75, freeze_until: mixed0, truncate_at: mixed1}
+  inceptionv3_adamw: {image_size: 75, freeze_until: mixed0, truncate_at: mixed1}
+  resnet50: {image_size: 32, freeze_until: conv2_block1_out, truncate_at: conv2_block2_out}
+  vgg16: {image_size: 32, freeze_until: block1_pool, truncate_at: block2_pool}
 """
 
 

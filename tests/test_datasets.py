@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from kedro.io import DatasetError
 
-from busi_pipeline.arrays import ArrayStream
+from busi_pipeline.caching.arrays import ArrayStream
 from busi_pipeline.datasets import array_store
 from busi_pipeline.datasets.array_store import ArrayStoreDataset
 from busi_pipeline.datasets.keras_model import (

@@ -10,22 +10,22 @@ import numpy as np
 import pytest
 
 from busi_pipeline import device
-from busi_pipeline.core.network import count_activations
+from busi_pipeline.models.network import count_activations
 
 FIT_ON_VIRTUAL_DEVICES = """
 import json, sys
 import keras, numpy as np, tensorflow as tf
-from busi_pipeline.core.fitting import LabelledViews, Lesson, fit_phase
-from busi_pipeline.device import spread_over
-from busi_pipeline.experiments import PhaseSettings
+from busi_pipeline.learning.fitting import LabelledRows, TrainingData, fit_phase
+from busi_pipeline.learning.device import spread_over
+from busi_pipeline.config.experiments import PhaseSettings
 
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 labels = np.arange(60) % 3
 views = np.random.default_rng(0).normal(size=(60, 4, 4, 8)) + labels[:, None, None, None]
-lesson = Lesson(
-    LabelledViews(np.arange(48)[:, None], labels[:48]),
-    LabelledViews(np.arange(48, 60)[:, None], labels[48:]),
+training_data = TrainingData(
+    LabelledRows(np.arange(48)[:, None], labels[:48]),
+    LabelledRows(np.arange(48, 60)[:, None], labels[48:]),
     np.array([1.0, 2.0, 0.5]),
     0.1,
 )
@@ -42,7 +42,7 @@ for devices in (["CPU:0"], ["CPU:0", "CPU:1"]):
                 keras.layers.Dense(3, activation="softmax"),
             ]
         )
-        histories.append(fit_phase("both", model, views, lesson, phase, seed=3).history)
+        histories.append(fit_phase("both", model, views, training_data, phase, seed=3).history)
 print(json.dumps(histories))
 """
 
@@ -53,7 +53,7 @@ def test_two_devices_give_the_losses_of_one(ema_momentum: float) -> None:
         "epochs": 3,
         "batch_size": 16,
         "patience": 3,
-        "views_per_epoch": 1,
+        "augmented_per_epoch": 1,
         "optimizer": {
             "name": "adamw",
             "learning_rate": 0.01,

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 import yaml
 
-from busi_pipeline.backbones import BACKBONES
+from busi_pipeline.models.backbones import BACKBONES
 from busi_pipeline.errors import BadInputError
-from busi_pipeline.experiments import load_experiments, merge_settings, resolve_experiment
+from busi_pipeline.config.experiments import load_experiments, merge_settings, resolve_experiment
 from tests.conftest import PROJECT
 
 
@@ -25,7 +25,7 @@ def test_row_holds_only_what_differs(shared: tuple[dict[str, Any], dict[str, Any
     assert settings.training.fine_tuning.optimizer.name == "sgd"
     assert settings.training.head_phase.optimizer.name == "adamw"
     assert settings.image_size == 224
-    assert settings.tail_after == BACKBONES["resnet50"].tail_after
+    assert settings.freeze_until == BACKBONES["resnet50"].freeze_until
     assert settings.augmentation.rotation_degrees == shared[0]["rotation_degrees"]
 
 
@@ -67,7 +67,7 @@ def test_merging_changes_neither_side() -> None:
                 "backbone": "vgg16",
                 "training": {"head_solver": "gradient", "head_phase": {"epochs": 0}},
             },
-            ["average_start", "head_phase.epochs is 0"],
+            ["average_with_pretuned", "head_phase.epochs is 0"],
         ),
         (
             {"backbone": "vgg16", "training": {"head": {"dense_units": 8}}},
@@ -91,7 +91,7 @@ def test_wrong_rows_get_one_clear_line(
     [
         ("resnet50.big", "letters, digits and underscores"),
         ("ensemble", "must differ from .*; rename 'ensemble'"),
-        ("judging", "must differ from .*; rename 'judging'"),
+        ("evaluation", "must differ from .*; rename 'evaluation'"),
     ],
 )
 def test_names_become_namespaces(

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from busi_pipeline import fingerprints
-from busi_pipeline.fingerprints import describe_code, hash_values
+from busi_pipeline.caching.fingerprints import describe_code, hash_values
 
 
 def test_order_of_keys_does_not_matter_and_values_do() -> None:
@@ -52,7 +52,7 @@ def test_other_code_does_not_count(package: Path) -> None:
 
 
 def test_versions_of_libraries_count() -> None:
-    described = describe_code("busi_pipeline.images", libraries=("numpy",))
+    described = describe_code("busi_pipeline.imaging.decoding", libraries=("numpy",))
     assert described["numpy"] == version("numpy")
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from busi_pipeline.images import UnusableImageError, decode_image, has_colour, resize_image
+from busi_pipeline.imaging.decoding import UnusableImageError, decode_image, has_colour, resize_image
 
 
 def encode(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:

@@ -6,19 +6,19 @@ import keras
 import numpy as np
 import pytest
 
-from busi_pipeline.backbones import BACKBONES, CAFFE, TF, TORCH
-from busi_pipeline.core.delivery import average_start
-from busi_pipeline.core.folding import fold_batch_normalization
-from busi_pipeline.core.network import (
+from busi_pipeline.models.backbones import BACKBONES, CAFFE, TF, TORCH
+from busi_pipeline.models.wrappers import average_with_pretuned
+from busi_pipeline.models.batch_norm_folding import fold_batch_normalization
+from busi_pipeline.models.network import (
     Network,
     _normalise,
-    average_mirror,
+    tta_horizontal_flip,
     build_network,
     count_operations,
 )
 
 HEAD = SimpleNamespace(
-    pool_cut=True,
+    pool_intermediate=True,
     dense_units=4,
     batch_normalization=True,
     batch_normalization_momentum=0.9,
@@ -87,7 +87,7 @@ def test_the_head_sees_mean_and_spread_at_the_cut(resnet: Network, pictures: np.
     mean = last.predict(features, verbose=0).mean(axis=(1, 2))
     np.testing.assert_allclose(pooled[:, 2 * channels :], mean, rtol=1e-4, atol=1e-5)
 
-    alone = SimpleNamespace(**(vars(HEAD) | {"pool_cut": False}))
+    alone = SimpleNamespace(**(vars(HEAD) | {"pool_intermediate": False}))
     plain = build_network("resnet50", 32, "conv2_block1_out", "conv2_block2_out", alone, 3, None)
     assert plain.tail.output_shape == (None, mean.shape[1])
 
@@ -132,7 +132,7 @@ def test_mirror_images_are_averaged(
     resnet: Network, pictures: np.ndarray, tmp_path: object
 ) -> None:
     path = f"{tmp_path}/model.keras"
-    average_mirror(resnet.full).save(path)
+    tta_horizontal_flip(resnet.full).save(path)
     loaded = keras.saving.load_model(path, compile=False)
     mirrored = pictures[:, :, ::-1]
     expected = (
@@ -156,7 +156,7 @@ def test_network_is_averaged_with_its_start(pictures: np.ndarray, tmp_path: obje
     said = [network.full.predict(pictures, verbose=0) for network in (tuned, start)]
     assert np.abs(said[0] - said[1]).max() > 0.01
     path = f"{tmp_path}/model.keras"
-    average_mirror(average_start(tuned, start)).save(path)
+    tta_horizontal_flip(average_with_pretuned(tuned, start)).save(path)
     loaded = keras.saving.load_model(path, compile=False, safe_mode=True)
     assert not any("busi" in type(layer).__module__ for layer in loaded.layers)
     mirrored = [network.full.predict(pictures[:, :, ::-1], verbose=0) for network in (tuned, start)]
@@ -165,7 +165,7 @@ def test_network_is_averaged_with_its_start(pictures: np.ndarray, tmp_path: obje
     )
     assert (
         count_operations(tuned.full)
-        < count_operations(average_start(tuned, start))
+        < count_operations(average_with_pretuned(tuned, start))
         < (2 * count_operations(tuned.full))
     ), "the frozen part runs once"
 
@@ -173,7 +173,7 @@ def test_network_is_averaged_with_its_start(pictures: np.ndarray, tmp_path: obje
 @pytest.mark.parametrize("name", sorted(BACKBONES))
 def test_every_row_of_backbones_can_be_built_and_cut(name: str) -> None:
     row = BACKBONES[name]
-    network = build_network(name, row.minimum_size, row.tail_after, None, HEAD, 3, None)
+    network = build_network(name, row.minimum_size, row.freeze_until, None, HEAD, 3, None)
     tail_layer = CUTS[name][1]
     tail = network.trainable.get_layer("tail_and_pool").get_layer("tail")
     trunk = network.frozen.get_layer("trunk")
@@ -185,12 +185,12 @@ def test_every_row_of_backbones_can_be_built_and_cut(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("tail_after", "message"),
-    [("conv9", "tail_after must be a layer"), ("conv2_block1_1_conv", "skips it")],
+    ("freeze_until", "message"),
+    [("conv9", "freeze_until must be a layer"), ("conv2_block1_1_conv", "skips it")],
 )
-def test_impossible_cuts_are_named(tail_after: str, message: str) -> None:
+def test_impossible_cuts_are_named(freeze_until: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        build_network("resnet50", 32, tail_after, None, HEAD, 3, None)
+        build_network("resnet50", 32, freeze_until, None, HEAD, 3, None)
 
 
 def test_operations_are_counted_as_published() -> None:

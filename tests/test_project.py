@@ -25,13 +25,13 @@ from busi_pipeline.errors import BadInputError
 from tests.conftest import CLASSES, PROJECT, run_project, write_tiny_environment
 
 PLOTS = [
-    "augmentation_sheet",
+    "augmentation_plot",
     "calibration",
     "confusion_matrix",
     "decisions",
     "learning_curves",
-    "ranking_curves",
-    "worst_mistakes",
+    "roc_pr_curves_plot",
+    "misclassified_plot",
 ]
 
 

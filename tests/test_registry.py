@@ -13,7 +13,7 @@ from kedro.framework.startup import bootstrap_project
 from kedro.io import DataCatalog
 from kedro.pipeline import Pipeline
 
-from busi_pipeline.config import ProjectConfigLoader
+from busi_pipeline.config.loader import ProjectConfigLoader
 from tests.conftest import PROJECT
 
 ROWS = ["vgg16", "resnet50", "inceptionv3", "inceptionv3_adamw"]

@@ -8,7 +8,7 @@ import argparse
 import shutil
 from pathlib import Path
 
-from busi_pipeline.config import find_project_root
+from busi_pipeline.config.loader import find_project_root
 
 KAGGLE_NAME = "aryashah2k/breast-ultrasound-images-dataset"
 FOLDER = "Dataset_BUSI_with_GT"

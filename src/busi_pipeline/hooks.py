@@ -1,27 +1,43 @@
-"""What only the session knows about a run: its provenance, its times, its errors in one line."""
+"""What only the session knows about a run: its settings, its provenance, its times, its errors."""
 
 import atexit
 import logging
+import os
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import mlflow
+from kedro.framework import project
+from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
 from kedro.io import DataCatalog
 from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
+from kedro_mlflow.framework.hooks.mlflow_hook import MlflowHook
+from kedro_mlflow.io.artifacts import MlflowArtifactDataset
+from mlflow.entities import Param, RunTag
+from mlflow.tracking import MlflowClient
+from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH, MAX_PARAMS_TAGS_PER_BATCH
+from pydantic import BaseModel
 
-from busi_pipeline.datasets.experiment_settings import ExperimentSettingsDataset
+from busi_pipeline.config.environment import KERAS_STAGES, check_keras
+from busi_pipeline.config.experiments import SHARED_GROUPS
+from busi_pipeline.config.loader import ProjectConfigLoader, activate
+from busi_pipeline.config.schemas import ExperimentSettings
 from busi_pipeline.datasets.record import flatten, prefix_of
 from busi_pipeline.errors import BadInputError, find_bad_input
+from busi_pipeline.stats.classes import Classes
 
 logger = logging.getLogger(__name__)
+
+_MLFLOW_VARIABLES = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")
 
 
 def describe_git_commit(project_path: Path) -> str:
@@ -43,14 +59,52 @@ def describe_git_commit(project_path: Path) -> str:
     return done.stdout.strip() or "unknown"
 
 
+class ActiveSettings:
+    """Makes the parameters of the session that is opened those of the pipelines.
+
+    Experiments become pipelines, so the registry needs the parameters, and Kedro calls it without
+    arguments. Each session has its own; the last one opened or run is the active one.
+    """
+
+    @hook_impl(tryfirst=True)
+    def after_context_created(self, context: KedroContext) -> None:
+        """Check all parameters before anything else happens, and register the pipelines anew."""
+        loader = context.config_loader
+        assert isinstance(loader, ProjectConfigLoader)
+        loader.project_root = context.project_path  # where the catalog's relative paths lie, too
+        loader["parameters"]
+        activate(loader)
+        registered = project.pipelines
+        requested = registered._requested_pipelines  # `configure` forgets what `kedro run` asks for
+        registered.configure(registered._pipelines_module)
+        registered.set_requested(requested)
+
+    @hook_impl(trylast=True)
+    def after_pipeline_run(self) -> None:
+        """Forget the session: it has one run."""
+        activate(None)
+
+    @hook_impl(tryfirst=True)
+    def on_pipeline_error(self) -> None:
+        """Forget the session."""
+        activate(None)
+
+
 class ClearErrors:
     """Stops a run that cannot work before it starts, and says what a bad input is in one line."""
 
     @hook_impl(tryfirst=True)
     def before_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
-        """Raise BadInputError where a stage is run alone before the stage that feeds it."""
-        from kedro.framework.project import pipelines
+        """Raise BadInputError where a stage is run alone before the stage that feeds it.
 
+        Where the pipeline computes with Keras, Keras gets the project's settings here.
+        """
+        self._check_inputs(pipeline, catalog)
+        if any(KERAS_STAGES & node.tags for node in pipeline.nodes):
+            check_keras()
+
+    def _check_inputs(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
+        pipelines = project.pipelines
         for name in sorted(pipeline.inputs()):
             makers = [key for key, other in pipelines.items() if name in other.all_outputs()]
             needed = not getattr(catalog.get(name), "optional", False)
@@ -71,8 +125,8 @@ class ClearErrors:
 def end_interrupted_run() -> None:
     """End a run that is still open when the process ends as KILLED.
 
-    Kedro tells its hooks of exceptions, not of Ctrl-C or a stopped job, and MLflow itself would end
-    such a run as FINISHED.
+    Kedro calls its hooks for exceptions, not for Ctrl-C or a stopped job, and MLflow itself would
+    end such a run as FINISHED.
     """
     while mlflow.active_run() is not None:
         mlflow.end_run(status="KILLED")
@@ -86,16 +140,138 @@ def _watch_for_interruption() -> None:
         signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
 
 
+def flatten_parameters(inputs: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield (key, value) of the parameters among a node's inputs, as MLflow is to show them.
+
+    Settings give one key for each of their leaves, such as `split.method`; a list is separated by
+    commas; of `classes` also `positive_classes` is given. Left out are the settings of experiments
+    and the shared values behind them, which RunProvenance logs complete, and sentences about the
+    data set.
+    """
+    for name, value in inputs.items():
+        prefix, colon, path = name.partition(":")
+        group = path.partition(".")[0]
+        if prefix != "params" or not colon or group in ("experiments", *SHARED_GROUPS):
+            continue
+        if isinstance(value, Classes):
+            yield path, _format(value.names)
+            yield "positive_classes", _format(value.positive)
+        elif isinstance(value, BaseModel):
+            left_out = {"citation", "facts", "limitations"} if group == "dataset" else set()
+            leaves = flatten(value.model_dump(exclude=left_out, exclude_none=True), path)
+            yield from ((key, _format(leaf)) for key, leaf in leaves)
+        elif isinstance(value, Mapping):
+            yield from ((key, _format(leaf)) for key, leaf in flatten(value, path))
+        else:
+            yield path, _format(value)
+
+
+def _format(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+class FlatMlflowHook(MlflowHook):
+    """kedro-mlflow's hook; logs settings objects key by key, and from every thread to one run.
+
+    MLflow's active run is one of a thread: where Kedro loads and saves in others (`--async`,
+    ThreadRunner), a dataset that asks for it finds none, or opens another. So each dataset that
+    has a `run_id` is told the run.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lock = threading.Lock()
+        self._logged: set[str] = set()
+        self._catalog: DataCatalog | None = None
+
+    @hook_impl
+    def after_context_created(self, context: KedroContext) -> None:
+        """Point MLflow to the session's store, and leave the environment as it was.
+
+        MLflow writes the store into MLFLOW_TRACKING_URI, from which the next session in this
+        process would take it for the user's own.
+        """
+        before = {name: os.environ.get(name) for name in _MLFLOW_VARIABLES}
+        super().after_context_created(context)
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+    @hook_impl
+    def before_pipeline_run(
+        self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog
+    ) -> None:
+        """Open the run and tell it to the datasets of the pipeline."""
+        self.run_id = None
+        self._logged.clear()
+        super().before_pipeline_run(run_params, pipeline, catalog)
+        self._catalog = catalog
+        for name in pipeline.datasets():
+            dataset: Any = catalog.get(name)
+            if hasattr(dataset, "run_id") and not _is_artifact(dataset):
+                dataset.run_id = self.run_id
+
+    @hook_impl
+    def before_node_run(
+        self, node: Node, catalog: DataCatalog, inputs: dict[str, Any], is_async: bool
+    ) -> None:
+        """Log the node's parameters that were not logged yet."""
+        if self.run_id is None:
+            return
+        with self._lock:
+            new = {k: v for k, v in flatten_parameters(inputs) if k not in self._logged}
+            self._logged |= new.keys()
+        log_parameters(self.run_id, new)
+
+    @hook_impl
+    def before_dataset_saved(self, dataset_name: str) -> None:
+        """Tell an artifact its run; not before, since it would then be loaded from that run."""
+        self._set_artifact_run(dataset_name, self.run_id)
+
+    @hook_impl
+    def after_dataset_saved(self, dataset_name: str) -> None:
+        """Let the artifact be loaded from its file."""
+        self._set_artifact_run(dataset_name, None)
+
+    def _set_artifact_run(self, dataset_name: str, run_id: str | None) -> None:
+        if self.run_id is None or self._catalog is None:
+            return
+        dataset: Any = self._catalog.get(dataset_name)
+        if _is_artifact(dataset):
+            dataset.run_id = run_id
+
+
+def _is_artifact(dataset: Any) -> bool:
+    return type(dataset).__module__ == MlflowArtifactDataset.__module__
+
+
+def log_parameters(run_id: str, values: Mapping[str, str]) -> None:
+    """Log parameters to a run; what is too long for a parameter becomes a tag."""
+    short = [Param(k, v) for k, v in values.items() if len(v) <= MAX_PARAM_VAL_LENGTH]
+    long = [RunTag(k, v) for k, v in values.items() if len(v) > MAX_PARAM_VAL_LENGTH]
+    client = MlflowClient()
+    for start in range(0, len(short), MAX_PARAMS_TAGS_PER_BATCH):
+        client.log_batch(run_id, params=short[start : start + MAX_PARAMS_TAGS_PER_BATCH])
+    if long:
+        client.log_batch(run_id, tags=long)
+
+
 class RunProvenance:
-    """Writes onto the run kedro-mlflow has opened which code, environment and settings it is of."""
+    """Writes onto the MLflow run which code, environment and settings it is of."""
 
     @hook_impl(trylast=True)
-    def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline) -> None:
+    def before_pipeline_run(
+        self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog
+    ) -> None:
         """Set the tags `git_commit`, `environment`, `experiments`; log each one's settings."""
-        if mlflow.active_run() is None:
+        run = mlflow.active_run()
+        if run is None:
             return
         _watch_for_interruption()
-        experiments = sorted({n.namespace.split(".")[0] for n in pipeline.nodes if n.namespace})
+        settings = self._load_experiments(catalog)
+        experiments = list_experiments(pipeline, settings)
         mlflow.set_tags(
             {
                 "git_commit": describe_git_commit(Path(run_params["project_path"])),
@@ -104,15 +280,28 @@ class RunProvenance:
             }
         )
         for name in experiments:
-            settings = ExperimentSettingsDataset(name).load()
-            mlflow.log_params(dict(flatten(settings, prefix_of(name))))
+            leaves = flatten(
+                settings[name].model_dump(exclude_none=True), prefix_of(name, run.info.run_id)
+            )
+            log_parameters(run.info.run_id, {key: _format(value) for key, value in leaves})
+
+    def _load_experiments(self, catalog: DataCatalog) -> dict[str, ExperimentSettings]:
+        dataset = catalog.get("parameters")
+        return dataset.load()["experiments"] if dataset is not None else {}
+
+
+def list_experiments(pipeline: Pipeline, settings: Iterable[str]) -> list[str]:
+    """Return the experiments that have a node in the pipeline: the first part of a namespace."""
+    first = {node.namespace.split(".")[0] for node in pipeline.nodes if node.namespace}
+    return sorted(first & set(settings))
 
 
 class StageTimes:
     """Logs how many seconds each stage took, loading and saving included, as `seconds.<stage>`.
 
     Nodes run one after the other, so all time since the last thing that ended belongs to the node
-    at hand. A node's stage is its only tag.
+    at hand. A node's stage is its only tag. Where nodes run at once (ThreadRunner), the times are
+    shares of the whole, by which node ended next.
     """
 
     def __init__(self) -> None:
@@ -132,7 +321,7 @@ class StageTimes:
 
     @hook_impl
     def after_dataset_saved(self, node: Node) -> None:
-        """Book the saving, in which streamed arrays are computed."""
+        """Book the saving."""
         self._book(node)
 
     @hook_impl(tryfirst=True)
@@ -140,8 +329,8 @@ class StageTimes:
         """Log the times, in the order in which the stages ran."""
         if mlflow.active_run() is not None:
             mlflow.log_metrics({f"seconds.{name}": s for name, s in self._seconds.items()})
-        told = ", ".join(f"{name} {seconds:.1f}" for name, seconds in self._seconds.items())
-        logger.info("seconds: %s", told)
+        times = ", ".join(f"{name} {seconds:.1f}" for name, seconds in self._seconds.items())
+        logger.info("seconds: %s", times)
 
     def _book(self, node: Node) -> None:
         now = time.perf_counter()

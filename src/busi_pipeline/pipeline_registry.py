@@ -1,80 +1,126 @@
-"""The house: data walks through the rooms from left to right and never turns back.
+"""The project on one page: data flows one way.
 
-    ingestion -> copies -> split -> augmentation -> training(row) -> evaluation(row) -> comparison
-                                                                          -> explanation(row)
-                        -> cross_validation(row) -> its comparison, leakage, shortcuts(row)
-                                                                                  all -> report
+    ingestion -> deduplication -> splitting -> preprocessing -> feature_extraction -> training(e)
+        -> evaluation(e) -> explanation(e), model_comparison -> reporting
 
-Experiments are the rows under `experiments` in the parameters; each gets `train_<row>`,
-`cross_validate_<row>`, `leakage_<row>` and `shortcuts_<row>`.
+`e` is an experiment, an entry under `experiments` in the parameters. A hold-out split has one
+training, in the namespace `<e>`; a cross-validation has one a fold, in
+`<e>.cross_validation.<fold>`, and everything after training is the same for both. Beside them stand
+`leakage` (the same folds with duplicates parted) and `bias_audit` (annotations, occluded lesions).
 """
 
 from kedro.pipeline import Pipeline
 
-from busi_pipeline.config import load_active_parameters
-from busi_pipeline.experiments import load_experiments
+from busi_pipeline.config.checking import Parameters
+from busi_pipeline.config.experiments import ENSEMBLE
+from busi_pipeline.config.loader import load_active_parameters
+from busi_pipeline.learning.folds import list_folds
 from busi_pipeline.pipelines import (
-    augmentation,
-    comparison,
-    copies,
-    cross_validation,
+    bias_audit,
+    deduplication,
     evaluation,
     explanation,
+    feature_extraction,
     ingestion,
-    report,
-    shortcuts,
-    split,
+    leakage,
+    model_comparison,
+    preprocessing,
+    reporting,
+    splitting,
     training,
 )
 
+_CROSS_VALIDATION, _RANDOM_FOLDS = "cross_validation", "random_folds"
+
 
 def register_pipelines() -> dict[str, Pipeline]:
-    """Return the pipelines by name; raises ValueError where a row of parameters is wrong."""
-    experiments = load_experiments(load_active_parameters())
-    ingest, find, assign = (stage.create_pipeline() for stage in (ingestion, copies, split))
-    before = ingest + find + assign
-    deal = ingest + find + cross_validation.create_pipeline()
-    mark = deal + shortcuts.create_pipeline()
-    deal_blindly = deal + cross_validation.create_random_folds_pipeline()
-    views, trains, validations, leaks, audits = {}, {}, {}, {}, {}
-    for name, settings in experiments.items():
-        views[name] = augmentation.create_pipeline(
-            [settings.image_size]
-        ) + augmentation.create_experiment_pipeline(name, settings.image_size)
-        trains[name] = (
-            views[name]
-            + training.create_experiment_pipeline(name, settings.image_size)
-            + evaluation.create_experiment_pipeline(name, settings.image_size)
-            + explanation.create_pipeline([settings.image_size])
-            + explanation.create_experiment_pipeline(name, settings.image_size)
-            + report.create_experiment_pipeline(name)
-        )
-        validations[name] = augmentation.create_pipeline(
-            [settings.image_size]
-        ) + cross_validation.create_experiment_pipeline(name, settings.image_size)
-        audits[name] = (
-            validations[name]
-            + explanation.create_pipeline([settings.image_size])
-            + shortcuts.create_size_pipeline(settings.image_size)
-            + shortcuts.create_experiment_pipeline(name, settings.image_size)
-        )
-        leaks[name] = validations[name] + cross_validation.create_leakage_pipeline(name)
-    compare = comparison.create_pipeline(experiments)
+    """Return the pipelines by name, for the parameters of the session.
+
+    Raises BadInputError where a parameter is wrong.
+    """
+    return create_pipelines(load_active_parameters())
+
+
+def create_pipelines(parameters: Parameters) -> dict[str, Pipeline]:
+    """Return the pipelines by name."""
+    experiments = parameters["experiments"]
     in_default = [name for name, settings in experiments.items() if settings.in_default]
-    ensemble = cross_validation.create_ensemble_pipeline(in_default)
+    folds = list(list_folds(parameters["cross_validation"]))
+    first_folds = [fold for fold in folds if fold.repeat == 1]
+
+    ingest = ingestion.create_pipeline()
+    deduplicate = ingest + deduplication.create_pipeline()
+    split = deduplicate + splitting.create_hold_out_pipeline()
+    assign = deduplicate + splitting.create_folds_pipeline(folds)
+    assign_randomly = assign + splitting.create_random_folds_pipeline(first_folds)
+
+    prepared, trained, validated, leaked, audited = {}, {}, {}, {}, {}
+    for name, settings in experiments.items():
+        size = settings.image_size
+        images, masks = (
+            preprocessing.create_images_pipeline(size),
+            preprocessing.create_masks_pipeline(size),
+        )
+        prepared[name] = images + preprocessing.create_hold_out_pipeline(name, size)
+        trained[name] = (
+            prepared[name]
+            + feature_extraction.create_pipeline(name, f"images_{size}")
+            + training.create_hold_out_pipeline(name)
+            + evaluation.create_hold_out_pipeline(name, size)
+            + masks
+            + explanation.create_pipeline(name, size)
+            + reporting.create_experiment_pipeline(name)
+        )
+        validated[name] = (
+            images
+            + preprocessing.create_cross_validation_pipeline(name)
+            + feature_extraction.create_pipeline(name, f"images_{size}", _CROSS_VALIDATION)
+            + training.create_cross_validation_pipeline(name, _CROSS_VALIDATION, folds)
+            + evaluation.create_cross_validation_pipeline(name, _CROSS_VALIDATION)
+        )
+        leaked[name] = (
+            validated[name]
+            + training.create_cross_validation_pipeline(name, _RANDOM_FOLDS, first_folds)
+            + evaluation.create_cross_validation_pipeline(name, _RANDOM_FOLDS)
+            + leakage.create_experiment_pipeline(name)
+        )
+        occluded = f"occluded_images_{size}"
+        audited[name] = (
+            validated[name]
+            + masks
+            + bias_audit.create_images_pipeline(size)
+            + preprocessing.create_occluded_pipeline(name)
+            + feature_extraction.create_pipeline(name, occluded, _CROSS_VALIDATION, "occluded_")
+            + training.create_linear_probe_pipeline(name, _CROSS_VALIDATION, folds, "occluded_")
+            + evaluation.create_occluded_pipeline(name)
+            + bias_audit.create_experiment_pipeline(name, size)
+        )
+    audit = assign + bias_audit.create_annotations_pipeline()
+    compare = model_comparison.create_pipeline(experiments)
+    predictions = {
+        name: f"{name}.{_CROSS_VALIDATION}.predictions" for name in (*in_default, ENSEMBLE)
+    }
+    ensemble = evaluation.create_ensemble_pipeline(
+        in_default
+    ) + model_comparison.create_pairwise_pipeline(
+        predictions, "cross_validation_comparisons", _CROSS_VALIDATION
+    )
+
+    def join(parts: dict[str, Pipeline], first: Pipeline) -> Pipeline:
+        return sum((parts[name] for name in in_default), first)
+
     return {
         "ingestion": ingest,
-        "copies": find,
-        "split": assign,
-        "augmentation": sum((views[name] for name in in_default), Pipeline([])),
-        "comparison": compare,
-        "report": report.create_pipeline(in_default),
-        **{f"train_{name}": before + pipeline for name, pipeline in trains.items()},
-        **{f"cross_validate_{name}": deal + pipeline for name, pipeline in validations.items()},
-        **{f"leakage_{name}": deal_blindly + pipeline for name, pipeline in leaks.items()},
-        **{f"shortcuts_{name}": mark + pipeline for name, pipeline in audits.items()},
-        "leakage": sum((leaks[name] for name in in_default), deal_blindly)
-        + cross_validation.create_leakage_report_pipeline(in_default),
-        "cross_validation": sum((validations[name] for name in in_default), deal) + ensemble,
-        "__default__": sum((trains[name] for name in in_default), before) + compare,
+        "deduplication": deduplicate,
+        "splitting": split,
+        "preprocessing": join(prepared, split),
+        "model_comparison": compare,
+        "reporting": reporting.create_pipeline(in_default),
+        **{f"train_{name}": split + part for name, part in trained.items()},
+        **{f"cross_validate_{name}": assign + part for name, part in validated.items()},
+        **{f"leakage_{name}": assign_randomly + part for name, part in leaked.items()},
+        **{f"bias_audit_{name}": audit + part for name, part in audited.items()},
+        "leakage": join(leaked, assign_randomly) + leakage.create_summary_pipeline(in_default),
+        "cross_validation": join(validated, assign) + ensemble,
+        "__default__": join(trained, split) + compare,
     }

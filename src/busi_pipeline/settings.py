@@ -1,16 +1,19 @@
 """Kedro's settings of the project; see https://docs.kedro.org/en/stable/configure/."""
 
-from busi_pipeline.config import RESOLVERS, ProjectConfigLoader
-from busi_pipeline.hooks import ClearErrors, RunProvenance, StageTimes
+from busi_pipeline.config.context import ProjectContext
+from busi_pipeline.config.loader import LOADER_ARGUMENTS, ProjectConfigLoader
+from busi_pipeline.hooks import (
+    ActiveSettings,
+    ClearErrors,
+    FlatMlflowHook,
+    RunProvenance,
+    StageTimes,
+)
 
-HOOKS = (ClearErrors(), RunProvenance(), StageTimes())
-DISABLE_HOOKS_FOR_PLUGINS = ("kedro-telemetry",)
+HOOKS = (ActiveSettings(), ClearErrors(), FlatMlflowHook(), RunProvenance(), StageTimes())
+# FlatMlflowHook is kedro-mlflow's own hook and a little more.
+DISABLE_HOOKS_FOR_PLUGINS = ("kedro-telemetry", "kedro_mlflow")
 
+CONTEXT_CLASS = ProjectContext
 CONFIG_LOADER_CLASS = ProjectConfigLoader
-CONFIG_LOADER_ARGS = {
-    "base_env": "base",
-    "default_run_env": "local",
-    "custom_resolvers": RESOLVERS,
-    # An environment that overrides one key must not delete the others beside it.
-    "merge_strategy": {"parameters": "soft", "globals": "soft", "mlflow": "soft"},
-}
+CONFIG_LOADER_ARGS = LOADER_ARGUMENTS

@@ -7,21 +7,21 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from busi_pipeline.arrays import StoredArray
-from busi_pipeline.core.moving import move_batch
+from busi_pipeline.caching.arrays import StoredArray
+from busi_pipeline.learning.batch_affine import apply_affine_batch
 from busi_pipeline.errors import BadInputError
-from busi_pipeline.movements import (
-    MIRROR_VIEW,
-    PLAIN_VIEW,
-    Movement,
-    find_origins,
-    list_movements,
-    move_image,
+from busi_pipeline.imaging.affine import (
+    FLIPPED,
+    ORIGINAL,
+    AffineTransform,
+    invert_affine,
+    list_transforms,
+    apply_affine,
 )
-from busi_pipeline.pipelines.augmentation.nodes import (
+from busi_pipeline.pipelines.preprocessing.nodes import (
     PLAN_COLUMNS,
-    draw_augmentation_sheet,
-    plan_all_views,
+    plot_augmentation,
+    plan_all_images,
     plan_augmentation,
     prepare_images,
 )
@@ -43,7 +43,7 @@ SETTINGS = {
     "title": "T",
     "image_size": 32,
     "augmentation": LIMITS,
-    "training": {"average_mirror": True},
+    "training": {"tta_horizontal_flip": True},
 }
 
 
@@ -61,28 +61,28 @@ def split_manifest() -> pd.DataFrame:
 
 @pytest.mark.parametrize("mirror", [True, False])
 def test_only_training_images_are_augmented(split_manifest: pd.DataFrame, mirror: bool) -> None:
-    plan = plan_augmentation(split_manifest, SETTINGS | {"training": {"average_mirror": mirror}})
+    plan = plan_augmentation(split_manifest, SETTINGS | {"training": {"tta_horizontal_flip": mirror}})
     assert list(plan.columns) == PLAN_COLUMNS
     views = plan.groupby("image_id")["view"].apply(list).map(tuple)
     of_split = split_manifest.set_index("image_id")["split"].reindex(views.index)
-    still = (PLAIN_VIEW, MIRROR_VIEW) if mirror else (PLAIN_VIEW,)
+    still = (ORIGINAL, FLIPPED) if mirror else (ORIGINAL,)
     assert set(views[of_split == "train"]) == {(*range(1, 7), *still)}
     assert set(views[of_split == "validation"]) == {still}
     assert set(of_split) == {"train", "validation"}, "no test image"
-    plain = plan[plan["view"] == PLAIN_VIEW]
-    assert set(list_movements(plain)) == {Movement()}
+    plain = plan[plan["view"] == ORIGINAL]
+    assert set(list_transforms(plain)) == {AffineTransform()}
 
 
 @pytest.mark.parametrize("mirror", [True, False])
 def test_all_views_are_those_of_every_fold(split_manifest: pd.DataFrame, mirror: bool) -> None:
-    settings = SETTINGS | {"training": {"average_mirror": mirror}}
-    everything = plan_all_views(split_manifest, settings)
+    settings = SETTINGS | {"training": {"tta_horizontal_flip": mirror}}
+    everything = plan_all_images(split_manifest, settings)
     views = everything.groupby("image_id")["view"].apply(lambda v: tuple(sorted(v)))
-    judged = (MIRROR_VIEW, PLAIN_VIEW) if mirror else (PLAIN_VIEW,)
+    judged = (FLIPPED, ORIGINAL) if mirror else (ORIGINAL,)
     assert set(views) == {(*judged, *range(1, 7))}
     assert len(views) == len(split_manifest)
-    flipped = everything[everything["view"] == MIRROR_VIEW]
-    assert all(m == Movement(flip_horizontal=True) for m in list_movements(flipped))
+    flipped = everything[everything["view"] == FLIPPED]
+    assert all(m == AffineTransform(flip_horizontal=True) for m in list_transforms(flipped))
     one_split = plan_augmentation(split_manifest, settings)
     key = ["image_id", "view"]
     both = one_split.merge(everything, on=key, suffixes=("", "_all"))
@@ -135,58 +135,58 @@ def spot(pixels: np.ndarray) -> tuple[float, float]:
 
 
 def test_no_movement_changes_nothing(marked: np.ndarray) -> None:
-    np.testing.assert_array_equal(move_image(marked, Movement()), marked)
+    np.testing.assert_array_equal(apply_affine(marked, AffineTransform()), marked)
 
 
 @pytest.mark.parametrize(
     ("movement", "expected"),
     [
-        (Movement(flip_horizontal=True), (10, 10)),
-        (Movement(flip_vertical=True), (30, 30)),
-        (Movement(rotation_degrees=90), (10, 10)),  # counter-clockwise: right goes up, up goes left
-        (Movement(rotation_degrees=-90), (30, 30)),
-        (Movement(zoom=1.5), (5, 35)),
-        (Movement(shift_x=5 / 41), (10, 35)),
-        (Movement(shift_y=5 / 41), (15, 30)),
+        (AffineTransform(flip_horizontal=True), (10, 10)),
+        (AffineTransform(flip_vertical=True), (30, 30)),
+        (AffineTransform(rotation_degrees=90), (10, 10)),  # counter-clockwise: right goes up, up goes left
+        (AffineTransform(rotation_degrees=-90), (30, 30)),
+        (AffineTransform(zoom=1.5), (5, 35)),
+        (AffineTransform(shift_x=5 / 41), (10, 35)),
+        (AffineTransform(shift_y=5 / 41), (15, 30)),
     ],
 )
 def test_each_movement_goes_where_it_says(
-    marked: np.ndarray, movement: Movement, expected: tuple[int, int]
+    marked: np.ndarray, movement: AffineTransform, expected: tuple[int, int]
 ) -> None:
-    assert spot(move_image(marked, movement)) == pytest.approx(expected, abs=0.3)
+    assert spot(apply_affine(marked, movement)) == pytest.approx(expected, abs=0.3)
 
 
 def test_nothing_black_comes_in_from_outside() -> None:
     grey = np.full((40, 50, 3), 90, dtype=np.uint8)
-    moved = move_image(grey, Movement(rotation_degrees=30, zoom=0.7, shift_x=0.2, shear_degrees=9))
+    moved = apply_affine(grey, AffineTransform(rotation_degrees=30, zoom=0.7, shift_x=0.2, shear_degrees=9))
     np.testing.assert_array_equal(moved, grey)
 
 
 def test_brightness_scales_and_stays_in_range(marked: np.ndarray) -> None:
-    assert move_image(marked, Movement(brightness=0.5)).max() == 100
-    assert move_image(marked, Movement(brightness=2.0)).max() == 255
+    assert apply_affine(marked, AffineTransform(brightness=0.5)).max() == 100
+    assert apply_affine(marked, AffineTransform(brightness=2.0)).max() == 255
     assert marked.max() == 200, "the image handed in must not change"
 
 
 @pytest.mark.parametrize("size", [(40, 40), (33, 48)])
 def test_a_batch_is_moved_as_one_image_is(size: tuple[int, int]) -> None:
     movements = [
-        Movement(),
-        Movement(12.0, 1.1, True, False, 0.04, -0.03, 3.0, 1.08),
-        Movement(-15.0, 0.9, False, True, -0.05, 0.02, -5.0, 0.91),
-        Movement(zoom=1.3, brightness=1.9),
+        AffineTransform(),
+        AffineTransform(12.0, 1.1, True, False, 0.04, -0.03, 3.0, 1.08),
+        AffineTransform(-15.0, 0.9, False, True, -0.05, 0.02, -5.0, 0.91),
+        AffineTransform(zoom=1.3, brightness=1.9),
     ]
     scans = [simulate_scan("benign", *size, np.random.default_rng(i)).image for i in range(4)]
     images = np.stack([np.stack([scan, scan // 2, 255 - scan], axis=-1) for scan in scans])
-    batch = move_batch(
+    batch = apply_affine_batch(
         images,
-        np.array([find_origins(m, *size) for m in movements]),
+        np.array([invert_affine(m, *size) for m in movements]),
         np.array([m.brightness for m in movements]),
     )
     moved = np.asarray(batch).astype(int)
     assert np.asarray(batch).dtype == np.uint8
     for ours, image, movement in zip(moved, images, movements, strict=True):
-        apart = np.abs(ours - move_image(image, movement))
+        apart = np.abs(ours - apply_affine(image, movement))
         assert np.quantile(apart, 0.9) <= 2, movement
         assert apart.mean() < 1, movement
     np.testing.assert_array_equal(moved[0], images[0])
@@ -194,7 +194,7 @@ def test_a_batch_is_moved_as_one_image_is(size: tuple[int, int]) -> None:
 
 def test_movements_of_a_plan_come_in_its_order(split_manifest: pd.DataFrame) -> None:
     plan = plan_augmentation(split_manifest, SETTINGS)
-    movements = list(list_movements(plan))
+    movements = list(list_transforms(plan))
     assert len(movements) == len(plan)
     assert movements[3].zoom == plan.loc[3, "zoom"]
     assert movements[3].flip_horizontal == plan.loc[3, "flip_horizontal"]
@@ -229,7 +229,7 @@ def test_a_file_that_changed_since_ingestion_is_not_prepared() -> None:
 def test_sheet_shows_each_class(split_manifest: pd.DataFrame) -> None:
     plan = plan_augmentation(split_manifest, SETTINGS)
     images = StoredArray(split_manifest[["image_id"]], np.zeros((30, 32, 32, 3), dtype=np.uint8))
-    figure = draw_augmentation_sheet(images, split_manifest, plan, SETTINGS)
+    figure = plot_augmentation(images, split_manifest, plan, SETTINGS)
     titles = [axis.get_title() for axis in figure.axes]
     for label in ("benign", "malignant", "normal"):
         assert titles.count(f"original, {label}") == 2

@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from busi_pipeline.calibration import Calibration
+from busi_pipeline.stats.calibration import Calibration
 from busi_pipeline.errors import BadInputError
-from busi_pipeline.judging import Decision, apply_decision, probability_columns
-from busi_pipeline.pipelines.comparison.nodes import compare_experiments, draw_comparison
-from busi_pipeline.pipelines.comparison.pairs import COLUMNS, compare_rows, draw_pairs
+from busi_pipeline.stats.scoring import Decision, apply_operating_point, probability_columns
+from busi_pipeline.pipelines.model_comparison.nodes import compare_experiments, plot_model_comparison
+from busi_pipeline.stats.comparison import COLUMNS, compare_predictions, plot_pairwise_comparisons
 from tests.conftest import CLASSES
 
 PUBLISHED = {
@@ -77,11 +77,11 @@ def test_rows_of_a_model_stand_together() -> None:
     assert list(table["accuracy"]) == [0.65, 0.7, 0.8, 0.85]
     assert table.loc[0, "loss_smoothed"] == 0.9
     assert table.loc[2, "correct"] == 94
-    accuracy = draw_comparison(table).axes[0]
+    accuracy = plot_model_comparison(table).axes[0]
     assert accuracy.get_xlabel() == "accuracy (%)"
     bars = {text.get_text() for text in accuracy.texts}
     assert bars == {"65.0", "70.0", "80.0", "85.0"}
-    legend = [text.get_text() for text in draw_comparison(table).legends[0].get_texts()]
+    legend = [text.get_text() for text in plot_model_comparison(table).legends[0].get_texts()]
     assert legend[0] == "published (random split)", "it is no fairer than that"
     assert "this project (grouped split)" in legend
     assert table.loc[3, "malignant_auc_ci_low"] == pytest.approx(0.9)
@@ -107,7 +107,7 @@ def test_different_splits_are_pointed_out(caplog: pytest.LogCaptureFixture) -> N
     assert "different splits" in caplog.text
 
 
-JUDGING = {"draws": 200, "seed": 0}
+JUDGING = {"n_resamples": 200, "seed": 0}
 
 
 def judge_noisily(skill: float, seed: int, count: int = 300) -> pd.DataFrame:
@@ -124,12 +124,12 @@ def judge_noisily(skill: float, seed: int, count: int = 300) -> pd.DataFrame:
         }
     )
     table[probability_columns(CLASSES, raw=True)] = exponents / exponents.sum(axis=1, keepdims=True)
-    return apply_decision(table, Decision(Calibration(1.0, (0.0, 0.0, 0.0)), 0.3, 0.9), CLASSES)
+    return apply_operating_point(table, Decision(Calibration(1.0, (0.0, 0.0, 0.0)), 0.3, 0.9), CLASSES)
 
 
 def test_pairs_say_better_worse_or_cannot_tell() -> None:
     good, bad = judge_noisily(2.5, 0), judge_noisily(0.7, 1)
-    pairs = compare_rows(JUDGING, good=good, bad=bad, alike=judge_noisily(2.5, 2))
+    pairs = compare_predictions(JUDGING, good=good, bad=bad, alike=judge_noisily(2.5, 2))
     verdicts = pairs.set_index(["metric", "first", "second"])["verdict"]
     for metric in ("accuracy", "malignant AUC", "specificity at 90 % sensitivity"):
         assert verdicts[metric, "good", "bad"] == "better"
@@ -141,21 +141,21 @@ def test_pairs_say_better_worse_or_cannot_tell() -> None:
     assert (pairs["p_corrected"] >= pairs["p_value"]).all()
     told = pairs["metric"].isin(["accuracy", "malignant AUC"])
     assert pairs["p_independent"].notna().tolist() == told.tolist()
-    titles = [axis.get_title() for axis in draw_pairs(pairs).axes]
+    titles = [axis.get_title() for axis in plot_pairwise_comparisons(pairs).axes]
     assert titles == list(dict.fromkeys(pairs["metric"]))
 
 
 def test_only_the_same_images_are_paired(caplog: pytest.LogCaptureFixture) -> None:
     first, other = judge_noisily(1.0, 0), judge_noisily(1.0, 1).iloc[:-1]
-    pairs = compare_rows(JUDGING, first=first, other=other, never_run=None)
+    pairs = compare_predictions(JUDGING, first=first, other=other, never_run=None)
     assert pairs.empty
     assert list(pairs.columns) == COLUMNS
     assert "other judged other test images than first" in caplog.text
-    assert not draw_pairs(pairs).axes
+    assert not plot_pairwise_comparisons(pairs).axes
 
 
 def test_the_order_of_images_does_not_matter() -> None:
     first, other = judge_noisily(1.0, 0), judge_noisily(1.0, 1)
-    straight = compare_rows(JUDGING, first=first, other=other)
-    turned = compare_rows(JUDGING, first=first, other=other.iloc[::-1])
+    straight = compare_predictions(JUDGING, first=first, other=other)
+    turned = compare_predictions(JUDGING, first=first, other=other.iloc[::-1])
     pd.testing.assert_frame_equal(straight, turned)

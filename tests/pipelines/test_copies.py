@@ -1,4 +1,4 @@
-"""Copies: found where they are, not where they are not, and kept together."""
+"""Copies: found where they are, not where they are not, and kept cv_group."""
 
 import hashlib
 from collections.abc import Callable
@@ -13,17 +13,17 @@ from PIL import Image, ImageDraw
 
 from busi_pipeline.datasets.computed_table import ComputedTableDataset, TableOnDemand
 from busi_pipeline.errors import BadInputError
-from busi_pipeline.images import decode_image
-from busi_pipeline.pipelines.copies import nodes
-from busi_pipeline.pipelines.copies.groups import group_images
-from busi_pipeline.pipelines.copies.matching import describe_picture, mirror_picture
-from busi_pipeline.pipelines.copies.montage import draw_copy_pairs
-from busi_pipeline.pipelines.copies.nodes import find_copies
+from busi_pipeline.imaging.decoding import decode_image
+from busi_pipeline.pipelines.deduplication import nodes
+from busi_pipeline.pipelines.deduplication.grouping import group_images
+from busi_pipeline.imaging.duplicate_matching import describe_picture, flip_picture
+from busi_pipeline.pipelines.deduplication.plots import plot_duplicate_pairs
+from busi_pipeline.imaging.duplicate_search import find_duplicates
 from busi_pipeline.synthetic import simulate_scan
 from tests.conftest import PROJECT
 from tests.test_images import encode
 
-JOIN = {"own_groups": "join"}
+JOIN = {"patient_groups": "join"}
 
 
 def make_manifest(labels: str) -> pd.DataFrame:
@@ -70,7 +70,7 @@ def test_own_groups_join_replace_or_stand_aside(use: str, expected: list[str]) -
         {"image_id": ["b/0", "b/1", "b/2", "m/3"], "group": ["p1", "p2", "p2", "p3"]}
     )
     groups, _ = group_images(
-        make_manifest("bbbm"), make_pairs(("b/0", "b/1")), own, {"own_groups": use}
+        make_manifest("bbbm"), make_pairs(("b/0", "b/1")), own, {"patient_groups": use}
     )
     assert groups["group"].tolist() == expected
 
@@ -88,13 +88,13 @@ def test_own_groups_may_name_files_and_leave_images_out() -> None:
         ({"image_id": ["b/0"], "group": ["p"]}, "only", "leaves out 2 images"),
         ({"image_id": ["b/9"], "group": ["p"]}, "join", "1 images that are not in the manifest"),
         ({"image": ["b/0"], "group": ["p"]}, "join", "needed are image_id"),
-        (None, "both", "copies.own_groups must be one of"),
+        (None, "both", "copies.patient_groups must be one of"),
     ],
 )
 def test_wrong_own_groups_are_named(own: dict[str, Any] | None, use: str, message: str) -> None:
     table = None if own is None else pd.DataFrame(own)
     with pytest.raises(BadInputError, match=message):
-        group_images(make_manifest("bbb"), make_pairs(), table, {"own_groups": use})
+        group_images(make_manifest("bbb"), make_pairs(), table, {"patient_groups": use})
 
 
 def write_on(image: Image.Image, text: str, *places: tuple[int, int]) -> Image.Image:
@@ -165,7 +165,7 @@ def pairs(
     pictured: pd.DataFrame,
     settings: dict[str, Any],
 ) -> pd.DataFrame:
-    return find_copies(raw_images, pictured, settings).compute()
+    return find_duplicates(raw_images, pictured, settings).compute()
 
 
 def test_copies_are_found_with_their_kind_and_nothing_else(pairs: pd.DataFrame) -> None:
@@ -193,7 +193,7 @@ def test_mirrored_features_are_those_of_the_mirror_image(
     pictures: dict[str, Image.Image],
 ) -> None:
     pixels = np.stack([np.asarray(pictures["scan7"])] * 3, axis=-1)
-    turned = mirror_picture(describe_picture(pixels, 512, 300))
+    turned = flip_picture(describe_picture(pixels, 512, 300))
     seen = describe_picture(np.ascontiguousarray(pixels[:, ::-1]), 512, 300)
     np.testing.assert_array_equal(turned.grey, seen.grey)
     apart = np.linalg.norm(turned.points[:, None] - seen.points[None], axis=2)
@@ -213,7 +213,7 @@ def test_a_pair_far_down_the_list_is_found_through_its_group(
 ) -> None:
     """With one likely partner each, the third of a group is reached through the second."""
     three = pictured[pictured["image_id"].isin(["scan3", "enlarged", "enlarged cropped"])]
-    found = find_copies(raw_images, three, settings | {"candidates": 1}).compute()
+    found = find_duplicates(raw_images, three, settings | {"candidates": 1}).compute()
     assert len(found) == 3
 
 
@@ -228,7 +228,7 @@ def test_pictures_that_memory_does_not_hold_are_not_described_again(
     monkeypatch.setattr(nodes, "_HELD", 3)
     monkeypatch.setattr(nodes, "_BLOCK", 4)
     monkeypatch.setattr(nodes, "decode_image", lambda c: described.append(c) or decode_image(c))
-    found = find_copies(raw_images, pictured, settings).compute()
+    found = find_duplicates(raw_images, pictured, settings).compute()
     pd.testing.assert_frame_equal(found, pairs)
     assert len(described) == len(pictured)
 
@@ -241,7 +241,7 @@ def test_copies_are_likely_partners_among_images_that_nothing_was_learned_from(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(nodes, "_LEARNED_FROM", 3)
-    found = find_copies(raw_images, pictured, settings | {"candidates": 1}).compute()
+    found = find_duplicates(raw_images, pictured, settings | {"candidates": 1}).compute()
     pd.testing.assert_frame_equal(found, pairs)
 
 
@@ -253,7 +253,7 @@ def test_identical_files_are_copies_though_nothing_in_them_can_be_matched(
         image_id=["blank", "blank again"], path=["blank.png", "blank again.png"]
     )
     rows["byte_sha256"] = rows["pixel_sha256"] = "of the blank"
-    found = find_copies(
+    found = find_duplicates(
         {**raw_images, "blank.png": lambda: blank, "blank again.png": lambda: blank},
         pd.concat([pictured.iloc[:4], rows], ignore_index=True),
         settings,
@@ -266,22 +266,22 @@ def test_identical_files_are_copies_though_nothing_in_them_can_be_matched(
 def test_montage_shows_the_pairs(
     raw_images: dict[str, Callable[[], bytes]], pictured: pd.DataFrame, pairs: pd.DataFrame
 ) -> None:
-    figure = draw_copy_pairs(raw_images, pictured, pairs)
+    figure = plot_duplicate_pairs(raw_images, pictured, pairs)
     titles = [axis.get_title() for axis in figure.axes]
     assert sum("different labels" in title for title in titles) == 2
     assert len([axis for axis in figure.axes if axis.images]) == 2 * (4 + 2)
-    nothing = draw_copy_pairs(raw_images, pictured, pairs.iloc[:0])
+    nothing = plot_duplicate_pairs(raw_images, pictured, pairs.iloc[:0])
     assert "0 pairs" in nothing.get_suptitle()
 
 
 def test_search_is_repeated_only_where_something_changed(
     raw_images: dict[str, Callable[[], bytes]], pictured: pd.DataFrame, settings: dict[str, Any]
 ) -> None:
-    recipe = find_copies(raw_images, pictured, settings).recipe
-    assert find_copies(raw_images, pictured, settings).recipe == recipe
-    assert find_copies(raw_images, pictured, settings | {"own_groups": "only"}).recipe == recipe
-    assert find_copies(raw_images, pictured, settings | {"same_frame": 0.9}).recipe != recipe
-    assert find_copies(raw_images, pictured.iloc[1:], settings).recipe != recipe
+    recipe = find_duplicates(raw_images, pictured, settings).recipe
+    assert find_duplicates(raw_images, pictured, settings).recipe == recipe
+    assert find_duplicates(raw_images, pictured, settings | {"patient_groups": "only"}).recipe == recipe
+    assert find_duplicates(raw_images, pictured, settings | {"same_frame": 0.9}).recipe != recipe
+    assert find_duplicates(raw_images, pictured.iloc[1:], settings).recipe != recipe
 
 
 def test_table_is_computed_again_only_for_another_recipe(tmp_path: Path) -> None:

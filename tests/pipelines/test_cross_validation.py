@@ -13,35 +13,35 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from busi_pipeline.arrays import StoredArray
+from busi_pipeline.caching.arrays import StoredArray
 from busi_pipeline.datasets.folds import FoldsDataset, TrainedFold
 from busi_pipeline.errors import BadInputError
-from busi_pipeline.experiments import name_item, resolve_experiment
-from busi_pipeline.judging import probability_columns
-from busi_pipeline.movements import MIRROR_VIEW, PLAIN_VIEW
+from busi_pipeline.config.experiments import name_item, resolve_experiment
+from busi_pipeline.stats.scoring import probability_columns
+from busi_pipeline.imaging.affine import FLIPPED, ORIGINAL
 from busi_pipeline.pipelines.cross_validation import nodes
-from busi_pipeline.pipelines.cross_validation.folds import (
+from busi_pipeline.pipelines.splitting.folds import (
     Fold,
     assign_folds,
     list_folds,
     select_fold,
 )
-from busi_pipeline.pipelines.cross_validation.leakage import (
-    draw_leakage,
+from busi_pipeline.pipelines.leakage.nodes import (
+    plot_leakage,
     measure_leakage,
     report_leakage,
 )
 from busi_pipeline.pipelines.cross_validation.nodes import (
     judge_folds,
-    probe_frozen_base,
+    predict_with_linear_probe,
     score_folds,
 )
 from busi_pipeline.pipelines.cross_validation.plots import draw_fold_confusion_matrix
-from busi_pipeline.pipelines.cross_validation.rows import average_rows
-from busi_pipeline.pipelines.training.features import find_views
-from busi_pipeline.pipelines.training.predicting import predict_views
+from busi_pipeline.pipelines.ensembling.nodes import average_rows
+from busi_pipeline.learning.features import find_evaluation_rows
+from busi_pipeline.learning.predicting import predict_rows
 from tests.conftest import CLASSES, run_project, write_tiny_environment
-from tests.pipelines.test_split import GROUPED, RANDOM, draw_groups
+from tests.pipelines.test_split import GROUPED, RANDOM, resample_groups
 from tests.test_experiments import shared  # noqa: F401  # a fixture
 
 CHOICE = {"folds": 5, "repeats": 2, "seed": 7, "validation": 0.12}
@@ -49,13 +49,13 @@ JUDGING = {
     "target_sensitivity": 0.95,
     "threshold_rule": "conformal",
     "prevalence": 0.05,
-    "draws": 30,
+    "n_resamples": 30,
     "seed": 0,
 }
 
 
 @settings(max_examples=25, deadline=None)
-@given(images=draw_groups(), seed=st.integers(0, 2**31), keep=st.booleans())
+@given(images=resample_groups(), seed=st.integers(0, 2**31), keep=st.booleans())
 def test_groups_never_cross_whatever_the_seed(images: pd.DataFrame, seed: int, keep: bool) -> None:
     choice = CHOICE | {"seed": seed}
     split = GROUPED | {"mixed_labels": "keep" if keep else "exclude"}
@@ -96,7 +96,7 @@ def test_random_folds_part_copies_and_judge_the_same_images(manifest: pd.DataFra
         assign_folds(manifest, groups, split, CHOICE).fold_manifest for split in (GROUPED, RANDOM)
     )
     assert list(random["image_id"]) == list(grouped["image_id"])
-    assert list(random["group"]) == list(grouped["group"]), "the bootstrap still draws groups"
+    assert list(random["group"]) == list(grouped["group"]), "the bootstrap still n_resamples groups"
     assert len(random) == len(manifest) - 4, "mixed groups are left out of both"
     parts = select_fold(random, Fold(1, 1), CHOICE)
     assert parts.groupby("group")["split"].nunique().max() > 1
@@ -130,7 +130,7 @@ def store_features(image_ids: list[str], values: np.ndarray) -> StoredArray:
     index = pd.DataFrame(
         {
             "image_id": [*image_ids, *image_ids],
-            "view": [PLAIN_VIEW] * len(image_ids) + [MIRROR_VIEW] * len(image_ids),
+            "view": [ORIGINAL] * len(image_ids) + [FLIPPED] * len(image_ids),
         }
     )
     return StoredArray(index, np.concatenate([values, values + 0.5]).astype(np.float16))
@@ -157,14 +157,14 @@ def test_images_are_judged_by_plain_and_mirrored_view() -> None:
     values = np.eye(3)[np.arange(50) % 3]
     features = store_features(ids, values)
     wanted = pd.Series(["i40", "i3"])
-    views = find_views(features, wanted, mirror=True)
+    views = find_evaluation_rows(features, wanted, mirror=True)
     assert views.tolist() == [[40, 90], [3, 53]]
-    assert find_views(features, wanted, mirror=False).tolist() == [[40], [3]]
-    everything = find_views(features, pd.Series(ids), mirror=True)
+    assert find_evaluation_rows(features, wanted, mirror=False).tolist() == [[40], [3]]
+    everything = find_evaluation_rows(features, pd.Series(ids), mirror=True)
     model: Any = _Echo()
-    predicted = predict_views(model, None, features, everything)
+    predicted = predict_rows(model, None, features, everything)
     np.testing.assert_allclose(predicted, (values + 0.25) / 1.75)
-    with_start = predict_views(model, [np.array([1e9])], features, everything)
+    with_start = predict_rows(model, [np.array([1e9])], features, everything)
     np.testing.assert_allclose(with_start, (predicted + np.eye(3)[0]) / 2, atol=1e-6)
     assert model.get_weights() == [0], "left as it came"
 
@@ -285,12 +285,12 @@ def test_probe_learns_from_the_frozen_base(
     positions = folds["label"].map(CLASSES.index).to_numpy()
     signal = np.pad(np.eye(3)[positions] * 3, ((0, 0), (0, 5)))
     pooled = store_features(list(folds["image_id"]), signal + rng.normal(size=signal.shape))
-    judged = probe_frozen_base(pooled, folds, resnet_settings, choice, JUDGING, CLASSES)
+    judged = predict_with_linear_probe(pooled, folds, resnet_settings, choice, JUDGING, CLASSES)
     test = judged[judged["split"] == "test"]
     assert sorted(test["image_id"]) == sorted(folds["image_id"])
     assert test["correct"].mean() > 0.85
     noise = store_features(list(folds["image_id"]), rng.normal(size=signal.shape))
-    blind = probe_frozen_base(noise, folds, resnet_settings, choice, JUDGING, CLASSES)
+    blind = predict_with_linear_probe(noise, folds, resnet_settings, choice, JUDGING, CLASSES)
     assert blind.loc[blind["split"] == "test", "correct"].mean() < 0.6
 
 
@@ -347,7 +347,7 @@ def test_cross_validation_end_to_end_is_kept_fold_by_fold(
         "metrics.json",
         "gain.csv",
         "confusion_matrix.png",
-        "ranking_curves.png",
+        "roc_pr_curves_plot.png",
         "calibration.png",
         "decisions.png",
     }
@@ -409,7 +409,7 @@ def test_all_rows_their_ensemble_and_their_pairs(make_project: Any) -> None:
     assert asked["fine-tuned, all images"] == 45
     assert asked["size and place of the box alone"] == 30, "those with a lesion"
     assert (reporting / "resnet50/cross_validation/shortcuts.png").exists()
-    assert (reporting / "marks_montage.png").exists()
+    assert (reporting / "burned_in_annotations_plot.png").exists()
 
 
 def test_leakage_is_seen_where_it_is(rng: np.random.Generator) -> None:
@@ -430,4 +430,4 @@ def test_leakage_is_seen_where_it_is(rng: np.random.Generator) -> None:
     corrected = report.set_index(["model", "metric"])["p_corrected"]
     assert corrected["fine-tuned", "accuracy"] < 0.001
     assert set(corrected["frozen probe"]) == {1.0}
-    assert [a.get_title() for a in draw_leakage(report).axes][:2] == ["accuracy", "cancer AUC"]
+    assert [a.get_title() for a in plot_leakage(report).axes][:2] == ["accuracy", "cancer AUC"]

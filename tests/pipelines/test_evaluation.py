@@ -6,21 +6,21 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from busi_pipeline.arrays import StoredArray
+from busi_pipeline.caching.arrays import StoredArray
 from busi_pipeline.errors import BadInputError
-from busi_pipeline.judging import score_predictions_with_intervals
-from busi_pipeline.metrics import score_classification
-from busi_pipeline.pipelines.evaluation.decision_plots import draw_calibration, draw_decisions
+from busi_pipeline.stats.scoring import score_predictions_with_intervals
+from busi_pipeline.stats.metrics import score_classification
+from busi_pipeline.pipelines.evaluation.decision_plots import plot_calibration, plot_decision_curve
 from busi_pipeline.pipelines.evaluation.nodes import (
     judge_predictions,
     predict_images,
     score_predictions,
 )
 from busi_pipeline.pipelines.evaluation.plots import (
-    draw_confusion_matrix,
-    draw_learning_curves,
-    draw_ranking_curves,
-    draw_worst_mistakes,
+    plot_confusion_matrix,
+    plot_learning_curves,
+    plot_roc_pr_curves,
+    plot_misclassified,
 )
 from tests.conftest import CLASSES
 from tests.test_metrics import LABELS, PREDICTED
@@ -29,7 +29,7 @@ JUDGING = {
     "target_sensitivity": 0.95,
     "threshold_rule": "conformal",
     "prevalence": 0.05,
-    "draws": 40,
+    "n_resamples": 40,
     "seed": 1,
 }
 SETTINGS: dict[str, Any] = {
@@ -101,13 +101,13 @@ def judged(rng: np.random.Generator) -> pd.DataFrame:
 
 
 def test_only_validation_images_decide(judged: pd.DataFrame) -> None:
-    judging = JUDGING | {"threshold_rule": "empirical"}
-    predictions, record = judge_predictions(judged, judging, CLASSES)
+    evaluation = JUDGING | {"threshold_rule": "empirical"}
+    predictions, record = judge_predictions(judged, evaluation, CLASSES)
     decision = record["decision"]
     swapped = judged.copy()
     of_test = swapped["split"] == "test"
     swapped.loc[of_test, "label"] = "normal"
-    assert judge_predictions(swapped, judging, CLASSES).decision == record
+    assert judge_predictions(swapped, evaluation, CLASSES).decision == record
     validation = predictions[predictions["split"] == "validation"]
     cancers = validation[validation["label"] == "malignant"]
     assert cancers["flagged"].mean() >= 0.95
@@ -124,12 +124,12 @@ def test_a_sensitivity_that_cannot_be_promised_is_said(
     judged: pd.DataFrame, caplog: pytest.LogCaptureFixture
 ) -> None:
     validation = judged["split"] == "validation"
-    judging = JUDGING | {"target_sensitivity": 0.9}
-    _, many = judge_predictions(judged, judging, CLASSES)
+    evaluation = JUDGING | {"target_sensitivity": 0.9}
+    _, many = judge_predictions(judged, evaluation, CLASSES)
     assert many["decision"]["expected_sensitivity"] >= 0.9
     assert "too few cancers" not in caplog.text
     few = judged.drop(index=judged[validation & (judged["label"] == "malignant")].index[5:])
-    _, record = judge_predictions(few, judging, CLASSES)
+    _, record = judge_predictions(few, evaluation, CLASSES)
     assert record["decision"]["expected_sensitivity"] == pytest.approx(5 / 6)
     assert "too few cancers (5) to promise a sensitivity of 0.9" in caplog.text
     assert record["decision"]["threshold_rule"] == "conformal"
@@ -171,7 +171,7 @@ def test_splits_are_scored_apart_and_every_share_has_its_interval(judged: pd.Dat
     assert scores.metrics["training_seconds"] == 12.5
     assert scores.metrics["depends_on"] == {"split_sha256": "abc", "weights": "none"}
     assert scores.metrics["experiment"] == {"title": "T", "published": {"accuracy": 0.5}}
-    table = scores.class_table.set_index("class")
+    table = scores.per_class_metrics.set_index("class")
     assert table.loc["malignant", "missed"] == expected["malignant"]["missed"]
     assert list(table.index) == CLASSES
 
@@ -188,7 +188,7 @@ def assert_intervals(scores: dict[str, Any]) -> None:
 
 
 def test_confusion_matrix_shows_counts_and_row_shares(predictions: pd.DataFrame) -> None:
-    figure = draw_confusion_matrix(predictions, SETTINGS, CLASSES)
+    figure = plot_confusion_matrix(predictions, SETTINGS, CLASSES)
     counts, shares = figure.axes
     assert [t.get_text() for t in counts.texts] == ["3", "1", "0", "1", "2", "1", "0", "0", "2"]
     assert [t.get_text() for t in shares.texts][3:6] == ["25.0 %", "50.0 %", "25.0 %"]
@@ -216,7 +216,7 @@ def test_ranking_curves_name_classes_counts_and_intervals(
     scored: tuple[pd.DataFrame, dict[str, Any], dict[str, Any]],
 ) -> None:
     predictions, _, metrics = scored
-    roc, recall = draw_ranking_curves(predictions, metrics, SETTINGS, CLASSES).axes
+    roc, recall = plot_roc_pr_curves(predictions, metrics, SETTINGS, CLASSES).axes
     malignant = metrics["test"]["malignant"]
     assert read_legend(roc)[1] == (
         f"malignant, 18 images: AUC {malignant['auc']:.3f} "
@@ -230,7 +230,7 @@ def test_calibration_plot_shows_both_and_their_errors(
     scored: tuple[pd.DataFrame, dict[str, Any], dict[str, Any]],
 ) -> None:
     predictions, _, metrics = scored
-    sure, cancer = draw_calibration(predictions, metrics, SETTINGS, CLASSES).axes
+    sure, cancer = plot_calibration(predictions, metrics, SETTINGS, CLASSES).axes
     errors = metrics["test"]["calibration"]
     assert [
         f"{errors[kind]['error']:.3f}" in read_legend(sure)[i]
@@ -248,7 +248,7 @@ def test_decision_plot_counts_what_the_threshold_costs(
     scored: tuple[pd.DataFrame, dict[str, Any], dict[str, Any]],
 ) -> None:
     predictions, decision, metrics = scored
-    figure = draw_decisions(predictions, decision, metrics, SETTINGS, JUDGING, CLASSES)
+    figure = plot_decision_curve(predictions, decision, metrics, SETTINGS, JUDGING, CLASSES)
     operating, referral, benefit = figure.axes
     scores = metrics["test"]["decision"]
     assert f"{scores['missed_cancers']} of 18 cancers missed" in figure.get_suptitle()
@@ -274,7 +274,7 @@ def test_learning_curves_mark_the_epoch_kept() -> None:
         (0, [[2, 1]], "fine-tuning (undone)"),
     ):
         report = {"training": {"best_epoch": {"head": 2, "fine_tuning": kept}}}
-        loss = draw_learning_curves(history, report, SETTINGS).axes[0]
+        loss = plot_learning_curves(history, report, SETTINGS).axes[0]
         dots = [line.get_xydata()[0].tolist() for line in loss.lines if line.get_marker() == "o"]
         assert dots == expected
         assert name in [text.get_text() for text in loss.texts]
@@ -282,7 +282,7 @@ def test_learning_curves_mark_the_epoch_kept() -> None:
 
 def test_mistakes_show_missed_cancers_first(predictions: pd.DataFrame) -> None:
     images = StoredArray(predictions[["image_id"]], np.zeros((len(predictions), 8, 8, 3), np.uint8))
-    figure = draw_worst_mistakes(predictions, images, SETTINGS, CLASSES)
+    figure = plot_misclassified(predictions, images, SETTINGS, CLASSES)
     titles = [axis.get_title() for axis in figure.axes if axis.get_title()]
     assert titles == [
         "6\npredicted benign at 80 %",

@@ -9,19 +9,19 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from busi_pipeline.arrays import StoredArray
-from busi_pipeline.core.delivery import average_start
-from busi_pipeline.core.network import average_mirror
-from busi_pipeline.masks import find_owner, list_masks, load_mask
-from busi_pipeline.pipelines.explanation.heat import trace_heat
+from busi_pipeline.caching.arrays import StoredArray
+from busi_pipeline.models.wrappers import average_with_pretuned
+from busi_pipeline.models.network import tta_horizontal_flip
+from busi_pipeline.imaging.masks import find_owner, list_masks, load_mask
+from busi_pipeline.models.gradcam import compute_gradcam
 from busi_pipeline.pipelines.explanation.nodes import (
-    draw_heat_gallery,
+    plot_gradcam_gallery,
     enlarge,
     prepare_masks,
-    score_heat,
+    score_localization,
 )
 
-JUDGING = {"draws": 50, "seed": 0}
+JUDGING = {"n_resamples": 50, "seed": 0}
 SETTINGS = {"title": "Tiny"}
 
 
@@ -54,9 +54,9 @@ def paint(quadrant: tuple[int, int], channel: int) -> np.ndarray:
 @pytest.mark.parametrize("mirrored", [False, True])
 def test_heat_is_where_the_class_was_seen(mirrored: bool) -> None:
     network = build_quadrant_network()
-    network = average_mirror(network) if mirrored else network
+    network = tta_horizontal_flip(network) if mirrored else network
     images = np.stack([paint((0, 1), 0) + paint((1, 0), 1)] * 2)
-    heat = trace_heat(network, images, np.array([0, 1]))
+    heat = compute_gradcam(network, images, np.array([0, 1]))
     assert heat.shape == (2, 2, 2)
     assert heat[0].argmax() == 1, "class 0 was seen at the upper right"
     assert heat[1].argmax() == 2, "class 1 was seen at the lower left"
@@ -68,12 +68,12 @@ def test_heat_is_where_the_class_was_seen(mirrored: bool) -> None:
 def test_heat_is_traced_through_the_networks_of_this_project(
     tmp_path: Any, with_start: bool
 ) -> None:
-    """The nesting and the names that `trace_heat` relies on, after saving and loading."""
-    from busi_pipeline.core.network import build_network
-    from busi_pipeline.experiments import HeadSettings
+    """The nesting and the names that `compute_gradcam` relies on, after saving and loading."""
+    from busi_pipeline.models.network import build_network
+    from busi_pipeline.config.experiments import HeadSettings
 
     head = HeadSettings(
-        pool_cut=True,
+        pool_intermediate=True,
         dense_units=4,
         batch_normalization=True,
         batch_normalization_momentum=0.9,
@@ -82,14 +82,14 @@ def test_heat_is_traced_through_the_networks_of_this_project(
     built, start = (
         build_network("vgg16", 32, "block1_pool", "block2_pool", head, 3, None) for _ in range(2)
     )
-    network = average_mirror(average_start(built, start) if with_start else built.full)
+    network = tta_horizontal_flip(average_with_pretuned(built, start) if with_start else built.full)
     network.save(tmp_path / "network.keras")
     loaded = keras.saving.load_model(tmp_path / "network.keras", compile=False)
     images = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
-    heat = trace_heat(network, images, np.array([0, 1, 2]))
+    heat = compute_gradcam(network, images, np.array([0, 1, 2]))
     assert heat.shape == (3, 16, 16)
-    np.testing.assert_allclose(trace_heat(loaded, images, np.array([0, 1, 2])), heat, atol=1e-6)
-    alone = trace_heat(average_mirror(built.full), images, np.array([0, 1, 2]))
+    np.testing.assert_allclose(compute_gradcam(loaded, images, np.array([0, 1, 2])), heat, atol=1e-6)
+    alone = compute_gradcam(tta_horizontal_flip(built.full), images, np.array([0, 1, 2]))
     assert np.allclose(heat, alone) != with_start, "both tails speak"
 
 
@@ -153,7 +153,7 @@ def make_case() -> tuple[StoredArray, StoredArray, pd.DataFrame]:
 
 def test_hits_and_shares_stand_beside_chance() -> None:
     heat, masks, predictions = make_case()
-    table, record = score_heat(heat, masks, predictions, SETTINGS, JUDGING)
+    table, record = score_localization(heat, masks, predictions, SETTINGS, JUDGING)
     table = table.set_index("image_id")
     assert list(table.index) == ["i0", "i1"], "an image without lesion is not scored"
     assert table["pointing_hit"].tolist() == [1, 0]
@@ -172,7 +172,7 @@ def test_hits_and_shares_stand_beside_chance() -> None:
 def test_no_heat_is_no_hit() -> None:
     heat, masks, predictions = make_case()
     cold = StoredArray(heat.index, np.zeros_like(heat.values))
-    table, _ = score_heat(cold, masks, predictions, SETTINGS, JUDGING)
+    table, _ = score_localization(cold, masks, predictions, SETTINGS, JUDGING)
     assert table["pointing_hit"].tolist() == [0, 0]
     assert table["heat_inside"].tolist() == [0, 0]
 
@@ -180,7 +180,7 @@ def test_no_heat_is_no_hit() -> None:
 def test_without_any_mask_nothing_is_scored(caplog: pytest.LogCaptureFixture) -> None:
     heat, masks, predictions = make_case()
     bare = StoredArray(masks.index, np.zeros_like(masks.values))
-    table, record = score_heat(heat, bare, predictions, SETTINGS, JUDGING)
+    table, record = score_localization(heat, bare, predictions, SETTINGS, JUDGING)
     assert table.empty
     assert record == {"explanation": {"images": 0}}
     assert "no test image has a lesion mask" in caplog.text
@@ -189,7 +189,7 @@ def test_without_any_mask_nothing_is_scored(caplog: pytest.LogCaptureFixture) ->
 def test_gallery_shows_missed_cancers_first() -> None:
     heat, masks, predictions = make_case()
     images = StoredArray(masks.index, np.full((3, 8, 8, 3), 90, dtype=np.uint8))
-    axes = draw_heat_gallery(heat, images, masks, predictions, SETTINGS).axes
+    axes = plot_gradcam_gallery(heat, images, masks, predictions, SETTINGS).axes
     titles = [axis.get_title() for axis in axes]
     assert titles[0] == "i0\npredicted benign"
     assert sorted(titles[1:3]) == ["i1\npredicted benign", "i2\npredicted normal"]

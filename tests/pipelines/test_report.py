@@ -8,21 +8,21 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from busi_pipeline.intervals import HIGH, LOW
-from busi_pipeline.judging import (
+from busi_pipeline.stats.bootstrap import HIGH, LOW
+from busi_pipeline.stats.scoring import (
     score_predictions_with_intervals,
-    tell_number,
-    tell_share,
+    format_number,
+    format_share,
 )
 from busi_pipeline.pipelines.cross_validation.nodes import judge_folds, score_folds
-from busi_pipeline.pipelines.report.checklists import ITEMS
-from busi_pipeline.pipelines.report.nodes import (
+from busi_pipeline.pipelines.reporting.checklists import ITEMS
+from busi_pipeline.pipelines.reporting.nodes import (
     show_table,
     stack_interval,
     write_model_card,
     write_report,
 )
-from busi_pipeline.pipelines.report.pipeline import COMMON, OF_ENSEMBLE, OF_ROW
+from busi_pipeline.pipelines.reporting.pipeline import COMMON, OF_ENSEMBLE, OF_ROW
 from tests.conftest import CLASSES
 from tests.pipelines.test_cross_validation import JUDGING, make_raw
 
@@ -41,7 +41,7 @@ def list_nothing() -> dict[str, Any]:
         **dict.fromkeys(COMMON),
         **{f"resnet50__{item}": None for item in OF_ROW},
         **{f"ensemble__{item}": None for item in OF_ENSEMBLE},
-        "judging": JUDGING,
+        "evaluation": JUDGING,
     }
 
 
@@ -66,8 +66,8 @@ def test_figures_and_pictures_are_on_the_page(cv_metrics: dict[str, Any]) -> Non
                 "verdict": ["better", "better"],
             }
         ),
-        "leakage_report": table,
-        "copy_summary": {
+        "leakage_table": table,
+        "duplicate_summary": {
             "copies": {
                 "groups": 590,
                 "groups_with_copies": 153,
@@ -80,8 +80,8 @@ def test_figures_and_pictures_are_on_the_page(cv_metrics: dict[str, Any]) -> Non
     }
     page = write_report(**found)
     test = cv_metrics["cross_validation"]["test"]
-    assert tell_share(test, "accuracy") in page
-    assert tell_number(test["malignant"], "auc") in page
+    assert format_share(test, "accuracy") in page
+    assert format_number(test["malignant"], "auc") in page
     assert "343 images belong" in re.sub(r"\s+", " ", page)
     encoded = base64.b64encode(PICTURE).decode()
     assert page.count("data:image/png;base64,") == page.count(encoded) == 1
@@ -122,8 +122,8 @@ def test_every_item_points_to_a_section_of_the_page() -> None:
 
 def test_a_share_that_could_not_be_had_is_a_dash() -> None:
     nothing = dict.fromkeys(("ppv", "ppv_ci_low", "ppv_ci_high"), float("nan"))
-    assert tell_share(nothing, "ppv") == "–"
-    assert tell_share({"a": 0.5, "a_ci_low": 0.4, "a_ci_high": 0.6}, "a") == "50.0 % (40.0 to 60.0)"
+    assert format_share(nothing, "ppv") == "–"
+    assert format_share({"a": 0.5, "a_ci_low": 0.4, "a_ci_high": 0.6}, "a") == "50.0 % (40.0 to 60.0)"
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def test_model_card_holds_the_threshold_and_what_it_costs(
             "title": "ResNet50",
             "backbone": "resnet50",
             "image_size": 224,
-            "training": {"average_start": True, "average_mirror": True},
+            "training": {"average_with_pretuned": True, "tta_horizontal_flip": True},
         },
         {"training": {"best_epoch": best_epoch}},
         {
@@ -190,7 +190,7 @@ def test_model_card_holds_the_threshold_and_what_it_costs(
     assert made_of.count("|") == 3, "one row of the table"
     assert "from a probability of 0.0731 on" in card
     assert "of 95 % on new cancers like theirs; on new ones it can promise 96.8 %" in card
-    assert tell_share(scores["decision"], "specificity") in card
+    assert format_share(scores["decision"], "specificity") in card
     assert "No medical device" in card
 
 

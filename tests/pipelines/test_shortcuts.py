@@ -9,20 +9,20 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from busi_pipeline.arrays import StoredArray
+from busi_pipeline.caching.arrays import StoredArray
 from busi_pipeline.datasets.computed_table import ComputedTableDataset
 from busi_pipeline.errors import BadInputError
-from busi_pipeline.judging import probability_columns
+from busi_pipeline.stats.scoring import probability_columns
 from busi_pipeline.pipelines.cross_validation.nodes import judge_folds
-from busi_pipeline.pipelines.shortcuts.hiding import hide_lesions
-from busi_pipeline.pipelines.shortcuts.marks import find_cross, find_text
-from busi_pipeline.pipelines.shortcuts.nodes import (
-    MARKS,
-    audit_shortcuts,
-    draw_audit,
-    draw_marks,
-    find_marks,
-    judge_by_box,
+from busi_pipeline.imaging.occlusion import occlude_lesions
+from busi_pipeline.imaging.burned_in_annotations import find_cross, find_text
+from busi_pipeline.pipelines.bias_audit.nodes import (
+    ANNOTATIONS,
+    audit_bias,
+    plot_bias_audit,
+    plot_burned_in_annotations,
+    find_burned_in_annotations,
+    predict_from_bounding_box,
 )
 from tests.conftest import CLASSES
 from tests.pipelines.test_cross_validation import JUDGING
@@ -94,16 +94,16 @@ def test_marks_of_a_set_are_listed_and_shown(tmp_path: Any) -> None:
         }
     )
     dataset = ComputedTableDataset(filepath=str(tmp_path / "marks.csv"), save_args={"index": False})
-    dataset.save(find_marks(raw, manifest))
+    dataset.save(find_burned_in_annotations(raw, manifest))
     table = dataset.load()
     assert table["callipers"].tolist() == [False, True, False]
     assert table["text"].tolist() == [False, False, True]
     assert table["colour"].tolist() == [True, False, False]
-    figure = draw_marks(raw, manifest, table)
+    figure = plot_burned_in_annotations(raw, manifest, table)
     assert "callipers on 1 of 3" in figure.get_suptitle()
     assert sum(bool(axis.images) for axis in figure.axes) == 2
-    dataset.save(find_marks(raw, manifest.head(1)))
-    bare = draw_marks(raw, manifest.head(1), dataset.load())
+    dataset.save(find_burned_in_annotations(raw, manifest.head(1)))
+    bare = plot_burned_in_annotations(raw, manifest.head(1), dataset.load())
     assert "callipers on 0 of 1" in bare.get_suptitle(), "nothing to show is no error"
 
 
@@ -120,7 +120,7 @@ def make_lesions(count: int = 60) -> tuple[StoredArray, StoredArray, pd.DataFram
     images[masks.astype(bool)] = 20
     index = pd.DataFrame({"image_id": ids})
     folds = index.assign(
-        path=ids, label=labels, group=ids, together=ids, repeat_1=np.arange(count) // 3 % 2 + 1
+        path=ids, label=labels, group=ids, cv_group=ids, repeat_1=np.arange(count) // 3 % 2 + 1
     )
     keys = [str(n) for n in range(count)]
     return StoredArray(index, images, keys), StoredArray(index, masks, keys), folds
@@ -128,7 +128,7 @@ def make_lesions(count: int = 60) -> tuple[StoredArray, StoredArray, pd.DataFram
 
 def test_nothing_of_a_lesion_is_left() -> None:
     images, masks, _ = make_lesions()
-    stream = hide_lesions(images, masks)
+    stream = occlude_lesions(images, masks)
     assert "code_sha256" in stream.recipe, "another way of hiding is another row"
     hidden = np.concatenate(list(stream.compute(np.arange(60))))
     for n in range(60):
@@ -137,24 +137,24 @@ def test_nothing_of_a_lesion_is_left() -> None:
         assert (hidden[n][inside] == mean).all()
     lent = images.values.copy()
     lent[2] = np.arange(32, dtype=np.uint8)[:, None, None]  # a normal image that is not flat
-    again = hide_lesions(StoredArray(images.index, lent, images.keys), masks)
+    again = occlude_lesions(StoredArray(images.index, lent, images.keys), masks)
     row = next(iter(again.compute(np.array([2]))))[0]
     assert (row != lent[2]).any(), "a normal image gets a box of another image"
     moved = StoredArray(masks.index, np.roll(masks.values, 2, axis=1), masks.keys)
-    assert hide_lesions(images, moved).keys[0] != stream.keys[0]
+    assert occlude_lesions(images, moved).keys[0] != stream.keys[0]
 
 
 def test_without_masks_there_is_nothing_to_hide() -> None:
     images, masks, _ = make_lesions()
     bare = StoredArray(masks.index, np.zeros_like(masks.values), masks.keys)
     with pytest.raises(BadInputError, match="no image has a lesion mask"):
-        hide_lesions(images, bare)
+        occlude_lesions(images, bare)
 
 
 def test_the_box_tells_what_its_size_tells() -> None:
     _, masks, folds = make_lesions()
     choice = {"folds": 2, "repeats": 1, "seed": 0, "validation": 0.2}
-    scores = judge_by_box(masks, folds, choice)
+    scores = predict_from_bounding_box(masks, folds, choice)
     assert sorted(scores["image_id"]) == sorted(folds.loc[folds["label"] != "normal", "image_id"])
     malignant = scores["label"] == "malignant"
     assert scores.loc[malignant, "score"].min() > scores.loc[~malignant, "score"].max()
@@ -181,12 +181,12 @@ def test_audit_asks_each_question_of_its_own_images() -> None:
     judged, blind = make_judged(240, 2.0), make_judged(240, 0.0)
     marks = pd.DataFrame({"image_id": [f"i{n}" for n in range(240)]})
     number = np.arange(240)
-    for name, marked in zip(MARKS, (number < 80, number % 3 == 0, number == 1), strict=True):
+    for name, marked in zip(ANNOTATIONS, (number < 80, number % 3 == 0, number == 1), strict=True):
         marks[name] = marked
     box = judged[judged["split"] == "test"].assign(score=0.5)[
         ["image_id", "group", "label", "score"]
     ]
-    table = audit_shortcuts(judged, judged, blind, box, marks, JUDGING).set_index("question")
+    table = audit_bias(judged, judged, blind, box, marks, JUDGING).set_index("question")
     test = judged[judged["split"] == "test"]
     everything = table.loc["fine-tuned, all images"]
     assert everything["images"] == len(test)
@@ -204,5 +204,5 @@ def test_audit_asks_each_question_of_its_own_images() -> None:
     assert visible["lesion_auc"] > 0.85
     assert hidden["lesion_auc_ci_low"] < 0.5 < hidden["lesion_auc_ci_high"]
     assert table.loc["size and place of the box alone", "lesion_auc"] == 0.5
-    axes = draw_audit(table.reset_index(), {"title": "x"}).axes
+    axes = plot_bias_audit(table.reset_index(), {"title": "x"}).axes
     assert len(axes[0].get_yticklabels()) == len(table)

@@ -1,4 +1,4 @@
-"""The split: groups together, the published sizes, the same for the same seed, clear errors."""
+"""The split: groups cv_group, the published sizes, the same for the same seed, clear errors."""
 
 import numpy as np
 import pandas as pd
@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from busi_pipeline.errors import BadInputError
-from busi_pipeline.pipelines.split.nodes import Split, deal_groups, split_images
+from busi_pipeline.pipelines.splitting.nodes import Split, assign_groups, split_images
 
 RANDOM = {
     "method": "random",
@@ -29,7 +29,7 @@ def split_alone(manifest: pd.DataFrame, choice: dict[str, object]) -> Split:
 
 
 @st.composite
-def draw_groups(draw: st.DrawFn) -> pd.DataFrame:
+def resample_groups(draw: st.DrawFn) -> pd.DataFrame:
     """Images of three labels in groups of one to six, some of them of mixed labels."""
     sizes = draw(st.lists(st.integers(1, 6), min_size=60, max_size=120))
     seed = draw(st.integers(0, 2**32 - 1))
@@ -49,7 +49,7 @@ def draw_groups(draw: st.DrawFn) -> pd.DataFrame:
 
 
 @settings(max_examples=40, deadline=None)
-@given(images=draw_groups(), seed=st.integers(0, 2**32 - 1), keep=st.booleans())
+@given(images=resample_groups(), seed=st.integers(0, 2**32 - 1), keep=st.booleans())
 def test_groups_never_cross_whatever_the_seed(images: pd.DataFrame, seed: int, keep: bool) -> None:
     choice = GROUPED | {"seed": seed, "mixed_labels": "keep" if keep else "exclude"}
     result = split_images(images, images, choice)
@@ -66,9 +66,9 @@ def test_groups_never_cross_whatever_the_seed(images: pd.DataFrame, seed: int, k
 
 
 @settings(max_examples=40, deadline=None)
-@given(images=draw_groups(), seed=st.integers(0, 2**32 - 1), folds=st.integers(2, 10))
+@given(images=resample_groups(), seed=st.integers(0, 2**32 - 1), folds=st.integers(2, 10))
 def test_groups_never_cross_folds(images: pd.DataFrame, seed: int, folds: int) -> None:
-    fold = deal_groups(images, folds, seed)
+    fold = assign_groups(images, folds, seed)
     assert set(fold) == set(range(folds))
     assert pd.Series(fold).groupby(images["group"].to_numpy()).nunique().max() == 1
     sizes = np.bincount(fold) / len(images)
@@ -152,7 +152,7 @@ def test_every_image_is_in_one_part_and_every_class_in_each(
     [
         ({"method": "patient"}, "split.method must be one of"),
         ({"test": 0.0}, "must be above 0"),
-        ({"test": 0.6, "validation": 0.5}, "together below 1"),
+        ({"test": 0.6, "validation": 0.5}, "cv_group below 1"),
         ({"method": "grouped", "mixed_labels": "drop"}, "split.mixed_labels must be"),
     ],
 )

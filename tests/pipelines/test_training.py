@@ -12,31 +12,31 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from busi_pipeline.arrays import ArrayStream, StoredArray
-from busi_pipeline.calibration import Calibration
-from busi_pipeline.core.feed import ViewFeed, hand_to_keras
+from busi_pipeline.caching.arrays import ArrayStream, StoredArray
+from busi_pipeline.stats.calibration import Calibration
+from busi_pipeline.learning.batches import FeatureBatches, as_keras_input
 from busi_pipeline.datasets.array_store import ArrayStoreDataset
 from busi_pipeline.datasets.kept_training import KeptTraining
 from busi_pipeline.datasets.pretrained_weights import WeightsSource
 from busi_pipeline.errors import BadInputError
-from busi_pipeline.experiments import merge_settings, resolve_experiment
-from busi_pipeline.judging import Decision, apply_decision
-from busi_pipeline.pipelines.augmentation.nodes import plan_augmentation
+from busi_pipeline.config.experiments import merge_settings, resolve_experiment
+from busi_pipeline.stats.scoring import Decision, apply_operating_point
+from busi_pipeline.pipelines.preprocessing.nodes import plan_augmentation
 from busi_pipeline.pipelines.evaluation.nodes import predict_images
 from busi_pipeline.pipelines.training import features as training_features
 from busi_pipeline.pipelines.training import nodes as training_nodes
-from busi_pipeline.pipelines.training.features import (
+from busi_pipeline.learning.features import (
     extract_features,
-    label_views,
+    label_rows,
     pool_features,
 )
-from busi_pipeline.pipelines.training.nodes import (
+from busi_pipeline.learning.training import (
     Training,
     compute_class_weights,
-    read_still_views,
+    read_originals,
     train_model,
 )
-from busi_pipeline.pipelines.training.probe import PooledViews, fit_probe
+from busi_pipeline.learning.linear_probe import PooledRows, fit_linear_probe
 from tests.conftest import CLASSES
 from tests.test_experiments import shared  # noqa: F401  # a fixture
 
@@ -53,7 +53,7 @@ def test_class_weights_reach_the_loss(rng: np.random.Generator) -> None:
     """Keras ignores a class_weight dictionary with string keys; weights by position cannot go."""
     weights = compute_class_weights(np.array([0, 0, 0, 1, 1, 2]), CLASSES, "balanced")
     labels = np.array([0, 1, 2, 2])
-    feed = ViewFeed(
+    feed = FeatureBatches(
         rng.normal(size=(4, 5)),
         np.arange(4)[:, None],
         np.eye(3, dtype=np.float32)[labels],
@@ -71,7 +71,7 @@ def test_each_epoch_shows_every_image_once_and_all_views_in_turn() -> None:
     rows = np.arange(images * views).reshape(images, views)
     values = np.arange(images * views, dtype=np.float16)[:, None]
     one_hot, ones = np.eye(images, dtype=np.float32), np.ones(images, dtype=np.float32)
-    feed = ViewFeed(values, rows, one_hot, ones, batch_size=3, seed=5)
+    feed = FeatureBatches(values, rows, one_hot, ones, batch_size=3, seed=5)
     assert len(feed) == 3
     seen: list[set[int]] = []
     orders = []
@@ -105,7 +105,7 @@ def test_a_fit_shows_each_epoch_its_own_views() -> None:
             return np.zeros(2, dtype=np.float16)
 
     shown.append([])
-    feed = ViewFeed(
+    feed = FeatureBatches(
         Recorder(),
         np.arange(images * views).reshape(images, views),
         np.eye(images, dtype=np.float32),
@@ -120,7 +120,7 @@ def test_a_fit_shows_each_epoch_its_own_views() -> None:
 
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(images)])
     model.compile(optimizer="sgd", loss="mse")
-    batches = hand_to_keras(feed)
+    batches = as_keras_input(feed)
     callback = keras.callbacks.LambdaCallback(on_epoch_begin=begin)
     model.fit(batches, epochs=epochs, shuffle=False, callbacks=[callback], verbose=0)
     per_epoch = shown[-epochs:]
@@ -134,19 +134,19 @@ def test_an_epoch_can_show_several_views_of_an_image_and_validation_comes_in_ord
     values = np.arange(images * views, dtype=np.float16)[:, None]
     one_hot, ones = np.eye(images, dtype=np.float32), np.ones(images, dtype=np.float32)
 
-    def show(feed: ViewFeed) -> list[int]:
+    def show(feed: FeatureBatches) -> list[int]:
         return np.concatenate([feed[i][0] for i in range(len(feed))]).ravel().astype(int).tolist()
 
-    all_views = ViewFeed(values, rows, one_hot, ones, 5, seed=5, views_per_epoch=8)
+    all_views = FeatureBatches(values, rows, one_hot, ones, 5, seed=5, augmented_per_epoch=8)
     assert len(all_views) == 3
     assert sorted(show(all_views)) == list(range(12))
-    two_views = ViewFeed(values, rows, one_hot, ones, 5, seed=5, views_per_epoch=2)
+    two_views = FeatureBatches(values, rows, one_hot, ones, 5, seed=5, augmented_per_epoch=2)
     first = show(two_views)
     two_views.begin_epoch(1)
     second = show(two_views)
     assert len(set(first)) == len(set(second)) == 8
     assert set(first) | set(second) == set(range(12)), "the third views come first in epoch two"
-    in_order = ViewFeed(values, rows[:, :1], one_hot, ones, 3, seed=5, shuffle=False)
+    in_order = FeatureBatches(values, rows[:, :1], one_hot, ones, 3, seed=5, shuffle=False)
     assert show(in_order) == [0, 3, 6, 9]
 
 
@@ -196,7 +196,7 @@ class Small:
 
     def predict(self, training: Training) -> pd.DataFrame:
         raw = predict_images(training.model, self.images, self.split, self.settings, CLASSES)
-        return apply_decision(raw, Decision(Calibration(1.0, (0.0, 0.0, 0.0)), 0.5, 0.9), CLASSES)
+        return apply_operating_point(raw, Decision(Calibration(1.0, (0.0, 0.0, 0.0)), 0.5, 0.9), CLASSES)
 
 
 @pytest.fixture
@@ -205,14 +205,14 @@ def small(tmp_path: Path, shared: tuple[dict[str, Any], dict[str, Any]]) -> Smal
         "title": "small",
         "backbone": "vgg16",
         "image_size": 32,
-        "tail_after": "block1_pool",
-        "base_end": "block2_pool",
+        "freeze_until": "block1_pool",
+        "truncate_at": "block2_pool",
         "augmentation": {"views": 2, "brightness": 0},
         "training": {
             "weights": "none",
             "precision": "float32",
-            "average_mirror": False,
-            "average_start": False,
+            "tta_horizontal_flip": False,
+            "average_with_pretuned": False,
             "fine_tuning": {"epochs": 2},
         },
     }
@@ -264,11 +264,11 @@ def test_the_head_begins_as_the_probe(small: Small) -> None:
     pooled = small.store("pooled", pool_features(features, small.settings, source, CLASSES))
     parts = {}
     for name in ("train", "validation"):
-        views = label_views(pooled, small.split, name, CLASSES)
-        parts[name] = read_still_views(pooled, views)
+        views = label_rows(pooled, small.split, name, CLASSES)
+        parts[name] = read_originals(pooled, views)
         assert parts[name].vectors.shape[1] == 1, "the plain view, the moved ones left out"
     weights = compute_class_weights(parts["train"].labels, CLASSES, "balanced")
-    probe = fit_probe(parts["train"], parts["validation"], weights.tolist())
+    probe = fit_linear_probe(parts["train"], parts["validation"], weights.tolist())
     table = small.predict(training)
     told = table.loc[table["split"] == "validation", [f"raw_{name}" for name in CLASSES]]
     np.testing.assert_allclose(told, probe.predict(parts["validation"].vectors), atol=2e-3)
@@ -293,8 +293,8 @@ def test_a_probe_is_scikit_learns_regression_on_standardised_features(
 ) -> None:
     labels = np.arange(60) % classes
     vectors = (rng.normal(size=(60, 1, 5)) + labels[:, None, None]) * [1, 10, 0.1, 3, 1] + 7
-    part = PooledViews(vectors.astype(np.float32), labels)
-    probe = fit_probe(part, part, [1.0] * classes)
+    part = PooledRows(vectors.astype(np.float32), labels)
+    probe = fit_linear_probe(part, part, [1.0] * classes)
     regression = make_pipeline(
         StandardScaler(), LogisticRegression(C=probe.strength, max_iter=1000)
     ).fit(vectors[:, 0], labels)
@@ -363,9 +363,9 @@ def test_weights_file_is_used_and_its_hash_told(tmp_path: Path) -> None:
         np.testing.assert_array_equal(one, other)
 
 
-@pytest.mark.parametrize("average_start", [False, True])
-def test_fine_tuning_that_does_not_help_is_undone(small: Small, average_start: bool) -> None:
-    small.settings["training"]["average_start"] = average_start
+@pytest.mark.parametrize("average_with_pretuned", [False, True])
+def test_fine_tuning_that_does_not_help_is_undone(small: Small, average_with_pretuned: bool) -> None:
+    small.settings["training"]["average_with_pretuned"] = average_with_pretuned
     small.settings["training"]["fine_tuning"]["optimizer"]["learning_rate"] = 50.0
     training = small.train()
     assert training.report["training"]["best_epoch"]["fine_tuning"] == 0
@@ -379,7 +379,7 @@ def test_fine_tuning_that_does_not_help_is_undone(small: Small, average_start: b
 def test_the_delivered_model_averages_over_its_start(small: Small) -> None:
     alone = small.predict(small.train())
     optimizer = small.settings["training"]["fine_tuning"]["optimizer"]
-    small.settings["training"] |= {"average_start": True, "label_smoothing": 0.0}
+    small.settings["training"] |= {"average_with_pretuned": True, "label_smoothing": 0.0}
     training = small.train()
     assert training.report["training"]["best_epoch"]["fine_tuning"] > 0
     columns = [f"raw_{name}" for name in CLASSES]
@@ -468,7 +468,7 @@ def test_features_are_shared_by_all_who_can_use_them(small: Small) -> None:
     ("changed", "computed"),
     [
         ({"image_size": 33}, "all"),
-        ({"tail_after": "block2_pool", "base_end": "block3_pool"}, "all"),
+        ({"freeze_until": "block2_pool", "truncate_at": "block3_pool"}, "all"),
         ({"augmentation": {"seed": 7}}, "training"),
     ],
 )
@@ -489,7 +489,7 @@ def test_what_the_features_depend_on_makes_them_anew(
 
 def test_views_moved_on_the_device_give_nearly_the_same_features(small: Small) -> None:
     one_by_one = small.extract()
-    small.settings["training"]["move_views_on"] = "device"
+    small.settings["training"]["augment_on"] = "device"
     at_once = small.extract()
     rows = range(len(one_by_one.values))
     assert at_once.attributes["computed"] == len(rows), "moved otherwise, so not shared"

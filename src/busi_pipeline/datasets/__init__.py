@@ -1,1 +1,1 @@
-"""The catalog's own dataset types: the only code of the project that touches files or MLflow."""
+"""The catalog's own dataset types: files, arrays in the cache, records and models of MLflow runs."""

@@ -1,27 +1,24 @@
 """Keras models as `.keras` files, and as models of the MLflow run."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import mlflow
 from kedro.io import AbstractDataset, DatasetError
 
+from busi_pipeline.models.delivered import (
+    DESCRIPTION_FILE,
+    DeliveredModel,
+    load_delivered_model,
+    save_delivered_model,
+)
+
 if TYPE_CHECKING:
     import keras
-
-
-class DeliveredModel(NamedTuple):
-    """A model for those who will use it.
-
-    Attributes:
-        model: uint8 (n, height, width, 3) RGB -> float32 (n, classes) calibrated probabilities.
-        decision: what was chosen with it on validation images; the threshold above all.
-    """
-
-    model: "keras.Model"
-    decision: dict[str, Any]
 
 
 class KerasModelDataset(AbstractDataset["keras.Model", "keras.Model"]):
@@ -64,60 +61,87 @@ def _load_model(path: Path, changed: int) -> "keras.Model":
     return keras.saving.load_model(path, compile=False)
 
 
-class DeliveredModelDataset(KerasModelDataset):
-    """Takes a DeliveredModel: writes the model's file and logs it to the active MLflow run.
+class DeliveredModelDataset(AbstractDataset[DeliveredModel, DeliveredModel]):
+    """A folder with a model and its description; on saving, logged to the MLflow run as well.
 
-    The logged model carries its signature, an input example (black images: no patient's picture
-    leaves with a model), pinned requirements, the order of its classes and the decision.
+    The logged model carries its signature, an input example (a black image: no patient's picture
+    leaves with a model), pinned requirements, and the description as metadata.
 
     Args:
-        filepath: see KerasModelDataset.
+        path: the folder.
         name: of the model in MLflow; letters, digits and underscores.
-        classes: in the order of the model's probabilities.
-        metadata: for kedro-viz.
+        metadata: for Kedro-Viz.
+
+    Attributes:
+        run_id: of the MLflow run to log to; None for the active one.
     """
 
-    def __init__(
-        self,
-        *,
-        filepath: str,
-        name: str,
-        classes: list[str],
-        metadata: dict[str, Any] | None = None,
-    ):
-        super().__init__(filepath=filepath, metadata=metadata)
+    def __init__(self, *, path: str, name: str, metadata: dict[str, Any] | None = None):
         if not name.isidentifier():
             raise ValueError(f"an MLflow model's name may hold no dot or slash; got {name!r}")
-        self._name = name
-        self._classes = list(classes)
+        self._path, self._name = Path(path), name
+        self.metadata = metadata
+        self.run_id: str | None = None
         self._logging_activated = True  # kedro-mlflow switches it off for untracked pipelines
 
-    def save(self, data: DeliveredModel) -> None:
-        """Write the file; log to MLflow if a run is active."""
-        super().save(data.model)
-        if mlflow.active_run() is not None and self._logging_activated:
-            self._log_model(data)
+    def load(self) -> DeliveredModel:
+        """Return the model; see models.delivered.load_delivered_model."""
+        return load_delivered_model(self._path)
 
-    def _log_model(self, delivered: DeliveredModel) -> None:
+    def save(self, data: DeliveredModel) -> None:
+        """Write the folder; log to MLflow if a run is known."""
+        save_delivered_model(data, self._path)
+        run = mlflow.active_run()
+        run_id = self.run_id or (run.info.run_id if run else None)
+        if run_id is not None and self._logging_activated:
+            self._log_model(data, run_id)
+
+    def _log_model(self, delivered: DeliveredModel, run_id: str) -> None:
         import mlflow.tensorflow
         import numpy as np
         from mlflow.models import ModelSignature
         from mlflow.types import Schema, TensorSpec
 
         shape = (-1, *delivered.model.input_shape[1:])
+        count = len(delivered.description["classes"])
         signature = ModelSignature(
             inputs=Schema([TensorSpec(np.dtype("uint8"), shape)]),
-            outputs=Schema([TensorSpec(np.dtype("float32"), (-1, len(self._classes)))]),
+            outputs=Schema(
+                [
+                    TensorSpec(np.dtype("float32"), (-1, count), "probabilities"),
+                    TensorSpec(np.dtype("float32"), (-1,), "positive_score"),
+                    TensorSpec(np.dtype("bool"), (-1,), "flagged"),
+                ]
+            ),
         )
-        mlflow.tensorflow.log_model(
-            delivered.model,
-            name=self._name,
-            signature=signature,
-            input_example=np.zeros((1, *shape[1:]), dtype=np.uint8),
-            # Left to itself, MLflow loads the model in a new process to find these out.
-            pip_requirements=[f"{p}=={version(p)}" for p in ("tensorflow", "keras", "numpy")],
-            metadata={"classes": self._classes} | delivered.decision,
-        )
+        with _use_run(run_id):
+            mlflow.tensorflow.log_model(
+                delivered.model,
+                name=self._name,
+                signature=signature,
+                input_example=np.zeros((1, *shape[1:]), dtype=np.uint8),
+                # Left to itself, MLflow loads the model in a new process to find these out.
+                pip_requirements=[f"{p}=={version(p)}" for p in ("tensorflow", "keras", "numpy")],
+                metadata=delivered.description,
+            )
+
+    def _exists(self) -> bool:
+        return (self._path / DESCRIPTION_FILE).is_file()
 
     def _describe(self) -> dict[str, Any]:
-        return super()._describe() | {"name": self._name}
+        return {"path": str(self._path), "name": self._name}
+
+
+@contextmanager
+def _use_run(run_id: str) -> Iterator[None]:
+    """Make a run the active one of this thread, and leave the thread as it was."""
+    run = mlflow.active_run()
+    if run is not None and run.info.run_id == run_id:
+        yield
+        return
+    # Ending a resumed run would mark it as finished: it is taken off the thread's stack instead.
+    client = mlflow.MlflowClient()
+    status = client.get_run(run_id).info.status
+    with mlflow.start_run(run_id=run_id, nested=run is not None):
+        yield
+    client.update_run(run_id, status=status)

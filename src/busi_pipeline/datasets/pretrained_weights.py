@@ -3,19 +3,13 @@
 import hashlib
 import os
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from kedro.io import AbstractDataset, DatasetError
 
-from busi_pipeline.backbones import get_backbone
 from busi_pipeline.errors import BadInputError
-
-
-class ChosenWeights(NamedTuple):
-    """Attributes: `argument` for `weights=` of `keras.applications`; `tags` for the run."""
-
-    argument: str | None
-    tags: dict[str, str]
+from busi_pipeline.models.backbones import get_backbone
+from busi_pipeline.models.weights import PretrainedWeights
 
 
 class WeightsSource:
@@ -24,7 +18,7 @@ class WeightsSource:
     def __init__(self, directory: str | None):
         self._directory = Path(directory) if directory else None
 
-    def choose(self, backbone: str, choice: str) -> ChosenWeights:
+    def choose(self, backbone: str, choice: str) -> PretrainedWeights:
         """Return what `choice` ("imagenet", "directory" or "none") means for the backbone.
 
         Raises BadInputError in one line naming the choices where the weights cannot be had; random
@@ -32,10 +26,10 @@ class WeightsSource:
         """
         tags = {"weights": choice}
         if choice == "none":
-            return ChosenWeights(None, tags | {"weights_file": "none", "weights_sha256": "none"})
+            return PretrainedWeights(None, tags | {"weights_file": "none", "weights_sha256": "none"})
         find = self._find_file if choice == "directory" else self._download_imagenet
         path = find(backbone)
-        return ChosenWeights(
+        return PretrainedWeights(
             str(path), tags | {"weights_file": path.name, "weights_sha256": _hash_file(path)}
         )
 
@@ -59,9 +53,9 @@ class WeightsSource:
         """Let Keras fetch (or find) its ImageNet file, and return the file."""
         import keras
 
-        row = get_backbone(backbone)
-        builder = getattr(keras.applications, row.builder)
-        size = (row.image_size, row.image_size, 3)
+        preset = get_backbone(backbone)
+        builder = getattr(keras.applications, preset.builder)
+        size = (preset.image_size, preset.image_size, 3)
         models = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras") / "models"
         try:
             builder(include_top=False, weights="imagenet", input_shape=size)
@@ -71,10 +65,10 @@ class WeightsSource:
                 f"no weights for {backbone}: Keras could not download its ImageNet weights "
                 f"({reason}). {_CHOICES}"
             ) from None
-        files = sorted(models.glob(f"{row.imagenet_file}*"))
+        files = sorted(models.glob(f"{preset.imagenet_file}*"))
         if not files:
             raise BadInputError(
-                f"Keras loaded ImageNet weights, but no {row.imagenet_file}* lies in {models}: set "
+                f"Keras loaded ImageNet weights, but no {preset.imagenet_file}* lies in {models}: set "
                 "KERAS_HOME to Keras' folder, so that the run can say which file it used. "
                 + _CHOICES
             )

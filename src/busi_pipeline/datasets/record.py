@@ -20,16 +20,28 @@ def flatten(record: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield name, value
 
 
-def prefix_of(experiment: str | None) -> str:
-    """Return what stands before the keys of an experiment's records in the active MLflow run.
+def find_run(run_id: str | None = None) -> str | None:
+    """Return `run_id`, else the id of the run that is active in this thread, else None."""
+    if run_id is not None:
+        return run_id
+    run = mlflow.active_run()
+    return run.info.run_id if run else None
+
+
+def prefix_of(experiment: str | None, run_id: str | None = None) -> str:
+    """Return what stands before the keys of an experiment's records in a run.
 
     Nothing in a run about this experiment alone, so that runs of different experiments line up in
-    the MLflow UI; the experiment's name in a run over several. The tag `experiments` tells.
+    the MLflow UI; the experiment's name in a run over several. The run's tag `experiments` decides.
+
+    Args:
+        experiment: None gives no prefix.
+        run_id: the active run by default.
     """
-    run = mlflow.active_run()
-    if experiment is None or run is None:
+    run_id = find_run(run_id)
+    if experiment is None or run_id is None:
         return ""
-    tags = MlflowClient().get_run(run.info.run_id).data.tags
+    tags = MlflowClient().get_run(run_id).data.tags
     return "" if tags.get("experiments") == experiment else experiment
 
 
@@ -40,10 +52,14 @@ class RunRecordDataset(JSONDataset):
         filepath: of the JSON file.
         log_as: `metrics` (numbers; a list becomes a curve over epochs 1, 2, ...) or `tags`.
             Leaves of other types stay in the file alone.
-        experiment: namespace the record belongs to, for the prefix in runs over several.
+        experiment: the record belongs to; its name stands before the keys in runs over several.
+        prefix: stands before the keys in every run, after the experiment's name.
         optional: loading gives None where nothing was saved yet, instead of an error.
         not_logged: top-level keys that stay in the file alone.
         metadata: for kedro-viz.
+
+    Attributes:
+        run_id: the MLflow run to log to, which a hook sets; None is the one active in the thread.
     """
 
     def __init__(
@@ -52,6 +68,7 @@ class RunRecordDataset(JSONDataset):
         filepath: str,
         log_as: Literal["metrics", "tags"],
         experiment: str | None = None,
+        prefix: str = "",
         optional: bool = False,
         not_logged: Sequence[str] = (),
         metadata: dict[str, Any] | None = None,
@@ -60,10 +77,10 @@ class RunRecordDataset(JSONDataset):
         if log_as not in ("metrics", "tags"):
             raise ValueError(f"log_as must be 'metrics' or 'tags'; got {log_as!r}")
         self._log_as = log_as
-        self._experiment = experiment
+        self._experiment, self._prefix = experiment, prefix
         self.optional = optional
         self._not_logged = set(not_logged)
-        self._logging_activated = True  # kedro-mlflow switches it off for untracked pipelines
+        self.run_id: str | None = None
 
     def load(self) -> Any:
         """Return the record, or None where it is optional and was not saved yet."""
@@ -72,21 +89,24 @@ class RunRecordDataset(JSONDataset):
         return super().load()
 
     def save(self, data: Mapping[str, Any]) -> None:
-        """Write the JSON file and log to the active MLflow run, if there is one."""
+        """Write the JSON file and log to the run, if there is one."""
         super().save(data)
-        run = mlflow.active_run()
-        if run is None or not self._logging_activated:
+        run_id = find_run(self.run_id)
+        if run_id is None:
             return
         logged = {key: value for key, value in data.items() if key not in self._not_logged}
-        leaves = dict(flatten(logged, prefix_of(self._experiment)))
-        client, run_id = MlflowClient(), run.info.run_id
+        prefixes = (prefix_of(self._experiment, run_id), self._prefix)
+        leaves = dict(flatten(logged, ".".join(filter(None, prefixes))))
+        client = MlflowClient()
         if self._log_as == "metrics":
             now = get_current_time_millis()
             metrics = [Metric(key, v, now, step) for key, v, step in _list_points(leaves)]
             for start in range(0, len(metrics), 500):  # MLflow takes at most 1000 a call
                 client.log_batch(run_id, metrics=metrics[start : start + 500])
         else:
-            client.log_batch(run_id, tags=[RunTag(k, str(v)) for k, v in leaves.items()])
+            tags = [RunTag(key, str(value)) for key, value in leaves.items()]
+            for start in range(0, len(tags), 100):  # and at most 100 tags
+                client.log_batch(run_id, tags=tags[start : start + 100])
 
 
 def _list_points(leaves: Mapping[str, Any]) -> Iterator[tuple[str, float, int]]:

@@ -1,5 +1,15 @@
-"""What an experiment is worth."""
+"""How good an experiment is: on the hold-out split, or out of fold."""
 
-from .pipeline import create_experiment_pipeline
+from .pipeline import (
+    create_cross_validation_pipeline,
+    create_ensemble_pipeline,
+    create_hold_out_pipeline,
+    create_occluded_pipeline,
+)
 
-__all__ = ["create_experiment_pipeline"]
+__all__ = [
+    "create_cross_validation_pipeline",
+    "create_ensemble_pipeline",
+    "create_hold_out_pipeline",
+    "create_occluded_pipeline",
+]

@@ -1,4 +1,7 @@
-"""Predict with the finished model and score it."""
+"""Calibrate predictions, choose the operating point on validation images, score the rest.
+
+The same for the hold-out split, which is one fold, and for a cross-validation.
+"""
 
 import logging
 from collections.abc import Mapping
@@ -7,18 +10,23 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from busi_pipeline.arrays import StoredArray
-from busi_pipeline.datasets.keras_model import DeliveredModel
-from busi_pipeline.judging import (
-    CANCER,
-    apply_decision,
-    choose_decision,
-    has_enough_cancers,
-    probability_columns,
-    score_predictions_with_intervals,
-    tell_share,
-)
+from busi_pipeline.caching.arrays import StoredArray
+from busi_pipeline.config.experiments import gather_experiments
+from busi_pipeline.config.schemas import EnsembleSettings, EvaluationSettings, ExperimentSettings
+from busi_pipeline.errors import BadInputError
+from busi_pipeline.models.delivered import DeliveredModel
 from busi_pipeline.progress import track
+from busi_pipeline.stats.classes import Classes
+from busi_pipeline.stats.scoring import (
+    apply_operating_point,
+    can_promise_target,
+    fit_operating_point,
+    format_number,
+    format_share,
+    probability_columns,
+    select_test,
+)
+from busi_pipeline.stats.scoring import score_predictions as score_table
 
 if TYPE_CHECKING:
     import keras
@@ -26,132 +34,252 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 EVALUATED_SPLITS = ("validation", "test")
+_KEYS = ["repeat", "fold", "split", "image_id"]
 
 
-class Judgement(NamedTuple):
-    """What is chosen on the validation images, and what it makes of all.
+class Calibrated(NamedTuple):
+    """What is chosen on validation images, and what it makes of all.
 
     Attributes:
-        predictions: see judging.apply_decision.
-        decision: `temperature`, `offsets`, `threshold`, `expected_sensitivity`, and the
-            `target_sensitivity` and `threshold_rule` it was chosen by; belongs to the model.
+        predictions: see stats.scoring.apply_operating_point, with the `temperature` and the
+            `threshold` of their fold.
+        operating_point: of the one fold of a hold-out split `temperature`, `offsets`, `threshold`,
+            `expected_sensitivity`; of several folds the median `threshold` and the mean
+            `expected_sensitivity`; and the `target_sensitivity` and `threshold_rule` it was chosen
+            by.
     """
 
     predictions: pd.DataFrame
-    decision: dict[str, Any]
+    operating_point: dict[str, Any]
 
 
 class Scores(NamedTuple):
     """What evaluation hands over.
 
     Attributes:
-        metrics: {`validation` and `test`: see judging.score_predictions_with_intervals}, training
-            seconds, which experiment it was, what the numbers depend on (split, weights,
-            precision).
-        class_table: the test metrics class by class, for people.
+        metrics: `test` and, of a hold-out split, `validation` (see
+            stats.scoring.score_predictions), `repeats`, `folds`, `experiment` (title and what it
+            is compared with), `training_seconds`, `depends_on` (split, weights, precision).
+        per_class_metrics: the test metrics class by class, for people.
     """
 
     metrics: dict[str, Any]
-    class_table: pd.DataFrame
+    per_class_metrics: pd.DataFrame
 
 
 def predict_images(
-    network: "keras.Model",
+    trained_model: "keras.Model",
     images: StoredArray,
     split_manifest: pd.DataFrame,
-    settings: Mapping[str, Any],
-    classes: list[str],
+    settings: ExperimentSettings,
+    classes: Classes,
 ) -> pd.DataFrame:
-    """Predict every validation and test image.
+    """Predict every validation and test image of the hold-out split.
 
-    Returns one row an image: `image_id`, `group`, `split`, `label`, and the probability
-    `raw_<class>` for each class, as the network gives it.
+    Returns one row an image: `image_id`, `group`, `label`, `split`, `repeat` and `fold` (1), and
+    the probability `uncalibrated_<class>` of each class.
     """
-    from busi_pipeline.device import choose_batch_size
+    from busi_pipeline.learning.device import choose_batch_size
 
-    batch_size = choose_batch_size(settings["training"]["extraction_batch_size"], network)
+    batch_size = choose_batch_size(settings.training.extraction_batch_size, trained_model)
     evaluated = split_manifest[split_manifest["split"].isin(EVALUATED_SPLITS)]
     positions = images.find_rows(evaluated["image_id"])
     starts = range(0, len(positions), batch_size)
     probabilities = np.concatenate(
         [
-            network.predict_on_batch(images.values[positions[start : start + batch_size]])
-            for start in track(starts, f"predictions of {settings['title']}", "batch")
+            trained_model.predict_on_batch(images.values[positions[start : start + batch_size]])
+            for start in track(starts, f"predictions of {settings.title}", "batch")
         ]
     ).astype(np.float64)
-    predictions = evaluated[["image_id", "group", "split", "label"]].reset_index(drop=True)
-    predictions[probability_columns(classes, raw=True)] = probabilities
+    predictions = evaluated[["image_id", "group", "label", "split"]].reset_index(drop=True)
+    predictions = predictions.assign(repeat=1, fold=1)
+    predictions[probability_columns(classes, uncalibrated=True)] = probabilities
     return predictions
 
 
-def judge_predictions(
-    raw_predictions: pd.DataFrame, judging: Mapping[str, Any], classes: list[str]
-) -> Judgement:
-    """Calibrate and choose the threshold on validation images; apply both to all."""
-    validation = raw_predictions[raw_predictions["split"] == "validation"]
-    decision = choose_decision(validation, classes, judging)
-    if not has_enough_cancers(decision, judging):
-        logger.warning(
-            "the validation images show too few cancers (%d) to promise a sensitivity of %g: the "
-            "flag is set to the least suspicious of them, which promises %.3f",
-            (validation["label"] == CANCER).sum(),
-            judging["target_sensitivity"],
-            decision.expected_sensitivity,
+def calibrate_predictions(
+    uncalibrated_predictions: pd.DataFrame, evaluation: EvaluationSettings, classes: Classes
+) -> Calibrated:
+    """Calibrate and choose the threshold on each fold's validation images; apply both to all."""
+    tables, chosen, too_few = [], [], 0
+    for _, of_fold in uncalibrated_predictions.groupby(["repeat", "fold"], sort=True):
+        validation = of_fold[of_fold["split"] == "validation"]
+        point = fit_operating_point(validation, classes, evaluation)
+        too_few += not can_promise_target(point, evaluation)
+        table = apply_operating_point(of_fold, point, classes)
+        tables.append(
+            table.assign(temperature=point.calibration.temperature, threshold=point.threshold)
         )
-    record = decision.describe() | {
-        key: judging[key] for key in ("target_sensitivity", "threshold_rule")
+        chosen.append(point)
+    expected = float(np.mean([point.expected_sensitivity for point in chosen]))
+    if too_few:
+        logger.warning(
+            "%stoo few %s validation images to promise a sensitivity of %g: the threshold is the "
+            "lowest of their scores, which promises %.3f",
+            f"in {too_few} of {len(chosen)} folds " if len(chosen) > 1 else "",
+            classes.positive_name,
+            evaluation.target_sensitivity,
+            expected,
+        )
+    record = (
+        chosen[0].describe()
+        if len(chosen) == 1
+        else {
+            "threshold": float(np.median([point.threshold for point in chosen])),
+            "expected_sensitivity": expected,
+        }
+    )
+    record |= {
+        "target_sensitivity": evaluation.target_sensitivity,
+        "threshold_rule": evaluation.threshold_rule,
     }
-    return Judgement(apply_decision(raw_predictions, decision, classes), {"decision": record})
+    return Calibrated(pd.concat(tables, ignore_index=True), {"operating_point": record})
 
 
-def deliver_model(network: "keras.Model", decision: Mapping[str, Any]) -> DeliveredModel:
-    """Put the calibration into the model, and the decision beside it."""
-    from busi_pipeline.core.delivery import calibrate
-
-    chosen = dict(decision["decision"])
-    return DeliveredModel(calibrate(network, chosen["temperature"], chosen["offsets"]), chosen)
+def calibrate_linear_probe(
+    uncalibrated_predictions: pd.DataFrame, evaluation: EvaluationSettings, classes: Classes
+) -> pd.DataFrame:
+    """Return the predictions that `calibrate_predictions` makes of those of the linear probe."""
+    return calibrate_predictions(uncalibrated_predictions, evaluation, classes).predictions
 
 
 def score_predictions(
     predictions: pd.DataFrame,
-    settings: Mapping[str, Any],
+    settings: ExperimentSettings | EnsembleSettings,
     training_report: Mapping[str, Any],
     training_tags: Mapping[str, str],
     split_tags: Mapping[str, str],
-    judging: Mapping[str, Any],
-    classes: list[str],
+    evaluation: EvaluationSettings,
+    classes: Classes,
 ) -> Scores:
-    """Score validation and test images apart."""
+    """Score the test images, and of a hold-out split the validation images apart.
+
+    Each repeat of a cross-validation tests every image once. The bootstrap resamples groups of
+    images, an image with all its repeats at once, so that repeats do not pass for more images.
+    """
+    folds, repeats = int(predictions["fold"].nunique()), int(predictions["repeat"].nunique())
+    evaluated = EVALUATED_SPLITS if folds == 1 else ("test",)
     metrics: dict[str, Any] = {
-        split: score_predictions_with_intervals(
-            predictions[predictions["split"] == split], classes, judging
-        )
-        for split in EVALUATED_SPLITS
+        split: score_table(predictions[predictions["split"] == split], classes, evaluation)
+        for split in evaluated
     }
-    test = metrics["test"]
-    flag = test["decision"]
+    _log_scores(settings.title, metrics["test"], classes, folds)
+    per_class = pd.DataFrame([{"class": name} | metrics["test"][name] for name in classes])
+    described = settings.model_dump(
+        include={"title", "baseline_of", "published"}, exclude_none=True
+    )
+    metrics |= {
+        "repeats": repeats,
+        "folds": folds,
+        "training_seconds": training_report["training"]["seconds"]["total"],
+        "experiment": described,
+        "depends_on": {**split_tags, **training_tags},
+    }
+    return Scores(metrics, per_class.round(4))
+
+
+def score_linear_probe(
+    linear_probe_predictions: pd.DataFrame, evaluation: EvaluationSettings, classes: Classes
+) -> dict[str, Any]:
+    """Score the test images by the linear probe: {`linear_probe`: scores}."""
+    scores = score_table(select_test(linear_probe_predictions), classes, evaluation)
+    _log_scores("linear probe", scores, classes, int(linear_probe_predictions["fold"].nunique()))
+    return {"linear_probe": scores}
+
+
+def _log_scores(title: str, scores: Mapping[str, Any], classes: Classes, folds: int) -> None:
+    flag = scores["flag"]
     logger.info(
-        "test: accuracy %s (%d of %d), malignant sensitivity %s (%d of %d), loss %.3f",
-        tell_share(test, "accuracy"),
-        test["correct"],
-        test["images"],
-        tell_share(test["malignant"], "sensitivity"),
-        test["malignant"]["found"],
-        test["malignant"]["images"],
-        test["loss"],
+        "%s, %s: accuracy %s (%d of %d), AUC of %s %s, specificity at 90 %% sensitivity %s",
+        title,
+        "test images" if folds == 1 else "out of fold",
+        format_share(scores, "accuracy"),
+        scores["correct"],
+        scores["images"],
+        classes.positive_name,
+        format_number(scores["positive"], "auc"),
+        format_share(scores["positive"], "specificity_at_90_sensitivity"),
     )
     logger.info(
-        "test, flagged from the threshold on: sensitivity %s, specificity %s: "
-        "%d cancers missed, %d false alarms",
-        tell_share(flag, "sensitivity"),
-        tell_share(flag, "specificity"),
-        flag["missed_cancers"],
+        "%s, flagged for review: sensitivity %s, specificity %s: %d of %d %s missed, "
+        "%d false alarms",
+        title,
+        format_share(flag, "sensitivity"),
+        format_share(flag, "specificity"),
+        flag["missed"],
+        flag["positives"],
+        classes.positive_name,
         flag["false_alarms"],
     )
-    class_table = pd.DataFrame([{"class": name} | test[name] for name in classes])
-    metrics["training_seconds"] = training_report["training"]["seconds"]["total"]
-    metrics["experiment"] = {
-        key: settings[key] for key in ("title", "baseline_of", "published") if key in settings
+
+
+def deliver_model(
+    trained_model: "keras.Model",
+    operating_point: Mapping[str, Any],
+    settings: ExperimentSettings,
+    classes: Classes,
+) -> DeliveredModel:
+    """Put calibration and flag into the model, and what they are beside it."""
+    from busi_pipeline.models.wrappers import add_flag, calibrate
+
+    chosen = dict(operating_point["operating_point"])
+    calibrated = calibrate(trained_model, chosen["temperature"], chosen["offsets"])
+    positive = [classes.index(name) for name in classes.positive]
+    model = add_flag(calibrated, positive, chosen["threshold"])
+    description = {
+        "title": settings.title,
+        "image_size": settings.image_size,
+        "classes": list(classes.names),
+        "positive_classes": list(classes.positive),
+        **chosen,
     }
-    metrics["depends_on"] = {**split_tags, **training_tags}
-    return Scores(metrics, class_table.round(4))
+    return DeliveredModel(model, description)
+
+
+def average_experiments(
+    classes: Classes, **of_experiments: Any
+) -> tuple[pd.DataFrame, dict[str, Any], dict[str, str]]:
+    """Return the mean of the experiments' probabilities before calibration: an ensemble.
+
+    Every backbone counts the same, however many experiments share it, since these err alike.
+    Calibration and threshold then come from each fold's validation images, as for one experiment;
+    an experiment's own calibration before would bring the class frequencies in twice.
+
+    Args:
+        classes: in the order of the probabilities.
+        of_experiments: `settings`, `predictions` (uncalibrated, on the same folds), `report` and
+            `tags` of each experiment, see config.experiments.name_item.
+
+    Returns predictions, the seconds of all trainings, and the tags the experiments share.
+
+    Raises BadInputError where the experiments were trained on different folds.
+    """
+    experiments = gather_experiments(of_experiments)
+    mean = _average(experiments, classes)
+    seconds = sum(e["report"]["training"]["seconds"]["total"] for e in experiments.values())
+    first, *others = (e["tags"] for e in experiments.values())
+    shared = {k: v for k, v in first.items() if all(tags.get(k) == v for tags in others)}
+    return mean, {"training": {"seconds": {"total": seconds}}}, shared
+
+
+def average_linear_probes(classes: Classes, **of_experiments: Any) -> pd.DataFrame:
+    """Return the mean of the experiments' linear probes, see `average_experiments`."""
+    return _average(gather_experiments(of_experiments), classes)
+
+
+def _average(experiments: Mapping[str, Mapping[str, Any]], classes: Classes) -> pd.DataFrame:
+    ordered = [
+        items["predictions"].sort_values(_KEYS, ignore_index=True)
+        for items in experiments.values()
+    ]
+    if any(not table[_KEYS].equals(ordered[0][_KEYS]) for table in ordered):
+        raise BadInputError(
+            "the experiments were cross-validated on different folds: run "
+            "`kedro run --pipeline=cross_validation`, which trains again what is out of date."
+        )
+    columns = probability_columns(classes, uncalibrated=True)
+    mean = ordered[0][["image_id", "group", "label", "split", "repeat", "fold"]].copy()
+    backbones = [items["settings"].backbone for items in experiments.values()]
+    weights = [1 / backbones.count(backbone) for backbone in backbones]
+    mean[columns] = np.average([t[columns].to_numpy() for t in ordered], axis=0, weights=weights)
+    return mean

@@ -1,102 +1,247 @@
-"""What an experiment is worth: the finished model on images it was not trained on."""
+"""How good an experiment is: one template for the hold-out split, the folds, the ensemble.
 
-from collections.abc import Callable
+    uncalibrated_predictions -> calibrate_predictions -> predictions, operating_point
+        -> score_predictions -> metrics, per_class_metrics; plots
+"""
+
+from collections.abc import Callable, Sequence
 
 from kedro.pipeline import Node, Pipeline
 from matplotlib.figure import Figure
 
-from .decision_plots import draw_calibration, draw_decisions
-from .nodes import deliver_model, judge_predictions, predict_images, score_predictions
+from busi_pipeline.config.experiments import ENSEMBLE, name_item
+from busi_pipeline.config.loader import allow_dots
+from busi_pipeline.stats.comparison import compare_predictions
+
+from .decision_plots import plot_calibration, plot_decision_curve
+from .nodes import (
+    average_experiments,
+    average_linear_probes,
+    calibrate_linear_probe,
+    calibrate_predictions,
+    deliver_model,
+    predict_images,
+    score_linear_probe,
+    score_predictions,
+)
 from .plots import (
-    draw_confusion_matrix,
-    draw_learning_curves,
-    draw_ranking_curves,
-    draw_worst_mistakes,
+    plot_confusion_matrix,
+    plot_learning_curves,
+    plot_misclassified,
+    plot_roc_pr_curves,
 )
 
+_STAGE = "evaluation"
+_PARAMETERS = {"params:evaluation": "params:evaluation", "params:classes": "params:classes"}
 
-def create_experiment_pipeline(experiment: str, image_size: int) -> Pipeline:
-    """network, images -> raw_predictions -> predictions, decision -> model, scores and figures."""
-    images = f"images_{image_size}"
-    plots: list[tuple[Callable[..., Figure], list[str], str]] = [
-        (draw_confusion_matrix, ["predictions", "settings", "params:classes"], "confusion_matrix"),
-        (
-            draw_ranking_curves,
-            ["predictions", "metrics", "settings", "params:classes"],
-            "ranking_curves",
+
+def create_hold_out_pipeline(experiment: str, image_size: int) -> Pipeline:
+    """trained_model, images -> uncalibrated_predictions -> scores and plots; -> model."""
+    nodes = [
+        Node(
+            predict_images,
+            inputs=["trained_model", "images", "split_manifest", "params:settings", "params:classes"],
+            outputs="uncalibrated_predictions",
+            name="predict_images",
+            tags=_STAGE,
         ),
-        (
-            draw_calibration,
-            ["predictions", "metrics", "settings", "params:classes"],
-            "calibration",
+        Node(
+            deliver_model,
+            inputs=["trained_model", "operating_point", "params:settings", "params:classes"],
+            outputs="model",
+            name="deliver_model",
+            tags=_STAGE,
         ),
-        (
-            draw_decisions,
-            [
-                "predictions",
-                "decision",
-                "metrics",
-                "settings",
-                "params:judging",
-                "params:classes",
-            ],
-            "decisions",
+        Node(
+            plot_learning_curves,
+            inputs=["history", "training_report", "params:settings"],
+            outputs="learning_curves_plot",
+            name="plot_learning_curves",
+            tags=_STAGE,
         ),
-        (
-            draw_learning_curves,
-            ["history", "training_report", "settings"],
-            "learning_curves",
-        ),
-        (
-            draw_worst_mistakes,
-            ["predictions", images, "settings", "params:classes"],
-            "worst_mistakes",
+        Node(
+            plot_misclassified,
+            inputs=["predictions", "images", "params:settings", "params:classes"],
+            outputs="misclassified_plot",
+            name="plot_misclassified",
+            tags=_STAGE,
         ),
     ]
     return Pipeline(
-        [
-            Node(
-                predict_images,
-                inputs=["network", images, "split_manifest", "settings", "params:classes"],
-                outputs="raw_predictions",
-                name="predict_images",
-                tags="evaluation",
-            ),
-            Node(
-                judge_predictions,
-                inputs=["raw_predictions", "params:judging", "params:classes"],
-                outputs=["predictions", "decision"],
-                name="judge_predictions",
-                tags="evaluation",
-            ),
-            Node(
-                deliver_model,
-                inputs=["network", "decision"],
-                outputs="model",
-                name="deliver_model",
-                tags="evaluation",
-            ),
-            Node(
-                score_predictions,
-                inputs=[
-                    "predictions",
-                    "settings",
-                    "training_report",
-                    "training_tags",
-                    "split_tags",
-                    "params:judging",
-                    "params:classes",
-                ],
-                outputs=["metrics", "class_table"],
-                name="score_predictions",
-                tags="evaluation",
-            ),
-            *(
-                Node(draw, inputs=inputs, outputs=figure, name=draw.__name__, tags="evaluation")
-                for draw, inputs, figure in plots
-            ),
-        ],
+        [*_list_nodes(), *nodes],
         namespace=experiment,
-        inputs={"split_manifest", "split_tags", images},
-        parameters={"params:classes", "params:judging"},
+        inputs={
+            "split_manifest": "split_manifest",
+            "split_tags": "split_tags",
+            "images": f"images_{image_size}",
+        },
+        parameters={"params:settings": f"params:experiments.{experiment}", **_PARAMETERS},
+    )
+
+
+def create_cross_validation_pipeline(experiment: str, evaluation: str) -> Pipeline:
+    """Out-of-fold predictions of the networks and of the linear probe -> scores and plots.
+
+    Args:
+        experiment: name of the experiment.
+        evaluation: `cross_validation` or `random_folds`.
+    """
+    return Pipeline(
+        [*_list_nodes(), *_list_linear_probe_nodes()],
+        namespace=f"{experiment}.{evaluation}",
+        inputs={"split_tags": f"{evaluation}.fold_tags"},
+        parameters={"params:settings": f"params:experiments.{experiment}", **_PARAMETERS},
+    )
+
+
+def create_occluded_pipeline(experiment: str) -> Pipeline:
+    """Predictions of the linear probe with the lesion occluded, calibrated as the others are."""
+    return Pipeline(
+        [_make_linear_probe_node("occluded_")],
+        namespace=f"{experiment}.cross_validation",
+        parameters=_PARAMETERS,
+    )
+
+
+def create_ensemble_pipeline(experiments: Sequence[str]) -> Pipeline:
+    """uncalibrated_predictions of all experiments -> those of their ensemble -> scores, plots."""
+    items = {
+        "settings": "params:experiments.{}",
+        "predictions": "{}.cross_validation.uncalibrated_predictions",
+        "report": "{}.cross_validation.training_report",
+        "tags": "{}.cross_validation.training_tags",
+    }
+    probe_items = {
+        "settings": items["settings"],
+        "predictions": "{}.cross_validation.uncalibrated_linear_probe_predictions",
+    }
+    namespace = f"{ENSEMBLE}.cross_validation"
+
+    def list_inputs(of_experiment: dict[str, str]) -> dict[str, str]:
+        return {"classes": "params:classes"} | {
+            name_item(experiment, item): dataset.format(experiment)
+            for experiment in experiments
+            for item, dataset in of_experiment.items()
+        }
+
+    with allow_dots():
+        averages = Pipeline(
+            [
+                Node(
+                    average_experiments,
+                    inputs=list_inputs(items),
+                    outputs=[
+                        f"{namespace}.{name}"
+                        for name in ("uncalibrated_predictions", "training_report", "training_tags")
+                    ],
+                    name="average_experiments",
+                    tags=_STAGE,
+                ),
+                Node(
+                    average_linear_probes,
+                    inputs=list_inputs(probe_items),
+                    outputs=f"{namespace}.uncalibrated_linear_probe_predictions",
+                    name="average_linear_probes",
+                    tags=_STAGE,
+                ),
+            ]
+        )
+        return averages + Pipeline(
+            [*_list_nodes(), *_list_linear_probe_nodes()],
+            namespace=namespace,
+            inputs={"split_tags": "cross_validation.fold_tags"},
+            parameters={"params:settings": f"params:{ENSEMBLE}", **_PARAMETERS},
+        )
+
+
+def _list_nodes() -> list[Node]:
+    scored = ["predictions", "metrics", "params:classes"]
+    plots: list[tuple[Callable[..., Figure], list[str]]] = [
+        (plot_confusion_matrix, scored),
+        (plot_roc_pr_curves, scored),
+        (plot_calibration, scored),
+        (
+            plot_decision_curve,
+            [
+                "predictions",
+                "operating_point",
+                "metrics",
+                "params:evaluation",
+                "params:classes",
+            ],
+        ),
+    ]
+    return [
+        Node(
+            calibrate_predictions,
+            inputs=["uncalibrated_predictions", "params:evaluation", "params:classes"],
+            outputs=["predictions", "operating_point"],
+            name="calibrate_predictions",
+            tags=_STAGE,
+        ),
+        Node(
+            score_predictions,
+            inputs=[
+                "predictions",
+                "params:settings",
+                "training_report",
+                "training_tags",
+                "split_tags",
+                "params:evaluation",
+                "params:classes",
+            ],
+            outputs=["metrics", "per_class_metrics"],
+            name="score_predictions",
+            tags=_STAGE,
+        ),
+        *(
+            Node(
+                plot,
+                inputs=inputs,
+                outputs=f"{plot.__name__.removeprefix('plot_')}_plot",
+                name=plot.__name__,
+                tags=_STAGE,
+            )
+            for plot, inputs in plots
+        ),
+    ]
+
+
+def _list_linear_probe_nodes() -> list[Node]:
+    """The linear probe scored beside the networks: what does fine-tuning add to it?"""
+    return [
+        _make_linear_probe_node(),
+        Node(
+            score_linear_probe,
+            inputs=["linear_probe_predictions", "params:evaluation", "params:classes"],
+            outputs="linear_probe_metrics",
+            name="score_linear_probe",
+            tags=_STAGE,
+        ),
+        Node(
+            compare_predictions,
+            inputs={
+                "classes": "params:classes",
+                "evaluation": "params:evaluation",
+                "fine_tuned": "predictions",
+                "linear_probe": "linear_probe_predictions",
+            },
+            outputs="fine_tuning_gain",
+            name="measure_fine_tuning_gain",
+            tags=_STAGE,
+        ),
+    ]
+
+
+def _make_linear_probe_node(prefix: str = "") -> Node:
+    return Node(
+        calibrate_linear_probe,
+        inputs=[
+            f"uncalibrated_{prefix}linear_probe_predictions",
+            "params:evaluation",
+            "params:classes",
+        ],
+        outputs=f"{prefix}linear_probe_predictions",
+        name=f"calibrate_{prefix}linear_probe",
+        tags=_STAGE,
     )

@@ -1,6 +1,10 @@
-"""Plots of one experiment a clinician can read: class names, counts, units."""
+"""Plots of one evaluation a clinician can read: class names, counts, units.
+
+The same plots show a hold-out test set and the out-of-fold images of a cross-validation.
+"""
 
 from collections.abc import Mapping
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -9,37 +13,74 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from sklearn.metrics import confusion_matrix, precision_recall_curve, roc_curve
 
-from busi_pipeline.arrays import StoredArray
-from busi_pipeline.figures import PALETTE, class_colours, new_figure, new_picture_grid, show_picture
-from busi_pipeline.judging import probability_columns, select_test, tell_number
+from busi_pipeline.caching.arrays import StoredArray
+from busi_pipeline.config.schemas import ExperimentSettings
+from busi_pipeline.plotting.style import (
+    PALETTE,
+    class_colours,
+    new_figure,
+    new_picture_grid,
+    show_picture,
+)
+from busi_pipeline.stats.classes import Classes
+from busi_pipeline.stats.scoring import format_number, probability_columns, select_test
 
-_MISTAKES_SHOWN = 12
+_MISCLASSIFIED_SHOWN = 12
+_COLUMNS = 4
 
 
-def draw_confusion_matrix(
-    predictions: pd.DataFrame, settings: Mapping[str, Any], classes: list[str]
+def describe_evaluation(metrics: Mapping[str, Any]) -> str:
+    """Return what was evaluated, and how: `ResNet50, 5-fold cross-validation`, for titles.
+
+    Args:
+        metrics: `experiment.title`, `folds`, `repeats`, and the number of evaluations in
+            `test.images`.
+    """
+    title, folds, repeats = metrics["experiment"]["title"], metrics["folds"], metrics["repeats"]
+    if folds > 1:
+        title += f", {folds}-fold cross-validation"
+    if repeats > 1:  # or three evaluations of an image would pass for three images
+        title += (
+            f", each of {metrics['test']['images'] // repeats} images evaluated {repeats} times"
+        )
+    return str(title)
+
+
+def name_images(metrics: Mapping[str, Any]) -> str:
+    """Return what is counted in the plots of this evaluation: `test images`, say."""
+    if metrics["folds"] == 1:
+        return "test images"
+    return "out-of-fold evaluations" if metrics["repeats"] > 1 else "out-of-fold images"
+
+
+def plot_confusion_matrix(
+    predictions: pd.DataFrame, metrics: Mapping[str, Any], classes: Classes
 ) -> Figure:
     """Draw the test images by true and predicted class: counts, and shares of each true class."""
     test = select_test(predictions)
-    counts = confusion_matrix(test["label"], test["predicted"], labels=classes)
-    shares = counts / counts.sum(axis=1, keepdims=True)
+    names = list(classes)
+    counts = confusion_matrix(test["label"], test["predicted"], labels=names)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     correct, total = int(np.trace(counts)), int(counts.sum())
     figure = new_figure(
-        10.5, 4.9, f"{settings['title']}: {correct} of {total} test images classified correctly"
+        5.5 + 1.7 * len(classes),
+        2.2 + 0.9 * len(classes),
+        f"{describe_evaluation(metrics)}: {correct} of {total} {name_images(metrics)} correct",
     )
     panels = [
-        ("Images", counts / counts.max(), [[f"{n}" for n in row] for row in counts]),
+        ("Images", counts / max(1, counts.max()), [[f"{n}" for n in row] for row in counts]),
         (
             "Share of each true class",
             shares,
             [[f"{100 * share:.1f} %" for share in row] for row in shares],
         ),
     ]
-    true_names = [f"{name}\n({n} images)" for name, n in zip(classes, counts.sum(1), strict=True)]
+    labels = [fill(name, 14) for name in names]
+    true_labels = [f"{name}\n({n})" for name, n in zip(labels, counts.sum(1), strict=True)]
     for axis, (title, shade, texts) in zip(figure.subplots(1, 2), panels, strict=True):
         axis.imshow(shade, cmap="Blues", vmin=0, vmax=1)
-        for row in range(len(classes)):
-            for column in range(len(classes)):
+        for row in range(len(names)):
+            for column in range(len(names)):
                 axis.text(
                     column,
                     row,
@@ -50,47 +91,61 @@ def draw_confusion_matrix(
                     color="white" if shade[row, column] > 0.6 else "black",
                 )
         axis.set_title(title, fontsize=11)
-        axis.set_xticks(range(len(classes)), classes)
-        axis.set_yticks(range(len(classes)), true_names)
-        axis.set_xlabel("predicted class")
+        axis.set_xticks(range(len(names)), labels)
+        axis.set_yticks(range(len(names)), true_labels)
+        axis.set_xlabel("predicted class (the likeliest)")
         axis.set_ylabel("true class")
     return figure
 
 
-def draw_ranking_curves(
-    predictions: pd.DataFrame,
-    metrics: Mapping[str, Any],
-    settings: Mapping[str, Any],
-    classes: list[str],
+def plot_roc_pr_curves(
+    predictions: pd.DataFrame, metrics: Mapping[str, Any], classes: Classes
 ) -> Figure:
-    """Draw ROC and precision-recall curves on the test images, each class against the rest."""
+    """Draw ROC and precision-recall curves on the test images, each class against the rest.
+
+    Where several classes are positive, one more curve shows them together against the others.
+    """
     test = select_test(predictions)
-    of_class = metrics["test"]
+    scores = metrics["test"]
     figure = new_figure(
-        11, 5.2, f"{settings['title']}: each class against the rest, {len(test)} test images"
+        11,
+        5.2,
+        f"{describe_evaluation(metrics)}: each class against the rest, {len(test)} "
+        f"{name_images(metrics)}",
     )
+    table = test[probability_columns(classes)].to_numpy()
+    curves = [
+        (name, colour, (test["label"] == name).to_numpy(), table[:, classes.index(name)])
+        for name, colour in class_colours(classes).items()
+    ]
+    if len(classes.positive) > 1:
+        positive = classes.is_positive(test["label"]), classes.positive_score(table)
+        curves.append((classes.positive_name, "black", *positive))
     roc, recall = figure.subplots(1, 2)
-    columns = dict(zip(classes, probability_columns(classes), strict=True))
-    for name, colour in class_colours(classes).items():
-        truth, scores = test["label"] == name, test[columns[name]]
-        false_alarms, found, _ = roc_curve(truth, scores)
+    for name, colour, truth, score in curves:
+        of_class = scores[name] if name in classes.names else scores["positive"]
+        false_alarms, found, _ = roc_curve(truth, score)
         roc.plot(
             false_alarms,
             found,
             color=colour,
-            label=f"{name}, {truth.sum()} images: AUC {tell_number(of_class[name], 'auc')}",
+            label=f"{name} ({truth.sum()}): AUC {format_number(of_class, 'auc')}",
         )
-        precision, sensitivity, _ = precision_recall_curve(truth, scores)
+        precision, sensitivity, _ = precision_recall_curve(truth, score)
         recall.plot(
             sensitivity,
             precision,
             color=colour,
-            label=f"{name}: average precision "
-            f"{tell_number(of_class[name], 'average_precision')}; chance {truth.mean():.2f}",
+            label=f"{name}: {format_number(of_class, 'average_precision')}; "
+            f"chance {truth.mean():.2f}",
         )
     roc.plot([0, 1], [0, 1], color="grey", linestyle=":", label="chance")
     roc.set(title="ROC", xlabel="1 - specificity (false alarms)", ylabel="sensitivity")
-    recall.set(title="Precision and recall", xlabel="sensitivity (recall)", ylabel="precision")
+    recall.set(
+        title="Precision and recall (average precision)",
+        xlabel="sensitivity (recall)",
+        ylabel="precision",
+    )
     for axis in (roc, recall):
         axis.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.02), aspect="equal")
         axis.grid(alpha=0.3)
@@ -98,29 +153,37 @@ def draw_ranking_curves(
     return figure
 
 
-def draw_learning_curves(
+def plot_learning_curves(
     history: Mapping[str, Mapping[str, list[float]]],
     training_report: Mapping[str, Any],
-    settings: Mapping[str, Any],
+    settings: ExperimentSettings,
 ) -> Figure:
     """Draw cross-entropy and accuracy over the epochs; a dot marks the epoch kept.
 
-    A phase that was undone (`best_epoch` 0) has none, and is named so.
+    A phase that was rolled back (`best_epoch` 0) has no dot, and is named so.
     """
     kept = training_report["training"]["best_epoch"]
-    figure = new_figure(11, 4.4, f"{settings['title']}: learning curves")
+    figure = new_figure(11, 4.4, f"{settings.title}: learning curves")
     names = {"head": "head alone", "fine_tuning": "fine-tuning"}
     panels = [("cross_entropy", "cross-entropy"), ("accuracy", "accuracy")]
     for axis, (key, ylabel) in zip(figure.subplots(1, 2), panels, strict=True):
-        begun = 0
+        done = 0
         for phase, curves in history.items():
-            epochs = np.arange(len(curves["accuracy"])) + begun + 1
-            first = begun == 0
+            epochs = np.arange(len(curves["accuracy"])) + done + 1
+            first = done == 0
+            # A phase of one epoch is a point, which a line would not show.
+            style = {"marker": "." if len(epochs) == 1 else ""}
             axis.plot(
-                epochs, curves[key], color=PALETTE[0], label="training, augmented" if first else ""
+                *(epochs, curves[key]),
+                **style,
+                color=PALETTE[0],
+                label="training, augmented" if first else "",
             )
             axis.plot(
-                epochs, curves[f"val_{key}"], color=PALETTE[1], label="validation" if first else ""
+                *(epochs, curves[f"val_{key}"]),
+                **style,
+                color=PALETTE[1],
+                label="validation" if first else "",
             )
             if kept[phase]:
                 axis.plot(
@@ -131,16 +194,16 @@ def draw_learning_curves(
                     label="epoch kept" if first else "",
                 )
             if not first:
-                axis.axvline(begun + 0.5, color="grey", linestyle=":")
+                axis.axvline(done + 0.5, color="grey", linestyle=":")
             axis.text(
                 (epochs[0] + epochs[-1]) / 2,
                 1.01,
-                names[phase] + ("" if kept[phase] else " (undone)"),
+                names[phase] + ("" if kept[phase] else " (rolled back)"),
                 transform=axis.get_xaxis_transform(),
-                ha="center",
+                ha="left" if first and len(epochs) == 1 else "center",
                 fontsize=9,
             )
-            begun = int(epochs[-1])
+            done = int(epochs[-1])
         axis.set(xlabel="epoch", ylabel=ylabel)
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.grid(alpha=0.3)
@@ -148,34 +211,59 @@ def draw_learning_curves(
     return figure
 
 
-def draw_worst_mistakes(
+def plot_misclassified(
     predictions: pd.DataFrame,
     images: StoredArray,
-    settings: Mapping[str, Any],
-    classes: list[str],
+    settings: ExperimentSettings,
+    classes: Classes,
 ) -> Figure:
-    """Show the misclassified test images, missed cancers first, then the most certain mistakes."""
+    """Show the test images whose likeliest class is wrong, the most certain mistakes first.
+
+    Positive images classified as a negative class come before all others. Such an image is missed
+    only where it is not flagged for review either: the title counts both, each picture says it.
+    """
     test = select_test(predictions)
-    wrong = test[~test["correct"]].copy()
-    columns = dict(zip(classes, probability_columns(classes), strict=True))
-    wrong["certainty"] = [row[columns[row["predicted"]]] for _, row in wrong.iterrows()]
-    wrong["missed_cancer"] = wrong["label"] == "malignant"
-    shown = wrong.sort_values(["missed_cancer", "certainty"], ascending=False)
-    shown = shown.head(_MISTAKES_SHOWN)
-    rows = max(1, -(-len(shown) // 4))
-    missed = int(wrong["missed_cancer"].sum())
-    figure, axes = new_picture_grid(
-        (rows, 4),
-        (2.9, 3.1),
-        f"{settings['title']}: {len(shown)} of {len(wrong)} mistakes among {len(test)} test images "
-        f"({missed} missed cancers, shown first)",
+    wrong = test[~test["correct"].astype(bool)].copy()
+    table = wrong[probability_columns(classes)].to_numpy()
+    wrong["certainty"] = table.max(axis=1, initial=0.0)
+    wrong["as_negative"] = classes.is_positive(wrong["label"]) & ~classes.is_positive(
+        wrong["predicted"]
     )
-    for axis, (_, row) in zip(axes.flat, shown.iterrows(), strict=False):
+    shown = wrong.sort_values(["as_negative", "certainty"], ascending=False)
+    shown = shown.head(_MISCLASSIFIED_SHOWN)
+    figure, axes = new_picture_grid(
+        (max(1, -(-len(shown) // _COLUMNS)), _COLUMNS),
+        (2.9, 3.25),
+        f"{settings.title}: {len(shown)} of {len(wrong)} misclassified images among {len(test)} "
+        f"test images. {describe_positives(wrong[wrong['as_negative']], classes)}",
+    )
+    for axis, row in zip(axes.flat, shown.to_dict("records"), strict=False):
+        flag = "flagged for review" if row["flagged"] else "not flagged"
+        if row["label"] in classes.positive and not row["flagged"]:
+            flag += ": missed"
         show_picture(
             axis,
             np.asarray(images.values[images.find_rows([row["image_id"]])[0]]),
             f"{row['image_id'].rsplit('/', 1)[-1]}\n"
-            f"predicted {row['predicted']} at {100 * row['certainty']:.0f} %",
-            PALETTE[1] if row["missed_cancer"] else "black",
+            f"{row['label']} classified as {row['predicted']}, {100 * row['certainty']:.0f} %\n"
+            f"{flag}",
+            PALETTE[1] if row["as_negative"] else "black",
         )
     return figure
+
+
+def describe_positives(as_negative: pd.DataFrame, classes: Classes) -> str:
+    """Return how many positive images are classified as negative, and how many of them flagged.
+
+    Args:
+        as_negative: the predictions of those images.
+        classes: of the predictions.
+    """
+    kind = f"{classes.positive_name} classified as {classes.negative_name}"
+    if as_negative.empty:
+        return f"None is {kind}."
+    count, flagged = len(as_negative), int(as_negative["flagged"].sum())
+    return (
+        f"First, in colour: {count} {kind}; {flagged} of them flagged for review all the same, "
+        f"{count - flagged} missed."
+    )

@@ -1,5 +1,5 @@
-"""Does it look at the lesion?"""
+"""Where in an image the score comes from, and whether that is the lesion."""
 
-from .pipeline import create_experiment_pipeline, create_pipeline
+from .pipeline import create_pipeline
 
-__all__ = ["create_experiment_pipeline", "create_pipeline"]
+__all__ = ["create_pipeline"]

@@ -1,47 +1,59 @@
-"""Does it look at the lesion? Heat of the test images, beside the masks."""
-
-from collections.abc import Iterable
+"""Where in an image the score comes from: Grad-CAM of the test images, beside the masks."""
 
 from kedro.pipeline import Node, Pipeline
 
-from busi_pipeline.pipelines.augmentation.pipeline import create_size_pipeline
+from .gradcam_nodes import compute_gradcam_maps
+from .nodes import score_localization
+from .plots import plot_gradcam_gallery
 
-from .nodes import draw_heat_gallery, prepare_masks, score_heat, trace_predictions
-
-
-def create_pipeline(image_sizes: Iterable[int]) -> Pipeline:
-    """raw_images, manifest -> prepare_masks_<size> -> masks_<size>, once for each size."""
-    return create_size_pipeline(prepare_masks, "masks", image_sizes, "explanation")
+_STAGE = "explanation"
 
 
-def create_experiment_pipeline(experiment: str, image_size: int) -> Pipeline:
-    """network, images, predictions -> heat -> heat_gallery; with masks -> explanation."""
-    images, masks = f"images_{image_size}", f"masks_{image_size}"
+def create_pipeline(experiment: str, image_size: int) -> Pipeline:
+    """trained_model, images, predictions -> gradcam -> gradcam_gallery_plot; with masks -> scores."""
     return Pipeline(
         [
             Node(
-                trace_predictions,
-                inputs=["network", images, "predictions", "settings", "params:classes"],
-                outputs="heat",
-                name="trace_predictions",
-                tags="explanation",
+                compute_gradcam_maps,
+                inputs=[
+                    "trained_model",
+                    "images",
+                    "predictions",
+                    "params:settings",
+                    "params:classes",
+                    "cache",
+                ],
+                outputs="gradcam",
+                name="compute_gradcam_maps",
+                tags=_STAGE,
             ),
             Node(
-                score_heat,
-                inputs=["heat", masks, "predictions", "settings", "params:judging"],
-                outputs=["explanation_table", "explanation"],
-                name="score_heat",
-                tags="explanation",
+                score_localization,
+                inputs=["gradcam", "masks", "predictions", "params:settings", "params:evaluation"],
+                outputs=["localization_table", "localization_metrics"],
+                name="score_localization",
+                tags=_STAGE,
             ),
             Node(
-                draw_heat_gallery,
-                inputs=["heat", images, masks, "predictions", "settings"],
-                outputs="heat_gallery",
-                name="draw_heat_gallery",
-                tags="explanation",
+                plot_gradcam_gallery,
+                inputs=[
+                    "gradcam",
+                    "images",
+                    "masks",
+                    "predictions",
+                    "params:settings",
+                    "params:classes",
+                ],
+                outputs="gradcam_gallery_plot",
+                name="plot_gradcam_gallery",
+                tags=_STAGE,
             ),
         ],
         namespace=experiment,
-        inputs={images, masks},
-        parameters={"params:classes", "params:judging"},
+        inputs={"images": f"images_{image_size}", "masks": f"masks_{image_size}", "cache": "cache"},
+        parameters={
+            "params:settings": f"params:experiments.{experiment}",
+            "params:classes": "params:classes",
+            "params:evaluation": "params:evaluation",
+        },
     )

@@ -1,8 +1,7 @@
-"""Look at every file once: a manifest of what can be used, a quarantine table of the rest."""
+"""Read every file once: a manifest of what can be used, a quarantine table of the rest."""
 
 import hashlib
 import logging
-import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -10,16 +9,19 @@ from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
 import pandas as pd
+from natsort import natsorted
 
+from busi_pipeline.config.schemas import IngestionSettings
 from busi_pipeline.errors import BadInputError
-from busi_pipeline.images import UnusableImageError, decode_image, has_colour
-from busi_pipeline.masks import find_owner
+from busi_pipeline.imaging.decoding import UnusableImageError, decode_image, has_colour
+from busi_pipeline.imaging.masks import find_owner
+from busi_pipeline.stats.classes import Classes
 
 logger = logging.getLogger(__name__)
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
-# What may stand beside the class folders: which images are of one patient (see the copies stage).
-OWN_GROUPS_FILE = "groups.csv"
+# What may stand beside the class folders: which images are of one patient (see deduplication).
+PATIENT_GROUPS_FILE = "groups.csv"
 
 MANIFEST_COLUMNS = [
     "image_id",
@@ -32,7 +34,7 @@ MANIFEST_COLUMNS = [
     "pixel_sha256",
     "masks",
     "colour_overlay",
-    "byte_copy_of",
+    "byte_duplicate_of",
 ]
 
 RawImages = Mapping[str, Callable[[], bytes]]
@@ -43,7 +45,7 @@ class Ingestion(NamedTuple):
 
     Attributes:
         manifest: one row an image, MANIFEST_COLUMNS; `image_id` is the path below the data folder
-            without suffix, `masks` a count, `byte_copy_of` the first image with the same bytes.
+            without suffix, `masks` a count, `byte_duplicate_of` the first image with the same bytes.
         quarantine: one row a file that cannot be used: `path`, `reason`.
         summary: counts, for MLflow's metrics.
         tags: `data_sha256` over id, label and bytes of every image in the manifest.
@@ -62,7 +64,7 @@ class _Files(NamedTuple):
 
 
 def build_manifest(
-    raw_images: RawImages, ingestion: Mapping[str, Any], classes: list[str]
+    raw_images: RawImages, ingestion: IngestionSettings, classes: Classes
 ) -> Ingestion:
     """Sort the files into images, masks and quarantine, and describe every image.
 
@@ -77,7 +79,7 @@ def build_manifest(
     with ThreadPoolExecutor() as pool:  # Pillow lets go of the lock while it decodes
         described = list(
             pool.map(
-                lambda path: _describe_image(path, raw_images[path], ingestion["min_side"]),
+                lambda path: _describe_image(path, raw_images[path], ingestion.min_side),
                 files.images,
             )
         )
@@ -85,7 +87,7 @@ def build_manifest(
     unusable = [row for row in described if isinstance(row, tuple)]
     manifest = _complete_manifest(rows, files.masks)
     quarantine = pd.DataFrame(sorted(files.quarantine + unusable), columns=["path", "reason"])
-    _check_classes(manifest, quarantine, raw_images, classes, ingestion["min_images_per_class"])
+    _check_classes(manifest, quarantine, raw_images, classes, ingestion.min_images_per_class)
     summary = _summarise(manifest, quarantine, files.masks, classes)
     logger.info(
         "%d images (%s), %d masks, %d files in quarantine",
@@ -103,17 +105,17 @@ def build_manifest(
     return Ingestion(manifest, quarantine, summary, tags)
 
 
-def _sort_files(raw_images: RawImages, classes: list[str]) -> _Files:
-    """Tell images from masks and from what is neither, by their names alone."""
+def _sort_files(raw_images: RawImages, classes: Classes) -> _Files:
+    """Separate images, masks and what is neither, by their names alone."""
     candidates, masks, quarantine = [], [], []
     for path in raw_images:
         pure = PurePosixPath(path)
-        if path == OWN_GROUPS_FILE:
+        if path == PATIENT_GROUPS_FILE:
             continue
         if len(pure.parts) < 2:
-            quarantine.append((path, f"not in a class folder; class folders: {classes}"))
-        elif pure.parts[0] not in classes:
-            quarantine.append((path, f"unknown class folder; class folders: {classes}"))
+            quarantine.append((path, f"not in a class folder; class folders: {list(classes.names)}"))
+        elif pure.parts[0] not in classes.names:
+            quarantine.append((path, f"unknown class folder; class folders: {list(classes.names)}"))
         elif pure.suffix.lower() not in IMAGE_SUFFIXES:
             quarantine.append((path, f"not an image file; allowed: {list(IMAGE_SUFFIXES)}"))
         elif owner := find_owner(path):
@@ -153,8 +155,8 @@ def _describe_image(
 
 
 def _complete_manifest(rows: list[dict[str, Any]], masks: Counter[tuple[str, str]]) -> pd.DataFrame:
-    """Add what follows from all rows together: ids, masks, copies. Sorted as a person counts."""
-    rows = sorted(rows, key=lambda row: _natural_key(row["path"]))
+    """Add what follows from all rows together: ids, masks, duplicates. In natural order."""
+    rows = natsorted(rows, key=lambda row: row["path"])
     stems = Counter(str(PurePosixPath(row["path"]).with_suffix("")) for row in rows)
     first_with: dict[str, str] = {}
     complete = []
@@ -168,26 +170,17 @@ def _complete_manifest(rows: list[dict[str, Any]], masks: Counter[tuple[str, str
             | {
                 "image_id": image_id,
                 "masks": masks[str(pure.parent), pure.stem],
-                "byte_copy_of": original if original != image_id else "",
+                "byte_duplicate_of": original if original != image_id else "",
             }
         )
     return pd.DataFrame(complete, columns=MANIFEST_COLUMNS)
-
-
-def _natural_key(path: str) -> list[tuple[int, int, str]]:
-    """`benign (2)` comes before `benign (10)`."""
-    return [
-        (0, int(part), "") if part.isdigit() else (1, 0, part)
-        for part in re.split(r"(\d+)", path)
-        if part
-    ]
 
 
 def _check_classes(
     manifest: pd.DataFrame,
     quarantine: pd.DataFrame,
     raw_images: RawImages,
-    classes: list[str],
+    classes: Classes,
     minimum: int,
 ) -> None:
     counts = manifest["label"].value_counts()
@@ -206,13 +199,13 @@ def _summarise(
     manifest: pd.DataFrame,
     quarantine: pd.DataFrame,
     masks: Counter[tuple[str, str]],
-    classes: list[str],
+    classes: Classes,
 ) -> dict[str, Any]:
     counts = manifest["label"].value_counts()
     return {
         "images": {name: int(counts.get(name, 0)) for name in classes} | {"all": len(manifest)},
         "masks": sum(masks.values()),
         "colour_overlays": int(manifest["colour_overlay"].sum()),
-        "byte_copies": int((manifest["byte_copy_of"] != "").sum()),
+        "byte_duplicates": int((manifest["byte_duplicate_of"] != "").sum()),
         "quarantined": len(quarantine),
     }

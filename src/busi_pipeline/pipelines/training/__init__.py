@@ -1,5 +1,13 @@
-"""A network learns."""
+"""A network is trained: on the hold-out split, or on one fold of a cross-validation."""
 
-from .pipeline import create_experiment_pipeline
+from .pipeline import (
+    create_cross_validation_pipeline,
+    create_hold_out_pipeline,
+    create_linear_probe_pipeline,
+)
 
-__all__ = ["create_experiment_pipeline"]
+__all__ = [
+    "create_cross_validation_pipeline",
+    "create_hold_out_pipeline",
+    "create_linear_probe_pipeline",
+]

@@ -1,318 +1,350 @@
-"""Train one experiment: head and tail on features of the frozen part.
+"""Train one experiment on the hold-out split or on a fold, or take the training from the cache.
 
-Keras is imported inside the nodes: building the pipelines (`kedro registry list`, `kedro viz`)
-must not wait for TensorFlow.
+Both are `learning.training.train_network` on the same features. The hold-out split hands over a
+model; a fold is predicted from its features, in the precision of training, and hands over
+probabilities.
 """
 
+import json
 import logging
-import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import log_loss
-from sklearn.utils.class_weight import compute_class_weight
 
-from busi_pipeline.arrays import StoredArray
-from busi_pipeline.datasets.kept_training import KeptTraining
-from busi_pipeline.datasets.pretrained_weights import ChosenWeights, WeightsSource
-from busi_pipeline.experiments import ExperimentSettings
-from busi_pipeline.fingerprints import describe_code, hash_values
-
-from .features import (
-    build_for_training,
-    build_network,
-    check_features,
-    is_still,
-    label_views,
+from busi_pipeline.caching.arrays import StoredArray
+from busi_pipeline.caching.cache import TABLE, Cache, Codec
+from busi_pipeline.caching.fingerprints import Fingerprint
+from busi_pipeline.config.experiments import gather_experiments
+from busi_pipeline.config.schemas import ExperimentSettings
+from busi_pipeline.datasets.pretrained_weights import WeightsSource
+from busi_pipeline.learning.features import check_features
+from busi_pipeline.learning.folds import Fold
+from busi_pipeline.learning.training import (
+    FOLD_TRAINING,
+    TRAINING,
+    FittedNetwork,
+    assemble_model,
+    describe_settings,
+    identify_training,
+    predict_split,
+    report_training,
+    train_network,
 )
-from .predicting import predict_ends
-from .probe import PooledViews, Probe, fit_probe
+from busi_pipeline.learning.training import predict_with_linear_probe as fit_and_predict
+from busi_pipeline.learning.training_data import find_evaluation_rows, prepare_training_data
+from busi_pipeline.models.weights import PretrainedWeights
+from busi_pipeline.stats.classes import Classes
+from busi_pipeline.stats.metrics import score_classification
+from busi_pipeline.stats.scoring import probability_columns
 
 if TYPE_CHECKING:
     import keras
 
-    from busi_pipeline.core.fitting import LabelledViews, Lesson, PhaseResult
-    from busi_pipeline.core.network import Network
-    from busi_pipeline.device import Device
+    from busi_pipeline.learning.device import Device
 
 logger = logging.getLogger(__name__)
 
-
-class Fitted(NamedTuple):
-    """What fitting hands over beside the network it changed.
-
-    Attributes:
-        phases: {name: what came of it}.
-        start: weights of `network.trainable` before fine-tuning, where the delivered model averages
-            over them, too. None where it does not, or fine-tuning did not help and was undone.
-    """
-
-    phases: "dict[str, PhaseResult]"
-    start: list[np.ndarray] | None
+_KEYS = ["image_id", "group", "label", "split"]
 
 
 class Training(NamedTuple):
-    """What training hands over.
+    """What a training on the hold-out split hands over.
 
     Attributes:
-        model: uint8 (n, size, size, 3) RGB -> float32 (n, classes) probabilities, in float32.
+        trained_model: uint8 (n, size, size, 3) RGB -> float32 (n, classes) probabilities.
         history: {phase: {metric: one value an epoch}}.
-        report: seconds, epochs and class weights, for MLflow's metrics.
-        tags: weights, their hash, device and precision; `training_sha256`, the hash of all the
-            training depends on, and `training_kept`, whether it was taken from an earlier run.
+        training_report: seconds, epochs and class weights, for MLflow's metrics.
+        training_tags: weights, their hash, device and precision; `training_sha256`, the
+            fingerprint, and `training_cached`, whether it was taken from the cache.
+        trained_with: classes and settings the model was trained with.
     """
 
-    model: "keras.Model"
+    trained_model: "keras.Model"
+    history: dict[str, dict[str, list[float]]]
+    training_report: dict[str, Any]
+    training_tags: dict[str, str]
+    trained_with: dict[str, Any]
+
+
+class FoldTraining(NamedTuple):
+    """What a training on a fold hands over; see Training.
+
+    Attributes:
+        uncalibrated_predictions: of validation and test images: `image_id`, `group`, `label`,
+            `split`, `repeat`, `fold`, and the probability `uncalibrated_<class>` of each class.
+        fold_record: `metrics` (seconds, best epochs, scores of the fold's test images) and `tags`
+            (as training_tags of Training, and `fold`), for the fold's child run in MLflow.
+        trained_with: as of Training.
+    """
+
+    uncalibrated_predictions: pd.DataFrame
+    fold_record: dict[str, Any]
+    trained_with: dict[str, Any]
+
+
+class _CachedTraining(NamedTuple):
+    """A model, or predictions, with the records of their training."""
+
+    result: Any
     history: dict[str, dict[str, list[float]]]
     report: dict[str, Any]
-    tags: dict[str, str]
-
-
-def compute_class_weights(labels: np.ndarray, classes: list[str], method: str) -> np.ndarray:
-    """Return float64 (classes,), the weight of each class by its share of the training labels.
-
-    "balanced" is n / (classes * n_class), so that every class weighs the same in the loss; "none"
-    is 1 each. Weights are looked up by position, never by name: Keras ignores a `class_weight`
-    dictionary with string keys without a word.
-    """
-    if method == "none":
-        return np.ones(len(classes))
-    return compute_class_weight("balanced", classes=np.arange(len(classes)), y=labels)
 
 
 def train_model(
     features: StoredArray,
     pooled_features: StoredArray,
     split_manifest: pd.DataFrame,
-    settings: Mapping[str, Any],
+    settings: ExperimentSettings,
     pretrained_weights: WeightsSource,
-    classes: list[str],
-    kept_training: KeptTraining | None,
+    classes: Classes,
+    cache: Cache,
 ) -> Training:
-    """Train the head on the frozen base, then head and tail, on features computed before.
+    """Train on the training images of the split; epochs are chosen on its validation images.
 
-    Epochs and weights are chosen on the validation images. Where nothing the training depends on
-    changed since the one that was kept (features, labels, settings, weights, code, libraries,
-    device), that one is returned instead. Raises BadInputError where the features come from other
-    settings than these.
+    Raises BadInputError where the features come from other settings than these.
     """
-    from busi_pipeline.device import list_gpus, prepare_device, spread_over
+    weights = pretrained_weights.choose(settings.backbone, settings.training.weights)
+    check_features(features, settings, weights)
+    device, fingerprint = _identify(TRAINING.fingerprint, features, split_manifest, settings, classes)
 
-    experiment = ExperimentSettings.model_validate(settings)
-    recipe = experiment.training
-    chosen = pretrained_weights.choose(experiment.backbone, recipe.weights)
-    check_features(features, experiment, chosen)
-    begun = time.perf_counter()
-    lesson = prepare_lesson(features, split_manifest, experiment, classes)
-    device = prepare_device(recipe.precision)
-    identity = identify_training(features, lesson, experiment, device)
-    if kept_training is not None and (kept := kept_training.find(identity)) is not None:
-        logger.info("%s: nothing changed since it was trained; kept", experiment.title)
-        return Training(*kept[:3], kept[3] | {"training_kept": "yes"})
-    with spread_over(list_gpus() if recipe.devices == "all" else []):
-        network = build_for_training(experiment, chosen, len(classes), device)
-        phases, start = fit_network(network, features, pooled_features, lesson, experiment)
-    model = _assemble(network, start, experiment, chosen, len(classes))
-    model.name = KeptTraining.name_model(experiment.backbone, identity)
-    fitting = time.perf_counter() - begun
+    def compute() -> _CachedTraining:
+        fitted = train_network(
+            features, pooled_features, split_manifest, settings, weights, classes, device
+        )
+        model = assemble_model(fitted, settings, weights, len(classes))
+        # Grad-CAM maps are cached under the name of the network they were computed of.
+        model.name = f"{settings.backbone}_{fingerprint.digest[:16]}"
+        return _record(model, fitted, features, split_manifest, settings, classes) 
+
+    trained, is_cached = _find_or_train(cache, fingerprint, compute, _MODEL, settings.title)
+    report = dict(trained.report)
+    report["parameters"] = trained.result.count_params()
     # Where nothing is fine-tuned, both are the same array.
-    arrays = [features, pooled_features] if experiment.fine_tunes else [features]
-    report: dict[str, Any] = {
-        "seconds": {
-            # As if from nothing, whatever was kept from before, so that trainings compare.
-            "features": sum(array.attributes["seconds"] for array in arrays),
-            "features_now": sum(array.attributes["seconds_now"] for array in arrays),
-            "fitting": fitting,
-        }
-        | {name: phase.seconds for name, phase in phases.items()},
-        "epochs": {name: len(phase.history["loss"]) for name, phase in phases.items()},
-        "best_epoch": {name: phase.best_epoch for name, phase in phases.items()},
-        "class_weight": dict(zip(classes, map(float, lesson.class_weights), strict=True)),
-        "parameters": model.count_params(),
-        "fine_tuned_parameters": sum(
-            int(np.prod(w.shape)) for w in network.trainable.trainable_weights
-        ),
+    arrays = [features, pooled_features] if settings.fine_tunes else [features]
+    report["seconds"] = {
+        # As if from nothing, whatever was cached, so that trainings compare.
+        "features": sum(array.metadata["seconds"] for array in arrays),
+        "features_now": sum(array.metadata["seconds_now"] for array in arrays),
+        **report["seconds"],
     }
-    report["seconds"]["total"] = report["seconds"]["features"] + fitting
-    tags = {
-        **chosen.tags,
+    report["seconds"]["total"] = report["seconds"]["features"] + report["seconds"]["fitting"]
+    return Training(
+        trained.result,
+        trained.history,
+        {"training": report},
+        _describe(weights, device, fingerprint, is_cached),
+        {"classes": list(classes.names), "settings": describe_settings(settings)},
+    )
+
+
+def train_fold(
+    features: StoredArray,
+    pooled_features: StoredArray,
+    split_manifest: pd.DataFrame,
+    settings: ExperimentSettings,
+    pretrained_weights: WeightsSource,
+    classes: Classes,
+    cache: Cache,
+    fold: Fold,
+) -> FoldTraining:
+    """Train as `train_model` does, on the split of one fold, and predict its other images."""
+    weights = pretrained_weights.choose(settings.backbone, settings.training.weights)
+    check_features(features, settings, weights)
+    device, fingerprint = _identify(
+        FOLD_TRAINING.fingerprint, features, split_manifest, settings, classes, evaluated=True
+    )
+
+    def compute() -> _CachedTraining:
+        fitted = train_network(
+            features, pooled_features, split_manifest, settings, weights, classes, device
+        )
+        predictions = _list_evaluated(split_manifest)
+        probabilities = predict_split(fitted, features, predictions, settings)
+        predictions[probability_columns(classes, uncalibrated=True)] = probabilities
+        return _record(predictions, fitted, features, split_manifest, settings, classes)
+
+    trained, is_cached = _find_or_train(cache, fingerprint, compute, _PREDICTIONS, settings.title)
+    predictions = trained.result.copy()
+    # Labels and groups are those of the split: they may have other names than when it was trained.
+    predictions[_KEYS] = _list_evaluated(split_manifest)[_KEYS]
+    predictions.insert(4, "repeat", fold.repeat)
+    predictions.insert(5, "fold", fold.fold)
+    metrics = {
+        "seconds": {"fitting": trained.report["seconds"]["fitting"]},
+        "best_epoch": trained.report["best_epoch"],
+        "test": _score_fold(predictions, classes),
+    }
+    tags = _describe(weights, device, fingerprint, is_cached) | {"fold": fold.name}
+    logger.info(
+        "%s, %s: accuracy %.3f, AUC of %s %.3f%s",
+        settings.title,
+        fold.name,
+        metrics["test"]["accuracy"],
+        classes.positive_name,
+        metrics["test"]["positive"]["auc"],
+        " (cached)" if is_cached else f" ({trained.report['seconds']['fitting']:.0f} s)",
+    )
+    return FoldTraining(
+        predictions,
+        {"metrics": metrics, "tags": tags},
+        {"classes": list(classes.names), "settings": describe_settings(settings)},
+    )
+
+
+def gather_folds(**of_folds: Any) -> tuple[pd.DataFrame, dict[str, Any], dict[str, str]]:
+    """Put the folds of an experiment together.
+
+    Args:
+        of_folds: `<fold>__predictions` and `<fold>__record` of each fold, in order.
+
+    Returns the predictions of all folds in one table, the seconds of all trainings, and the tags
+    that the folds share.
+    """
+    folds = gather_experiments(of_folds)
+    predictions = pd.concat([items["predictions"] for items in folds.values()], ignore_index=True)
+    records = [items["record"] for items in folds.values()]
+    seconds = sum(record["metrics"]["seconds"]["fitting"] for record in records)
+    first, *others = (record["tags"] for record in records)
+    shared = {
+        key: value
+        for key, value in first.items()
+        if all(tags.get(key) == value for tags in others)
+    }
+    report = {"seconds": {"fitting": seconds, "total": seconds}, "folds": len(folds)}
+    return predictions, {"training": report}, shared
+
+
+def predict_with_linear_probe(
+    pooled_features: StoredArray,
+    settings: ExperimentSettings,
+    classes: Classes,
+    **split_manifests: pd.DataFrame,
+) -> pd.DataFrame:
+    """Predict the same folds by logistic regression on the pooled features of the frozen base.
+
+    What fine-tuning has to beat; see learning.linear_probe. Returns the columns of FoldTraining's
+    uncalibrated_predictions.
+
+    Args:
+        pooled_features, settings, classes: as of `train_fold`.
+        split_manifests: {name of the fold: its split}.
+    """
+    tables = []
+    for name, split in split_manifests.items():
+        fold = Fold.parse(name)
+        table = _list_evaluated(split).assign(repeat=fold.repeat, fold=fold.fold)
+        table[probability_columns(classes, uncalibrated=True)] = fit_and_predict(
+            pooled_features, split, settings, classes
+        )
+        tables.append(table)
+    return pd.concat(tables, ignore_index=True)
+
+
+def _list_evaluated(split: pd.DataFrame) -> pd.DataFrame:
+    return split.loc[split["split"].isin(["validation", "test"]), _KEYS].reset_index(drop=True)
+
+
+def _identify(
+    make: Any,
+    features: StoredArray,
+    split: pd.DataFrame,
+    settings: ExperimentSettings,
+    classes: Classes,
+    evaluated: bool = False,
+) -> "tuple[Device, Fingerprint]":
+    """Return the device and the fingerprint of a training on it."""
+    from busi_pipeline.learning.device import prepare_device
+
+    device = prepare_device(settings.training.precision)
+    data = prepare_training_data(features, split, settings, classes)
+    values = identify_training(features, data, settings, device, classes)
+    if evaluated:
+        rows = find_evaluation_rows(
+            features, _list_evaluated(split)["image_id"], settings.training.tta_horizontal_flip
+        )
+        values["evaluated"] = [[features.keys[row] for row in of_image] for of_image in rows.tolist()]
+    return device, make(**values)
+
+
+def _find_or_train(
+    cache: Cache,
+    fingerprint: Fingerprint,
+    compute: Any,
+    codec: "Codec[_CachedTraining]",
+    title: str,
+) -> tuple[_CachedTraining, bool]:
+    found = cache.find(fingerprint, codec)
+    if found is not None:
+        logger.info("%s: nothing changed since it was trained; taken from the cache", title)
+        return found, True
+    trained = compute()
+    cache.store(fingerprint, trained, codec)
+    return trained, False
+
+
+def _record(
+    result: Any,
+    fitted: FittedNetwork,
+    features: StoredArray,
+    split: pd.DataFrame,
+    settings: ExperimentSettings,
+    classes: Classes,
+) -> _CachedTraining:
+    data = prepare_training_data(features, split, settings, classes)
+    history = {name: phase.history for name, phase in fitted.phases.items()}
+    return _CachedTraining(result, history, report_training(fitted, data, classes))
+
+
+def _describe(
+    weights: PretrainedWeights, device: "Device", fingerprint: Fingerprint, is_cached: bool
+) -> dict[str, str]:
+    return {
+        **weights.tags,
         "device": device.name,
         "precision": device.precision,
-        "training_sha256": identity,
-        "training_kept": "no",
+        "training_sha256": fingerprint.digest,
+        "training_cached": "yes" if is_cached else "no",
     }
-    history = {name: phase.history for name, phase in phases.items()}
-    return Training(model, history, {"training": report}, tags)
 
 
-def _assemble(
-    network: "Network",
-    start: list[np.ndarray] | None,
-    experiment: ExperimentSettings,
-    chosen: ChosenWeights,
-    classes: int,
-) -> "keras.Model":
-    """Build the model that is handed over, in single precision."""
-    from busi_pipeline.core.delivery import average_start
-    from busi_pipeline.core.network import average_mirror
-    from busi_pipeline.device import dtype_policy
-
-    with dtype_policy("float32"):
-        tuned = build_network(experiment, chosen, classes)
-        tuned.full.set_weights(network.full.get_weights())
-        model = tuned.full
-        if start is not None:
-            begun = build_network(experiment, chosen, classes)
-            begun.trainable.set_weights(start)
-            model = average_start(tuned, begun)
-        return average_mirror(model) if experiment.training.average_mirror else model
+def _score_fold(predictions: pd.DataFrame, classes: Classes) -> dict[str, Any]:
+    test = predictions[predictions["split"] == "test"]
+    probabilities = test[probability_columns(classes, uncalibrated=True)].to_numpy()
+    return score_classification(classes.positions(test["label"]), probabilities, classes)
 
 
-def prepare_lesson(
-    features: StoredArray,
-    split_manifest: pd.DataFrame,
-    experiment: ExperimentSettings,
-    classes: list[str],
-) -> "Lesson":
-    """Return what is learned from the training images and judged on the validation images."""
-    from busi_pipeline.core.fitting import Lesson
-
-    training = label_views(features, split_manifest, "train", classes)
-    validation = label_views(features, split_manifest, "validation", classes)
-    weights = compute_class_weights(training.labels, classes, experiment.training.class_weights)
-    return Lesson(training, validation, weights, experiment.training.label_smoothing)
+def _write_records(trained: _CachedTraining, folder: Path) -> None:
+    records = {"history": trained.history, "report": trained.report}
+    (folder / "records.json").write_text(json.dumps(records))
 
 
-def fit_network(
-    network: "Network",
-    features: StoredArray,
-    pooled_features: StoredArray,
-    lesson: "Lesson",
-    experiment: ExperimentSettings,
-) -> Fitted:
-    """Train the head, then head and tail, in place."""
-    from busi_pipeline.core.fitting import fit_phase
-
-    recipe = experiment.training
-    phases = {}
-    start = None
-    if recipe.head_solver == "logistic_regression":
-        phases["head"] = _solve_head(network, pooled_features, lesson, experiment)
-    elif recipe.head_phase.epochs:
-        phases["head"] = fit_phase(
-            "head", network.head, pooled_features.values, lesson, recipe.head_phase, recipe.seed
-        )
-    if experiment.fine_tunes:
-        if recipe.average_start:
-            start = network.trainable.get_weights()
-        phases["fine_tuning"] = fit_phase(
-            "fine-tuning",
-            network.trainable,
-            features.values,
-            lesson,
-            recipe.fine_tuning,
-            recipe.seed,
-            # What is averaged with its start need not be better by itself.
-            beat_start="head" in phases and start is None,
-        )
-        if start is not None and not _helps(network, start, features, lesson):
-            network.trainable.set_weights(start)
-            start = None
-            phases["fine_tuning"] = phases["fine_tuning"]._replace(best_epoch=0)
-    return Fitted(phases, start)
+def _read_records(folder: Path) -> Mapping[str, Any]:
+    return json.loads((folder / "records.json").read_text())
 
 
-def _helps(
-    network: "Network", start: list[np.ndarray], features: StoredArray, lesson: "Lesson"
-) -> bool:
-    """Whether the mean with the start has a lower cross-entropy on validation images than the
-    start alone."""
-    labels, views = lesson.validation.labels, lesson.validation.rows[:, :1]
-    begun, mean = (
-        float(log_loss(labels, said, labels=list(range(said.shape[1]))))
-        for said in predict_ends(network.trainable, start, features, views)
-    )
-    logger.log(
-        logging.INFO if mean < begun else logging.WARNING,
-        "fine-tuning, averaged with its start: validation cross-entropy %.3f, from %.3f%s",
-        mean,
-        begun,
-        "" if mean < begun else ": undone",
-    )
-    return mean < begun
+def _write_model(trained: _CachedTraining, folder: Path) -> None:
+    _write_records(trained, folder)
+    trained.result.save(folder / "model.keras")
 
 
-def _solve_head(
-    network: "Network",
-    pooled_features: StoredArray,
-    lesson: "Lesson",
-    experiment: ExperimentSettings,
-) -> "PhaseResult":
-    """Put the probe into the head; what it is worth counts as one epoch."""
-    from busi_pipeline.core.fitting import PhaseResult, judge_phase
+def _read_model(folder: Path) -> _CachedTraining:
+    import keras
 
-    begun = time.perf_counter()
-    probe = find_probe(pooled_features, lesson)
-    network.head.get_layer("probabilities").set_weights([probe.kernel, probe.bias])
-    curves = judge_phase(
-        network.head, pooled_features.values, lesson, experiment.training.head_phase
-    )
-    seconds = time.perf_counter() - begun
-    logger.info(
-        "head by logistic regression, penalty 1 / %g: cross-entropy %.3f, accuracy %.3f; "
-        "validation %.3f, %.3f (%.1f s)",
-        probe.strength,
-        *(
-            curves[key]
-            for key in ("cross_entropy", "accuracy", "val_cross_entropy", "val_accuracy")
-        ),
-        seconds,
-    )
-    return PhaseResult({name: [value] for name, value in curves.items()}, 1, seconds)
+    model = keras.saving.load_model(folder / "model.keras", compile=False)
+    return _CachedTraining(model, **_read_records(folder))
 
 
-def find_probe(pooled_features: StoredArray, lesson: "Lesson") -> Probe:
-    """Fit the probe on the views that are not moved."""
-    training, validation = (
-        read_still_views(pooled_features, part) for part in (lesson.training, lesson.validation)
-    )
-    return fit_probe(training, validation, lesson.class_weights.tolist())
+def _write_predictions(trained: _CachedTraining, folder: Path) -> None:
+    _write_records(trained, folder)
+    TABLE.write(trained.result, folder)
 
 
-def read_still_views(pooled_features: StoredArray, part: "LabelledViews") -> PooledViews:
-    """Return the pooled features of the views that are not moved."""
-    still = part.rows[:, is_still(pooled_features, part.rows[0])]
-    return PooledViews(read_views(pooled_features, still), part.labels)
+def _read_predictions(folder: Path) -> _CachedTraining:
+    return _CachedTraining(TABLE.read(folder), **_read_records(folder))
 
 
-def read_views(pooled_features: StoredArray, rows: np.ndarray) -> np.ndarray:
-    """Return float32 (images, views, channels) of the rows (images, views)."""
-    vectors = pooled_features.values[rows.ravel()].astype(np.float32)
-    return vectors.reshape(*rows.shape, -1)
-
-
-def identify_training(
-    features: StoredArray, lesson: "Lesson", experiment: ExperimentSettings, device: "Device"
-) -> str:
-    """Hash everything that decides how the model comes out."""
-    views = {
-        name: [
-            [[features.keys[row] for row in rows], int(label)]
-            for rows, label in zip(part.rows.tolist(), part.labels, strict=True)
-        ]
-        for name, part in (("training", lesson.training), ("validation", lesson.validation))
-    }
-    return hash_values(
-        {
-            "features": features.recipe,
-            "views": views,
-            "settings": experiment.model_dump(
-                exclude={"title", "in_default", "baseline_of", "published"}
-            ),
-            "class_weights": lesson.class_weights.tolist(),
-            "device": [device.name, device.precision],
-            **describe_code(__name__, libraries=("keras", "numpy", "scikit-learn", "tensorflow")),
-        }
-    )
+_MODEL = Codec(_write_model, _read_model)
+_PREDICTIONS = Codec(_write_predictions, _read_predictions)

@@ -1,61 +1,146 @@
-"""A network learns: one template, as many experiments as there are rows."""
+"""A network is trained: on the hold-out split, or on one fold of a cross-validation.
+
+    features, pooled_features, split_manifest, settings -> train_model -> trained_model, history
+
+A fold is a node in a namespace of its own, `<experiment>.<evaluation>.<fold>`, so that the lineage
+shows it and a runner may run folds apart:
+
+    features, pooled_features, <fold>.split_manifest -> train_fold -> <fold>.uncalibrated_predictions
+        all folds -> gather_folds -> uncalibrated_predictions
+"""
+
+from collections.abc import Sequence
+from functools import partial
 
 from kedro.pipeline import Node, Pipeline
 
-from .features import extract_features, pool_features
-from .nodes import train_model
+from busi_pipeline.config.experiments import name_item
+from busi_pipeline.learning.folds import Fold
+
+from .nodes import gather_folds, predict_with_linear_probe, train_fold, train_model
+
+_STAGE = "training"
+_GIVEN = ["params:settings", "pretrained_weights", "params:classes", "cache"]
 
 
-def create_experiment_pipeline(experiment: str, image_size: int) -> Pipeline:
-    """images, augmentation_plan -> extract_features -> features -> train_model -> network, history.
-                                                           -> pool_features ->
-
-    The frozen part of the network runs once over every view; the trained part learns from that.
-    `kept_training` is what `train_model` handed over in the run before.
-    """
-    images = f"images_{image_size}"
+def create_hold_out_pipeline(experiment: str) -> Pipeline:
+    """features, split_manifest -> train_model -> trained_model, history, records."""
     return Pipeline(
         [
-            *list_feature_nodes(images, "augmentation_plan", tags="training"),
             Node(
                 train_model,
-                inputs=[
-                    "features",
-                    "pooled_features",
-                    "split_manifest",
-                    "settings",
-                    "pretrained_weights",
-                    "params:classes",
-                    "kept_training",
+                inputs=["features", "pooled_features", "split_manifest", *_GIVEN],
+                outputs=[
+                    "trained_model",
+                    "history",
+                    "training_report",
+                    "training_tags",
+                    "trained_with",
                 ],
-                outputs=["network", "history", "training_report", "training_tags"],
                 name="train_model",
-                tags="training",
-            ),
+                tags=_STAGE,
+            )
         ],
         namespace=experiment,
-        inputs={"split_manifest", "pretrained_weights", images},
-        parameters={"params:classes"},
+        inputs={
+            "split_manifest": "split_manifest",
+            "pretrained_weights": "pretrained_weights",
+            "cache": "cache",
+        },
+        parameters={
+            "params:settings": f"params:experiments.{experiment}",
+            "params:classes": "params:classes",
+        },
     )
 
 
-def list_feature_nodes(images: str, plan: str, *, tags: str, of: str = "") -> list[Node]:
-    """images, a plan of their views -> <of>features, <of>pooled_features of the frozen base."""
-    features = f"{of}features"
-    given = ["settings", "pretrained_weights", "params:classes"]
-    return [
-        Node(
-            extract_features,
-            inputs=[images, plan, *given],
-            outputs=features,
-            name=f"extract_{features}",
-            tags=tags,
-        ),
-        Node(
-            pool_features,
-            inputs=[features, *given],
-            outputs=f"{of}pooled_features",
-            name=f"pool_{features}",
-            tags=tags,
-        ),
-    ]
+def create_cross_validation_pipeline(
+    experiment: str, evaluation: str, folds: Sequence[Fold]
+) -> Pipeline:
+    """The folds of one experiment, what they have in common, and the linear probe beside them.
+
+    Args:
+        experiment: name of the experiment.
+        evaluation: `cross_validation` or `random_folds`; features are those of the former.
+        folds: of the cross-validation.
+    """
+    trainings = [_create_fold_pipeline(experiment, evaluation, fold) for fold in folds]
+    parts = {
+        name_item(fold.name, item): f"{fold.name}.{dataset}"
+        for fold in folds
+        for item, dataset in (("predictions", "uncalibrated_predictions"), ("record", "fold_record"))
+    }
+    namespace = f"{experiment}.{evaluation}"
+    gathered = Pipeline(
+        [
+            Node(
+                gather_folds,
+                inputs={name: name for name in parts},
+                outputs=["uncalibrated_predictions", "training_report", "training_tags"],
+                name="gather_folds",
+                tags=_STAGE,
+            ),
+        ],
+        namespace=namespace,
+        inputs={name: f"{namespace}.{dataset}" for name, dataset in parts.items()},
+    )
+    return sum(trainings, gathered) + create_linear_probe_pipeline(experiment, evaluation, folds)
+
+
+def create_linear_probe_pipeline(
+    experiment: str, evaluation: str, folds: Sequence[Fold], prefix: str = ""
+) -> Pipeline:
+    """<prefix>pooled_features, all splits -> uncalibrated_<prefix>linear_probe_predictions."""
+    splits = {fold.name: f"{evaluation}.{fold.name}.split_manifest" for fold in folds}
+    return Pipeline(
+        [
+            Node(
+                predict_with_linear_probe,
+                inputs={
+                    "pooled_features": "pooled_features",
+                    "settings": "params:settings",
+                    "classes": "params:classes",
+                }
+                | {name: name for name in splits},
+                outputs=f"uncalibrated_{prefix}linear_probe_predictions",
+                name=f"predict_with_{prefix}linear_probe",
+                tags=_STAGE,
+            ),
+        ],
+        namespace=f"{experiment}.{evaluation}",
+        inputs={
+            "pooled_features": f"{experiment}.cross_validation.{prefix}pooled_features",
+            **splits,
+        },
+        parameters={
+            "params:settings": f"params:experiments.{experiment}",
+            "params:classes": "params:classes",
+        },
+    )
+
+
+def _create_fold_pipeline(experiment: str, evaluation: str, fold: Fold) -> Pipeline:
+    features = f"{experiment}.cross_validation"
+    return Pipeline(
+        [
+            Node(
+                partial(train_fold, fold=fold),
+                inputs=["features", "pooled_features", "split_manifest", *_GIVEN],
+                outputs=["uncalibrated_predictions", "fold_record", "trained_with"],
+                name="train_fold",
+                tags=_STAGE,
+            )
+        ],
+        namespace=f"{experiment}.{evaluation}.{fold.name}",
+        inputs={
+            "features": f"{features}.features",
+            "pooled_features": f"{features}.pooled_features",
+            "split_manifest": f"{evaluation}.{fold.name}.split_manifest",
+            "pretrained_weights": "pretrained_weights",
+            "cache": "cache",
+        },
+        parameters={
+            "params:settings": f"params:experiments.{experiment}",
+            "params:classes": "params:classes",
+        },
+    )

@@ -1,0 +1,92 @@
+"""Arrays too large for memory whose rows lie in the cache."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from busi_pipeline.caching.fingerprints import Fingerprint
+from busi_pipeline.errors import BadInputError
+
+_MAPPED_PARTS = 8
+
+
+class StoredRows:
+    """Rows that lie in several `.npy` files, read like one array.
+
+    Only a few files are mapped at a time, so that memory does not grow with their number.
+
+    Args:
+        parts: files of arrays with rows of one shape and dtype.
+        places: int64 (rows, 2): for each row, which part and which row of it.
+    """
+
+    def __init__(self, parts: Sequence[Path], places: np.ndarray):
+        self._parts, self._places = list(parts), places
+        self._open()
+        first = self._map(0)
+        self.shape = (len(places), *first.shape[1:])
+        self.dtype = first.dtype
+
+    def _open(self) -> None:
+        self._map = lru_cache(_MAPPED_PARTS)(
+            lambda part: np.load(self._parts[part], mmap_mode="r")
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the maps behind: another process opens its own."""
+        return {name: value for name, value in vars(self).items() if name != "_map"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._open()
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, rows: int | Sequence[int] | np.ndarray) -> np.ndarray:
+        """Return one row as a view of its map, or the rows of a sequence as an array of theirs."""
+        if isinstance(rows, int | np.integer):
+            part, row = self._places[rows]
+            return self._map(int(part))[row]
+        return np.stack([self._map(int(part))[row] for part, row in self._places[rows]])
+
+
+@dataclass(frozen=True)
+class StoredArray:
+    """An array whose rows are in the cache.
+
+    Attributes:
+        index: one row per row of `values`, in order; at least a column `image_id`.
+        values: (rows, ...), read from disk as they are asked for.
+        keys: one per row, what this row is made of, as a hash.
+        fingerprint: whatever else decides the values.
+        metadata: what is kept beside the array, JSON-like; `seconds`, what all rows took when they
+            were computed, `seconds_now`, what this run spent, and `computed`, how many rows it
+            computed.
+    """
+
+    index: pd.DataFrame
+    values: StoredRows | np.ndarray
+    keys: Sequence[str]
+    fingerprint: Fingerprint
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    def find_rows(self, image_ids: Iterable[str]) -> np.ndarray:
+        """Return int64 (n,) positions of images that have exactly one row each.
+
+        Raises BadInputError that names the first image that is not there.
+        """
+        ids = list(image_ids)
+        positions = pd.Index(self.index["image_id"]).get_indexer(pd.Index(ids))
+        if (positions < 0).any():
+            missing = ids[int(np.argmax(positions < 0))]
+            raise BadInputError(
+                f"image {missing!r} is not among the {len(self.index)} prepared images: the data "
+                "changed since. Run the whole pipeline again, without --from-nodes."
+            )
+        return positions

@@ -1,0 +1,292 @@
+"""The cache: a folder of values, each under the fingerprint of all that decides it.
+
+The contract, the same for arrays, tables and trainings:
+
+- a value is found only under the very fingerprint it was stored by, so it is never stale;
+- it is written beside its place and renamed into it, so it is there whole or not at all;
+- nothing that is there is ever changed, so several processes may read and write at once;
+- a value that was damaged is computed again, and the log says so;
+- deleting all or part of the folder costs only the time to compute again.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, Generic, NamedTuple, TypeVar
+
+import numpy as np
+import pandas as pd
+
+from busi_pipeline.caching.arrays import StoredArray, StoredRows
+from busi_pipeline.caching.fingerprints import Fingerprint
+from busi_pipeline.errors import BadInputError
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+_KEY_TYPE = np.dtype([("key", "S64"), ("seconds", "f4")])
+# Of a part: small enough to lose when a run is stopped, large enough to be few.
+_BYTES_A_PART = 32 * 2**20
+_ROWS_A_PART = 1024
+_CONTENTS = "contents.json"
+
+
+class Codec(NamedTuple, Generic[T]):
+    """How a value becomes files of a folder (`write(value, folder)`), and comes back (`read`)."""
+
+    write: Callable[[T, Path], None]
+    read: Callable[[Path], T]
+
+
+TABLE: Codec[pd.DataFrame] = Codec(
+    lambda table, folder: table.to_parquet(folder / "table.parquet"),
+    lambda folder: pd.read_parquet(folder / "table.parquet"),
+)
+
+
+class Cache:
+    """Values under their fingerprints; see the module for what holds of them.
+
+    Args:
+        folder: made when something is stored.
+    """
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+
+    def get_or_compute(
+        self, fingerprint: Fingerprint, compute: Callable[[], T], codec: Codec[T]
+    ) -> T:
+        """Return the value of this fingerprint; compute and store it where it is not there."""
+        found = self.find(fingerprint, codec)
+        if found is not None:
+            logger.info("%s: nothing it depends on changed; taken from the cache", fingerprint.step)
+            return found
+        value = compute()
+        self.store(fingerprint, value, codec)
+        return value
+
+    def find(self, fingerprint: Fingerprint, codec: Codec[T]) -> T | None:
+        """Return the value of this fingerprint, or None."""
+        place = self._locate(fingerprint)
+        try:
+            contents = json.loads((place / _CONTENTS).read_text())
+        except FileNotFoundError:
+            return None
+        except ValueError:
+            contents = {"files": None}
+        if contents["files"] != _hash_files(place):
+            logger.warning("%s: the cached value in %s is damaged", fingerprint.step, place)
+            shutil.rmtree(place, ignore_errors=True)
+            return None
+        return codec.read(place)
+
+    def store(self, fingerprint: Fingerprint, value: T, codec: Codec[T]) -> None:
+        """Store a value; where another process was first, its value stays."""
+        place = self._locate(fingerprint)
+        unfinished = place.with_name(f"{uuid.uuid4().hex}.unfinished")
+        unfinished.mkdir(parents=True)
+        try:
+            codec.write(value, unfinished)
+            contents = {"fingerprint": fingerprint.describe(), "files": _hash_files(unfinished)}
+            (unfinished / _CONTENTS).write_text(json.dumps(contents, indent=2))
+            try:
+                unfinished.rename(place)
+            except OSError:
+                if not (place / _CONTENTS).is_file():
+                    raise
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
+
+    def compute_array(
+        self,
+        fingerprint: Fingerprint,
+        index: pd.DataFrame,
+        keys: Sequence[str],
+        dtype: str,
+        compute: Callable[[np.ndarray], Iterable[np.ndarray]],
+        metadata: dict[str, Any] | None = None,
+    ) -> StoredArray:
+        """Return an array, of which only the rows are computed that are not there.
+
+        Rows are written as they come, so memory does not grow with their number, and a run that is
+        stopped goes on where it was.
+
+        Args:
+            fingerprint: whatever decides all rows alike.
+            index: one row per row of the array; at least a column `image_id`.
+            keys: one per row, the hash of what this row is made of.
+            dtype: of the array.
+            compute: takes the positions (int64, ascending) of the rows that are missing; yields
+                arrays (n, ...) that, one after the other, are those rows. Not called for none.
+            metadata: what is to be kept beside the array, JSON-like.
+        """
+        if not len(index) == len(keys) > 0:
+            raise ValueError(
+                f"{fingerprint.step}: {len(index)} rows in the index, {len(keys)} keys; as many "
+                "keys as rows are needed, and at least one"
+            )
+        rows = _Rows(self._locate(fingerprint), fingerprint)
+        first = dict(zip(reversed(keys), reversed(range(len(keys))), strict=True))
+        known = rows.find(first)
+        missing = np.array(sorted(first[key] for key in first if key not in known), dtype=np.int64)
+        begun = time.perf_counter()
+        if len(missing):
+            rows.add(keys, missing, dtype, compute)
+            known = rows.find(first)
+        costs = {
+            "seconds": float(sum(known[key].seconds for key in first)),
+            "seconds_now": time.perf_counter() - begun if len(missing) else 0.0,
+            "computed": len(missing),
+        }
+        logger.info(
+            "%s: %d rows, %d computed, %d from the cache",
+            fingerprint.step,
+            len(index),
+            len(missing),
+            len(first) - len(missing),
+        )
+        values = _read_rows(known, keys)
+        return StoredArray(index, values, list(keys), fingerprint, (metadata or {}) | costs)
+
+    def open_array(
+        self,
+        fingerprint: Fingerprint,
+        index: pd.DataFrame,
+        keys: Sequence[str],
+        metadata: dict[str, Any],
+    ) -> StoredArray:
+        """Return an array all of whose rows are there; raises BadInputError where one is not."""
+        known = _Rows(self._locate(fingerprint), fingerprint).find(keys)
+        if missing := len(set(keys) - set(known)):
+            raise BadInputError(
+                f"{missing} rows of {fingerprint.step} are no longer in the cache {self._folder}: "
+                "run the pipeline again without --from-nodes, which computes them."
+            )
+        return StoredArray(index, _read_rows(known, keys), list(keys), fingerprint, metadata)
+
+    def _locate(self, fingerprint: Fingerprint) -> Path:
+        return self._folder / fingerprint.step / fingerprint.digest[:32]
+
+
+class _Place(NamedTuple):
+    """Where a row lies, and the seconds it took."""
+
+    part: Path
+    row: int
+    seconds: float
+
+
+class _Rows:
+    """Rows of one fingerprint, each under its key, in files that are added and never changed.
+
+    `<part>.npy` holds rows and `<part>.keys.npy` their keys and the seconds each took. A part
+    counts once its keys are there, and they are written last.
+    """
+
+    def __init__(self, folder: Path, fingerprint: Fingerprint):
+        self._folder, self._fingerprint = folder, fingerprint
+
+    def find(self, keys: Iterable[str]) -> dict[str, _Place]:
+        """Return where each key's row lies, for the keys there are."""
+        wanted = set(keys)
+        found = {}
+        for listing in sorted(self._folder.glob("*.keys.npy")):
+            part = listing.with_name(listing.name.replace(".keys.npy", ".npy"))
+            if not part.is_file():
+                continue
+            for row, (key, seconds) in enumerate(np.load(listing).tolist()):
+                if key.decode() in wanted:
+                    found[key.decode()] = _Place(part, row, seconds)
+        return found
+
+    def add(
+        self,
+        keys: Sequence[str],
+        positions: np.ndarray,
+        dtype: str,
+        compute: Callable[[np.ndarray], Iterable[np.ndarray]],
+    ) -> None:
+        """Compute the rows at these positions and keep them.
+
+        Raises ValueError where more or fewer rows come than positions were given.
+        """
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._write("fingerprint.json", json.dumps(self._fingerprint.describe(), indent=2).encode())
+        chunks: list[np.ndarray] = []
+        listing: list[tuple[bytes, float]] = []
+        written = 0
+        begun = time.perf_counter()
+        for chunk in compute(positions):
+            start = written + len(listing)
+            if start + len(chunk) > len(positions):
+                raise ValueError(f"more rows came than were asked for ({len(positions)})")
+            seconds = (time.perf_counter() - begun) / max(1, len(chunk))
+            listing += [
+                (keys[position].encode(), seconds)
+                for position in positions[start : start + len(chunk)]
+            ]
+            chunks.append(np.asarray(chunk, dtype=dtype))
+            if len(listing) >= _ROWS_A_PART or sum(c.nbytes for c in chunks) >= _BYTES_A_PART:
+                self._write_part(np.concatenate(chunks), listing)
+                written += len(listing)
+                chunks, listing = [], []
+            begun = time.perf_counter()
+        if listing:
+            self._write_part(np.concatenate(chunks), listing)
+            written += len(listing)
+        if written != len(positions):
+            raise ValueError(f"{written} rows came, {len(positions)} were asked for")
+
+    def _write_part(self, rows: np.ndarray, listing: list[tuple[bytes, float]]) -> None:
+        name = uuid.uuid4().hex
+        self._write(f"{name}.npy", rows)
+        self._write(f"{name}.keys.npy", np.array(listing, dtype=_KEY_TYPE))
+
+    def _write(self, name: str, content: np.ndarray | bytes) -> None:
+        with write_whole(self._folder / name) as file:
+            if isinstance(content, bytes):
+                file.write(content)
+            else:
+                np.save(file, content)
+
+
+@contextmanager
+def write_whole(path: Path) -> Iterator[BinaryIO]:
+    """Open a file for writing that takes its name when it is complete, replacing another.
+
+    A reader sees the file before or the file after, never half of one.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f"{path.name}.{uuid.uuid4().hex}.unfinished")
+    try:
+        with unfinished.open("wb") as file:
+            yield file
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _read_rows(known: dict[str, _Place], keys: Sequence[str]) -> StoredRows:
+    parts = sorted({place.part for place in known.values()})
+    number = {part: i for i, part in enumerate(parts)}
+    places = np.array([(number[known[key].part], known[key].row) for key in keys], dtype=np.int64)
+    return StoredRows(parts, places)
+
+
+def _hash_files(folder: Path) -> dict[str, str]:
+    """Return {name: SHA-256} of the files of a value."""
+    hashes = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.name != _CONTENTS:
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            hashes[path.relative_to(folder).as_posix()] = digest
+    return hashes

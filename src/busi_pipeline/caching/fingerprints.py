@@ -1,0 +1,65 @@
+"""What decides a computed value, as a hash: the name under which the cache keeps it."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import version
+from typing import Any
+
+
+def hash_values(values: Any) -> str:
+    """Return the SHA-256 of JSON-like values; the order of a mapping's keys does not matter."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """The name of a value.
+
+    Attributes:
+        step: what computes the value; letters, digits and underscores.
+        values: all that decides it, JSON-like: inputs, resolved settings, version of the step,
+            versions of the libraries. Two values of one fingerprint are the same.
+    """
+
+    step: str
+    values: dict[str, Any]
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of step and values."""
+        return hash_values([self.step, self.values])
+
+    def describe(self) -> dict[str, Any]:
+        """Return step and values, for a file beside the value."""
+        return {"step": self.step, "values": self.values}
+
+
+@dataclass(frozen=True)
+class Step:
+    """A computation whose results are cached.
+
+    Raise `version` whenever the arithmetic changes. Comments, docstrings and names do not count:
+    the unit test of the steps compares the code that a step reaches with what was recorded for its
+    version, and fails where the code differs and the version does not.
+
+    Attributes:
+        name: see Fingerprint.step.
+        version: counts from 1.
+        code: where the arithmetic begins: `module:function` within this package. What these reach
+            within the package belongs to the step, too.
+        libraries: distributions that decide the values.
+    """
+
+    name: str
+    version: int
+    code: tuple[str, ...]
+    libraries: tuple[str, ...] = ()
+
+    def fingerprint(self, **values: Any) -> Fingerprint:
+        """Return the name of what this step makes of `values` (inputs and settings, JSON-like)."""
+        libraries = {name: version(name) for name in self.libraries}
+        return Fingerprint(
+            self.name, {**values, "step_version": self.version, "libraries": libraries}
+        )

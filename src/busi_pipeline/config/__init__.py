@@ -1,0 +1,1 @@
+"""The configuration: how it is found, read, checked, and handed on as frozen objects."""

@@ -1,0 +1,92 @@
+"""From the merged parameter files to checked, frozen objects."""
+
+from collections.abc import Mapping
+from typing import Any, TypedDict
+
+from busi_pipeline.errors import BadInputError
+from busi_pipeline.stats.classes import Classes
+
+from .experiments import load_experiments
+from .messages import check_settings, describe_unknown, refuse_renamed
+from .schemas import (
+    AugmentationSettings,
+    CrossValidationSettings,
+    DatasetSettings,
+    DeduplicationSettings,
+    EnsembleSettings,
+    EvaluationSettings,
+    ExperimentSettings,
+    IngestionSettings,
+    Settings,
+    SplitSettings,
+    TrainingSettings,
+)
+
+GROUPS: dict[str, type[Settings]] = {
+    "dataset": DatasetSettings,
+    "ingestion": IngestionSettings,
+    "deduplication": DeduplicationSettings,
+    "split": SplitSettings,
+    "cross_validation": CrossValidationSettings,
+    "augmentation": AugmentationSettings,
+    "training": TrainingSettings,
+    "evaluation": EvaluationSettings,
+    "ensemble": EnsembleSettings,
+}
+ALL_GROUPS = ("classes", "positive_classes", *GROUPS, "experiments")
+
+
+class Parameters(TypedDict):
+    """All parameters of a session, checked. `augmentation` and `training` are the shared values."""
+
+    classes: Classes
+    dataset: DatasetSettings
+    ingestion: IngestionSettings
+    deduplication: DeduplicationSettings
+    split: SplitSettings
+    cross_validation: CrossValidationSettings
+    augmentation: AugmentationSettings
+    training: TrainingSettings
+    evaluation: EvaluationSettings
+    ensemble: EnsembleSettings
+    experiments: dict[str, ExperimentSettings]
+
+
+def check_parameters(
+    parameters: Mapping[str, Any], command_line: Mapping[str, Any] | None = None
+) -> Parameters:
+    """Return the parameters as frozen objects.
+
+    Args:
+        parameters: all groups, merged over files, environment and command line.
+        command_line: what came from `--params` alone; see `experiments.load_experiments`.
+
+    Raises BadInputError, one line, for an unknown, renamed or missing key and a wrong value.
+    """
+    refuse_renamed(parameters)
+    for group in parameters:
+        if group not in ALL_GROUPS:
+            raise BadInputError(describe_unknown(str(group), ALL_GROUPS))
+    for group in ALL_GROUPS:
+        if group not in parameters:
+            raise BadInputError(
+                f"the parameters lack the group {group}: add it to conf/, as in the project's own "
+                "conf/base."
+            )
+    _check_classes_of_command_line(command_line or {})
+    checked: dict[str, Any] = {
+        "classes": Classes(parameters["classes"], parameters["positive_classes"])
+    }
+    for group, schema in GROUPS.items():
+        checked[group] = check_settings(schema, parameters[group], group)
+    checked["experiments"] = load_experiments(parameters, command_line)
+    return checked  # type: ignore[return-value]
+
+
+def _check_classes_of_command_line(command_line: Mapping[str, Any]) -> None:
+    """Refuse classes from there: the catalog reads them from globals.yml and would not see them."""
+    if "classes" in command_line:
+        raise BadInputError(
+            "classes cannot be set by --params, since the catalog reads them as well: set them in "
+            "globals.yml of an environment, such as conf/local/globals.yml."
+        )

@@ -1,0 +1,182 @@
+"""An experiment is one entry of parameters: what it inherits, and how it is completed and checked.
+
+Shared values stand under `augmentation` and `training`; an entry under `experiments` holds only
+what differs. What comes from the command line wins over both.
+"""
+
+import logging
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from busi_pipeline.errors import BadInputError
+from busi_pipeline.models.backbones import get_backbone
+
+from .messages import check_settings, describe_unknown
+from .schemas import ExperimentSettings, merge_settings
+
+logger = logging.getLogger(__name__)
+
+ENSEMBLE = "ensemble"
+SHARED_GROUPS = ("augmentation", "training")
+# Names that stand beside those of experiments in the catalog, on disk or among MLflow's keys.
+TAKEN_NAMES = frozenset(
+    {
+        ENSEMBLE,
+        *SHARED_GROUPS,
+        "classes",
+        "cross_validation",
+        "dataset",
+        "deduplication",
+        "duplicates",
+        "evaluation",
+        "experiments",
+        "images",
+        "ingestion",
+        "positive_classes",
+        "random_folds",
+        "seconds",
+        "split",
+        "test",
+        "validation",
+    }
+)
+_SEPARATOR = "__"
+
+
+def load_experiments(
+    parameters: Mapping[str, Any], command_line: Mapping[str, Any] | None = None
+) -> dict[str, ExperimentSettings]:
+    """Complete and check every entry of `experiments`.
+
+    Args:
+        parameters: the merged parameters, of which `experiments`, `augmentation` and `training`
+            are read; they hold what came from the command line already.
+        command_line: what came from there alone (`--params`). Its `training` and `augmentation`
+            win over an entry's own values, its `experiments.<name>` over everything.
+
+    Raises BadInputError, one line, where an entry or its name is wrong.
+    """
+    command_line = command_line or {}
+    entries = parameters["experiments"]
+    if not isinstance(entries, Mapping) or not entries:
+        raise BadInputError(
+            f"experiments must be a mapping with one or more entries; got {entries!r}."
+        )
+    for name in entries:
+        _check_name(name)
+    overrides = {group: command_line[group] for group in SHARED_GROUPS if group in command_line}
+    own = command_line.get("experiments") or {}
+    experiments = {}
+    for name, entry in entries.items():
+        if not isinstance(entry, Mapping):
+            raise BadInputError(f"experiments.{name} must be a mapping of settings; got {entry!r}.")
+        if "backbone" not in entry and name in own:
+            raise BadInputError(describe_unknown(f"experiments.{name}", set(entries) - {name}))
+        experiments[name] = resolve_experiment(
+            entry,
+            parameters["augmentation"],
+            parameters["training"],
+            name=name,
+            command_line=merge_settings(overrides, own.get(name) or {}),
+        )
+    for name, settings in experiments.items():
+        if settings.baseline_of is not None and settings.baseline_of not in experiments:
+            raise BadInputError(
+                f"experiments.{name}.baseline_of must be an experiment, one of "
+                f"{', '.join(experiments)}; got {settings.baseline_of!r}."
+            )
+    _log_overridden(entries, overrides, own)
+    return experiments
+
+
+def resolve_experiment(
+    entry: Mapping[str, Any],
+    augmentation: Mapping[str, Any],
+    training: Mapping[str, Any],
+    *,
+    name: str = "experiment",
+    command_line: Mapping[str, Any] | None = None,
+) -> ExperimentSettings:
+    """Lay an entry over the shared settings, fill in the backbone's own, and check all of it.
+
+    Args:
+        entry: what differs; `backbone` it must have.
+        augmentation, training: the shared values.
+        name: of the experiment, for messages.
+        command_line: laid over everything.
+
+    Raises BadInputError in one line: the setting, what it may be, what came.
+    """
+    if "backbone" not in entry:
+        raise BadInputError(
+            f"experiments.{name} names no backbone: add `backbone: <entry of models/backbones.py>`."
+        )
+    backbone = get_backbone(str(entry["backbone"]))
+    shared = {
+        "title": entry["backbone"],
+        "image_size": backbone.image_size,
+        "freeze_until": backbone.freeze_until,
+        "augmentation": augmentation,
+        "training": training,
+    }
+    complete = merge_settings(shared, entry, command_line or {})
+    return check_settings(ExperimentSettings, complete, f"experiments.{name}")
+
+
+def name_item(experiment: str, item: str) -> str:
+    """Return the name of a node's argument that is an item of one of many experiments."""
+    return f"{experiment}{_SEPARATOR}{item}"
+
+
+def gather_experiments(arguments: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return {experiment: {item: value}} of all arguments that `name_item` named."""
+    gathered: dict[str, dict[str, Any]] = {}
+    for name, value in arguments.items():
+        experiment, separator, item = name.rpartition(_SEPARATOR)
+        if separator:
+            gathered.setdefault(experiment, {})[item] = value
+    return gathered
+
+
+def _check_name(name: Any) -> None:
+    if not isinstance(name, str) or not name.isidentifier():
+        raise BadInputError(
+            f"experiment names may hold letters, digits and underscores; got {name!r}. "
+            "The name becomes the pipeline train_<name> and a Kedro namespace."
+        )
+    if name in TAKEN_NAMES:
+        raise BadInputError(
+            f"experiment names must differ from {', '.join(sorted(TAKEN_NAMES))}, which the "
+            f"project uses itself; rename {name!r}."
+        )
+
+
+def _log_overridden(
+    entries: Mapping[str, Any], overrides: Mapping[str, Any], own: Mapping[str, Any]
+) -> None:
+    """Say which entries have values of their own that the command line's shared ones replace."""
+    replaced: dict[str, list[str]] = {}
+    for path, value in _list_leaves(overrides):
+        for name, entry in entries.items():
+            before = _find(entry, path)
+            if before is not None and before != value and _find(own.get(name), path) is None:
+                replaced.setdefault(".".join(path), []).append(name)
+    if replaced:
+        parts = "; ".join(f"{path} of {', '.join(names)}" for path, names in replaced.items())
+        logger.info("--params replaces what experiments set themselves: %s", parts)
+
+
+def _list_leaves(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    if isinstance(value, Mapping):
+        for key, below in value.items():
+            yield from _list_leaves(below, (*path, key))
+    else:
+        yield path, value
+
+
+def _find(value: Any, path: tuple[str, ...]) -> Any:
+    for part in path:
+        if not isinstance(value, Mapping) or part not in value:
+            return None
+        value = value[part]
+    return value

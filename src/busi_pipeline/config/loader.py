@@ -1,0 +1,184 @@
+"""Where the configuration lies, what the machine adds to it, and which one is active.
+
+Kedro builds one config loader a session. A hook (`busi_pipeline.hooks`) makes it the active one
+before the pipelines are registered, so that the registry sees the experiments of the very session.
+"""
+
+import os
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+from kedro.config import MissingConfigException, OmegaConfigLoader
+from kedro.utils import find_kedro_project
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from busi_pipeline.errors import BadInputError
+
+from .checking import Parameters, check_parameters
+
+LOADER_ARGUMENTS: dict[str, Any] = {
+    "base_env": "base",
+    "default_run_env": "local",
+    # An environment that overrides one key must not delete the others beside it.
+    "merge_strategy": {"parameters": "soft", "globals": "soft", "mlflow": "soft"},
+}
+
+# OmegaConf has one set of resolvers a process: a loader binds its own each time it reads.
+_resolvers_are_bound = threading.RLock()
+_active: "ProjectConfigLoader | None" = None
+
+
+def find_project_root() -> Path:
+    """Return the Kedro project around the current folder, else the current folder."""
+    return Path(find_kedro_project(Path.cwd()) or Path.cwd()).resolve()
+
+
+class ProjectConfigLoader(OmegaConfigLoader):
+    """Kedro's loader with checked parameters and with resolvers for what belongs to the machine.
+
+    `loader["parameters"]` gives `checking.Parameters`, computed once.
+
+    Attributes:
+        project_root: absolute path under which outputs and the local MLflow store lie: the project
+            that the configuration is of, else the one around the current folder, else that folder.
+            A session sets its own.
+    """
+
+    def __init__(self, conf_source: str | Path, **kwargs: Any):
+        around = find_kedro_project(Path(conf_source).resolve())
+        self.project_root = Path(around).resolve() if around else find_project_root()
+        self._parameters: Parameters | None = None
+        with _resolvers_are_bound, _quiet_resolvers():
+            super().__init__(str(conf_source), **kwargs)
+
+    def __getitem__(self, key: str) -> Any:
+        """Return one kind of configuration, `parameters` as checked objects.
+
+        Raises BadInputError, one line, where a file cannot be read or a parameter is wrong;
+        MissingConfigException where there are no files of another kind.
+        """
+        with _resolvers_are_bound, _quiet_resolvers():
+            self._bind_resolvers()
+            if key != "parameters":
+                return self._read(key)
+            if self._parameters is None:
+                self._parameters = check_parameters(self._read(key), self.runtime_params)
+            return self._parameters
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        """Replace one kind of configuration; parameters are checked when they are read."""
+        if key == "parameters":
+            self._parameters = None
+        super().__setitem__(key, value)
+
+    def _read(self, key: str) -> dict[str, Any]:
+        if not self.env and not self._has_environment(self.default_run_env):
+            self.default_run_env = self.base_env  # a clone or an archive without `local`
+        try:
+            return super().__getitem__(key)
+        except MissingConfigException:
+            if key != "parameters":
+                raise
+            raise BadInputError(self._describe_missing()) from None
+        except (yaml.YAMLError, OmegaConfBaseException, ValueError) as error:
+            line = " ".join(str(error).split())
+            raise BadInputError(f"cannot read the {key} of {self.conf_source}: {line}") from error
+
+    def _bind_resolvers(self) -> None:
+        self._register_globals_resolver()
+        resolvers: dict[str, Callable[..., Any]] = {
+            "env": _resolve_variable,
+            "weights_choice": _resolve_weights_choice,
+            "project_root": self.project_root.as_posix,
+            "artifact_location": self._resolve_artifact_location,
+            **(self._custom_resolvers or {}),
+        }
+        for name, resolver in resolvers.items():
+            OmegaConf.register_new_resolver(name, resolver, replace=True)
+
+    def _resolve_artifact_location(self) -> str | None:
+        """`${artifact_location:}`: beside the local store; None leaves it to a tracking server."""
+        if os.environ.get("MLFLOW_TRACKING_URI", "").strip():
+            return None
+        return (self.project_root / "mlartifacts").as_uri()
+
+    def _has_environment(self, name: str) -> bool:
+        if self._protocol not in ("file", "tar", "zip"):
+            return True  # a remote store: Kedro says what is missing
+        try:
+            return bool(self._fs.isdir(Path(self._get_conf_env_path(name)).as_posix()))
+        except (OSError, IndexError):
+            return False
+
+    def _describe_missing(self) -> str:
+        source = Path(self.conf_source)
+        if not source.exists():
+            return (
+                f"no configuration at {source}: run in the project's folder, or name it with "
+                "--conf-source=<folder, or the conf-busi_pipeline.tar.gz of `kedro package`>."
+            )
+        if self.env and not self._has_environment(self.env):
+            folder = Path(self._get_conf_env_path("")).as_posix()
+            there = sorted(
+                Path(p).name for p in self._fs.ls(folder, detail=False) if self._fs.isdir(p)
+            )
+            return f"no environment {self.env!r} in {source}: there are {', '.join(there)}."
+        return f"no parameters in {source}: is it a folder with {self.base_env}/parameters_*.yml?"
+
+
+@contextmanager
+def _quiet_resolvers() -> Iterator[None]:
+    """Ignore that OmegaConf has renamed a function, which Kedro calls by the name of old."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="register_new_resolver")
+        yield
+
+
+def _resolve_variable(name: str, default: str | None = None) -> str | None:
+    """`${env:NAME,default}`: an environment variable with `~` expanded; empty counts as unset."""
+    value = os.environ.get(name, "").strip()
+    return str(Path(value).expanduser()) if value.startswith("~") else value or default
+
+
+def _resolve_weights_choice() -> str:
+    """`${weights_choice:}`: the folder in BUSI_WEIGHTS_DIR if set, else Keras' download."""
+    return "directory" if os.environ.get("BUSI_WEIGHTS_DIR", "").strip() else "imagenet"
+
+
+def activate(loader: ProjectConfigLoader | None) -> None:
+    """Make a session's loader the one that the registry reads; None where no session is open."""
+    global _active  # noqa: PLW0603  # Kedro calls `register_pipelines` without arguments
+    _active = loader
+
+
+def active_loader() -> ProjectConfigLoader:
+    """Return the open session's loader, else one of the project around the current folder.
+
+    Without a session, as in `kedro registry list`, the environment is KEDRO_ENV.
+    """
+    if _active is not None:
+        return _active
+    env = os.environ.get("KEDRO_ENV") or None
+    return ProjectConfigLoader(find_project_root() / "conf", env=env, **LOADER_ARGUMENTS)
+
+
+def load_active_parameters() -> Parameters:
+    """Return the checked parameters of `active_loader`."""
+    return active_loader()["parameters"]
+
+
+@contextmanager
+def allow_dots() -> Iterator[None]:
+    """Let nodes outside a namespace read what an experiment made.
+
+    Kedro wants dots in names of datasets from namespaces alone, and warns. These are of namespaces.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="One or more dataset names contain '.'")
+        yield

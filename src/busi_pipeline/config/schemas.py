@@ -1,0 +1,346 @@
+"""The settings objects: one class for each group of parameters.
+
+They are frozen, and refuse unknown keys and impossible values. The text under an attribute is its
+description, which pydantic keeps (`model_fields[name].description`).
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+from omegaconf import OmegaConf
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from busi_pipeline.models.backbones import Backbone, get_backbone
+
+Text = Annotated[str, Field(min_length=1)]
+Texts = Annotated[tuple[Text, ...], Field(strict=False)]  # YAML gives a list
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]  # what NumPy and Keras take
+Count = Annotated[int, Field(ge=1)]
+CountOrNone = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+ProperShare = Annotated[float, Field(gt=0, lt=1)]
+Correlation = Annotated[float, Field(ge=0, le=1)]
+
+
+class Settings(BaseModel):
+    """Base of all settings: frozen, nothing unknown, no silent conversion between types."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+    )
+
+    def updated(self, changes: Mapping[str, Any]) -> Self:
+        """Return a checked copy with `changes` laid over it, mapping by mapping.
+
+        Raises pydantic's ValidationError.
+        """
+        return self.model_validate(merge_settings(self.model_dump(), changes))
+
+
+def merge_settings(*layers: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the layers laid over each other, mapping by mapping; later ones win."""
+    merged = OmegaConf.merge(*(OmegaConf.create(dict(layer)) for layer in layers))
+    return OmegaConf.to_container(merged)  # type: ignore[return-value]
+
+
+class DatasetSettings(Settings):
+    """What is known of the images and of nothing else; it stands in the report as it is."""
+
+    name: Text
+    """Name of the data set."""
+    citation: str = ""
+    """Publication to cite."""
+    synthetic: bool = False
+    """Images of no patient: every page then says that its figures are no result."""
+    facts: Texts = ()
+    """Sentences about patients, scanners and place."""
+    limitations: Texts = ()
+    """Sentences about what these images cannot show."""
+    images: dict[str, CountOrNone] | None = None
+    """Images by class, by which the data set is recognised; null where every set is meant."""
+
+
+class IngestionSettings(Settings):
+    """Which files are images to work with."""
+
+    min_side: Count
+    """Shortest side in pixels; smaller images go to quarantine."""
+    min_images_per_class: Count
+    """Fewer stop the run."""
+
+
+class DeduplicationSettings(Settings):
+    """How images of one scan are found."""
+
+    longest_side: Count
+    """Pixels; larger images are reduced before they are matched."""
+    keypoints: Count
+    """Features of an image."""
+    candidates: Count
+    """Likely partners of each image that are compared with it in detail."""
+    flipped_candidates: CountOrNone
+    """The same for its horizontally flipped version."""
+    min_inliers: Annotated[int, Field(ge=3)]
+    """Features that must agree on how one image lies on the other; three fix an affine map."""
+    same_frame: Correlation
+    """Correlation of fine detail from which two images show one frame."""
+    neighbouring_frame: Correlation
+    """Correlation from which they show neighbouring frames of one scan."""
+    patient_groups: Literal["join", "only", "ignore"]
+    """What a groups.csv beside the class folders does: join what is found, replace it, nothing."""
+
+    @model_validator(mode="after")
+    def _check_order(self) -> Self:
+        if self.neighbouring_frame > self.same_frame:
+            raise ValueError(
+                f"neighbouring_frame must not be above same_frame; got {self.neighbouring_frame} "
+                f"and {self.same_frame}"
+            )
+        if self.min_inliers > self.keypoints:
+            raise ValueError(
+                f"min_inliers must not be above keypoints; got {self.min_inliers} "
+                f"and {self.keypoints}"
+            )
+        return self
+
+
+class SplitSettings(Settings):
+    """The hold-out split."""
+
+    method: Literal["grouped", "random"]
+    """`grouped` keeps duplicates in one part; `random` does not, as published work split."""
+    seed: Seed
+    validation: ProperShare
+    """Share of all images that stops the training and sets the threshold."""
+    test: ProperShare
+    """Share of all images on which the model is evaluated."""
+    mixed_labels: Literal["exclude", "keep"]
+    """What happens to groups whose images carry different labels."""
+
+    @model_validator(mode="after")
+    def _check_shares(self) -> Self:
+        if self.validation + self.test >= 1:
+            raise ValueError(
+                "validation and test must leave images for training, so be below 1 together; "
+                f"got {self.validation} and {self.test}"
+            )
+        return self
+
+
+class CrossValidationSettings(Settings):
+    """The folds."""
+
+    folds: Annotated[int, Field(ge=2)]
+    repeats: Count
+    seed: Seed
+    validation: ProperShare
+    """Share of all images that stops each training and sets its threshold."""
+
+    @model_validator(mode="after")
+    def _check_shares(self) -> Self:
+        if self.validation + 1 / self.folds >= 1:
+            raise ValueError(
+                "validation must leave images for training beside the test fold, so be below "
+                f"{1 - 1 / self.folds:.2f} with {self.folds} folds; got {self.validation}"
+            )
+        return self
+
+
+class AugmentationSettings(Settings):
+    """How far a training image may be moved; every range is symmetric and drawn uniformly."""
+
+    seed: Seed
+    """Of what is drawn. It is not that of the training, so that trainings under different seeds
+    share the features of the same augmented images."""
+    per_image: Count
+    """Augmented images drawn of each training image, shown in turn."""
+    rotation_degrees: Annotated[float, Field(ge=0, le=180)]
+    """Up to this angle either way."""
+    zoom: Share
+    """Magnification between 1 - zoom and 1 + zoom."""
+    horizontal_flip: bool
+    """Flip one image in two."""
+    vertical_flip: bool
+    """Flip one image in two."""
+    shift: Share
+    """Up to this share of the image side, along each axis."""
+    shear_degrees: Annotated[float, Field(ge=0, le=60)]
+    """Up to this angle either way."""
+    brightness: Share
+    """Pixel values times 1 - brightness to 1 + brightness."""
+
+
+class HeadSettings(Settings):
+    """Classifier on the pooled features: [Dense ReLU], [BatchNormalization], Dropout, softmax."""
+
+    pool_intermediate: bool
+    """Beside the mean of the last features, the head sees mean and standard deviation of those at
+    `freeze_until`."""
+    dense_units: CountOrNone
+    batch_normalization: bool
+    batch_normalization_momentum: Share
+    """Keras' 0.99 needs some hundred batches to know the mean; take less where there are fewer."""
+    dropout: Share
+
+
+class OptimizerSettings(Settings):
+    """Optimiser and its learning-rate schedule."""
+
+    name: Literal["adamw", "adam", "rmsprop", "sgd"]
+    learning_rate: Annotated[float, Field(gt=0)]
+    weight_decay: Annotated[float, Field(ge=0)]
+    momentum: Share
+    ema_momentum: Share
+    """Momentum of the average over the weights; 0 switches averaging off."""
+    schedule: Literal["constant", "cosine", "plateau"]
+    """`constant` keeps the rate; `cosine` warms up over the first tenth of the steps and falls to a
+    hundredth; `plateau` lowers it where validation stands still."""
+    plateau_patience: Count
+    """Epochs without a lower cross-entropy on validation images before the rate falls."""
+    plateau_factor: ProperShare
+    """What the rate is multiplied by then."""
+
+
+class PhaseSettings(Settings):
+    """One of the two training phases.
+
+    Training stops after `patience` epochs without a lower cross-entropy on validation images. The
+    weights of the epoch with the lowest are kept.
+    """
+
+    epochs: CountOrNone
+    """0 leaves the phase out."""
+    batch_size: Count
+    patience: Count
+    augmented_per_epoch: Count
+    """Augmented images of each training image in one epoch."""
+    optimizer: OptimizerSettings
+
+
+class TrainingSettings(Settings):
+    """How an experiment is trained."""
+
+    seed: Seed
+    """Of the initial weights of the head and of the order of images."""
+    weights: Literal["imagenet", "directory", "none"]
+    """`imagenet` is Keras' download, `directory` a file in BUSI_WEIGHTS_DIR, `none` random."""
+    precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"]
+    """`auto` takes mixed precision where the device is faster with it."""
+    devices: Literal["all", "one"]
+    """`all` spreads the fitting over every GPU of the machine."""
+    class_weights: Literal["balanced", "none"]
+    """`balanced` is the inverse frequency in the training images."""
+    label_smoothing: Share
+    """Share of the label spread over all classes, in training only."""
+    tta_horizontal_flip: bool
+    """The delivered model averages over the image and its horizontally flipped version."""
+    average_with_pretuned: bool
+    """The delivered model averages over the network before and after fine-tuning, unless that
+    raises the cross-entropy on validation images: then it is as before fine-tuning."""
+    extraction_batch_size: Count | Literal["auto"]
+    """Images a batch wherever nothing is trained; `auto` goes by the memory."""
+    augment_on: Literal["auto", "device", "cpu"]
+    """`device` augments a batch where the network computes, `cpu` image by image with OpenCV,
+    `auto` on the device where that is a GPU."""
+    head: HeadSettings
+    head_solver: Literal["logistic_regression", "gradient"]
+    """How the head is fitted on the frozen base: `logistic_regression` to the optimum, with the
+    penalty that validation images choose, or `gradient` by the epochs of `head_phase`."""
+    head_phase: PhaseSettings
+    """The head on the frozen base, where it is fitted by gradient."""
+    fine_tuning: PhaseSettings
+    """Head and the last layers of the base together."""
+
+    @model_validator(mode="after")
+    def _check_phases(self) -> Self:
+        if self.head_solver == "logistic_regression":
+            if self.head.dense_units or self.head.batch_normalization:
+                raise ValueError(
+                    "head_solver logistic_regression fits a head without dense_units and "
+                    "batch_normalization; take head_solver gradient for such a head"
+                )
+        elif self.head_phase.epochs == 0 and self.fine_tuning.epochs == 0:
+            raise ValueError("head_phase.epochs and fine_tuning.epochs are both 0: nothing to do")
+        elif self.head_phase.epochs == 0 and self.average_with_pretuned:
+            raise ValueError(
+                "average_with_pretuned averages over the head as it is before fine-tuning, but "
+                "head_phase.epochs is 0; set average_with_pretuned to false"
+            )
+        return self
+
+
+class EvaluationSettings(Settings):
+    """How models are scored and how an image is flagged for review."""
+
+    target_sensitivity: Annotated[float, Field(gt=0, le=1)]
+    """Share of positive images that are to be flagged; the threshold is set for it on validation
+    images."""
+    threshold_rule: Literal["conformal", "empirical"]
+    """`conformal` reaches the target on new images like those, `empirical` on those themselves."""
+    prevalence: ProperShare
+    """Share of positive cases where a model is to be used, for the predictive values there."""
+    n_resamples: Annotated[int, Field(ge=10)]
+    """Bootstrap samples of groups for every interval."""
+    seed: Seed
+
+
+class PublishedResult(Settings):
+    """What published work reports for the same network; shares, seconds."""
+
+    source: Text
+    accuracy: Annotated[float, Field(ge=0, le=1)]
+    loss: Annotated[float, Field(ge=0)]
+    malignant_sensitivity: Annotated[float, Field(ge=0, le=1)]
+    seconds: Annotated[float, Field(ge=0)]
+
+
+class ExperimentSettings(Settings):
+    """One experiment, complete."""
+
+    title: Text
+    """As it stands in plots and tables; the name of the backbone by default."""
+    backbone: Text
+    """An entry of models/backbones.py."""
+    image_size: Count
+    """Height and width in pixels; the backbone's own by default."""
+    freeze_until: Text
+    """Layer from whose output on the network is fine-tuned; the backbone's own by default."""
+    truncate_at: Text | None = None
+    """Layer whose output is pooled, where the layers above it are left off."""
+    in_default: bool = True
+    """Part of a plain `kedro run` and of the ensemble."""
+    baseline_of: Text | None = None
+    """The experiment for which this one replicates the published settings, if it does."""
+    published: PublishedResult | None = None
+    augmentation: AugmentationSettings
+    training: TrainingSettings
+
+    @property
+    def fine_tunes(self) -> bool:
+        """Whether part of the base is trained; else the whole base is frozen."""
+        return self.training.fine_tuning.epochs > 0
+
+    @property
+    def preset(self) -> Backbone:
+        """The entry of models/backbones.py."""
+        return get_backbone(self.backbone)
+
+    @model_validator(mode="after")
+    def _check_size(self) -> Self:
+        smallest = self.preset.minimum_size
+        if self.image_size < smallest:
+            raise ValueError(
+                f"image_size must be at least {smallest} for {self.backbone}; got {self.image_size}"
+            )
+        return self
+
+
+class EnsembleSettings(Settings):
+    """The mean of the experiments' cross-validated probabilities."""
+
+    title: Text
+    """As it stands in plots and tables."""

@@ -1,0 +1,53 @@
+"""The record of one fold of a cross-validation: JSON on disk, a child run in MLflow."""
+
+from typing import Any
+
+from kedro_datasets.json import JSONDataset
+from mlflow.entities import Metric, RunTag
+from mlflow.tracking import MlflowClient
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
+from mlflow.utils.time import get_current_time_millis
+
+from .record import find_run, flatten
+
+
+class FoldRecordDataset(JSONDataset):
+    """{`metrics`: numbers, nested, `tags`: texts} of a fold; saved, a child of the MLflow run.
+
+    Args:
+        filepath: of the JSON file.
+        name: of the child run.
+        metadata: for Kedro-Viz.
+
+    Attributes:
+        run_id: of the parent run, which a hook sets; None is the one active in the thread.
+    """
+
+    def __init__(self, *, filepath: str, name: str, metadata: dict[str, Any] | None = None):
+        super().__init__(filepath=filepath, save_args={"indent": 2}, metadata=metadata)
+        self._name = name
+        self.run_id: str | None = None
+
+    def save(self, data: dict[str, Any]) -> None:
+        """Write the JSON file and log a child run, if there is a run."""
+        super().save(data)
+        parent = find_run(self.run_id)
+        if parent is None:
+            return
+        # By the client, since the fluent functions know only the run of their own thread.
+        client = MlflowClient()
+        child = client.create_run(
+            client.get_run(parent).info.experiment_id,
+            tags={MLFLOW_PARENT_RUN_ID: parent, MLFLOW_RUN_NAME: self._name},
+        ).info.run_id
+        now = get_current_time_millis()
+        client.log_batch(
+            child,
+            metrics=[
+                Metric(key, float(value), now, 0)
+                for key, value in flatten(data["metrics"])
+                if isinstance(value, int | float)
+            ],
+            tags=[RunTag(key, str(value)) for key, value in flatten(data["tags"])],
+        )
+        client.set_terminated(child)

@@ -1,0 +1,1 @@
+"""Training data, batches, fitting, features: what turns images and settings into a network."""

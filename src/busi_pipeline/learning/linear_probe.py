@@ -1,0 +1,90 @@
+"""How far the frozen base alone gets: logistic regression on its pooled features.
+
+It is where the head of a network begins, and what fine-tuning has to beat. A head that is fitted by
+gradient on thousands of features of a few hundred images ends far from this optimum, or beyond it
+(docs/experiment-log.md). Source of the two steps: Kumar et al. 2022, "Fine-tuning can distort pretrained
+features and underperform out-of-distribution".
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy.special import softmax
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
+from sklearn.preprocessing import StandardScaler
+
+_STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1)
+
+
+class PooledRows(NamedTuple):
+    """Labelled images, each in one or more augmentations.
+
+    Attributes:
+        vectors: float32 (images, augmentations, channels), pooled features.
+        labels: int (images,), class positions.
+    """
+
+    vectors: np.ndarray
+    labels: np.ndarray
+
+
+class LinearProbe(NamedTuple):
+    """A linear classifier of pooled features.
+
+    Attributes:
+        kernel: float32 (channels, classes).
+        bias: float32 (classes,).
+        strength: inverse of the penalty, as `C` of scikit-learn, chosen on validation images.
+    """
+
+    kernel: np.ndarray
+    bias: np.ndarray
+    strength: float
+
+    def predict(self, vectors: np.ndarray) -> np.ndarray:
+        """Return float64 (images, classes), the mean over augmentations, of (images, augmentations, channels)."""
+        scores = vectors.astype(np.float64) @ self.kernel + self.bias
+        mean: np.ndarray = softmax(scores, axis=-1).mean(axis=1)
+        return mean
+
+
+def fit_linear_probe(
+    training: PooledRows, validation: PooledRows, class_weights: Sequence[float]
+) -> LinearProbe:
+    """Fit on standardised features with the penalty under which the validation loss is lowest.
+
+    Args:
+        training: all augmentations are learned from.
+        validation: an image is evaluated by the mean over its augmentations.
+        class_weights: float (classes,), of the training images.
+    """
+    augmentations = training.vectors.shape[1]
+    vectors = training.vectors.reshape(-1, training.vectors.shape[2])
+    labels = np.repeat(training.labels, augmentations)
+    weights = dict(enumerate(class_weights))
+    scaler = StandardScaler().fit(vectors)
+    standardised = scaler.transform(vectors)
+    probes = []
+    for strength in _STRENGTHS:
+        # Augmentations of one image are no new images.
+        regression = LogisticRegression(C=strength / augmentations, class_weight=weights, max_iter=1000)
+        probes.append(_unfold(scaler, regression.fit(standardised, labels), strength))
+    positions = list(range(len(class_weights)))
+    losses = [
+        log_loss(validation.labels, probe.predict(validation.vectors), labels=positions)
+        for probe in probes
+    ]
+    return probes[int(np.argmin(losses))]
+
+
+def _unfold(scaler: StandardScaler, regression: LogisticRegression, strength: float) -> LinearProbe:
+    """Take the standardisation into the classifier."""
+    coefficients, intercept = regression.coef_, regression.intercept_
+    if len(coefficients) == 1:  # of two classes, scikit-learn keeps the second's alone
+        coefficients = np.concatenate([-coefficients, coefficients]) / 2
+        intercept = np.concatenate([-intercept, intercept]) / 2
+    kernel = coefficients.T / scaler.scale_[:, None]
+    bias = intercept - scaler.mean_ @ kernel
+    return LinearProbe(np.asarray(kernel, dtype=np.float32), np.asarray(bias, dtype=np.float32), strength)

@@ -1,0 +1,107 @@
+"""Which features belong to which images, what their labels are, and how much each class weighs."""
+
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from sklearn.utils.class_weight import compute_class_weight
+
+from busi_pipeline.caching.arrays import StoredArray
+from busi_pipeline.config.schemas import ExperimentSettings
+from busi_pipeline.errors import BadInputError
+from busi_pipeline.imaging.affine import FLIPPED, ORIGINAL
+from busi_pipeline.stats.classes import Classes
+
+
+class LabelledRows(NamedTuple):
+    """Features of labelled images.
+
+    Attributes:
+        rows: int (images, augmentations), the rows of each image in the features.
+        labels: int (images,), class positions.
+    """
+
+    rows: np.ndarray
+    labels: np.ndarray
+
+
+class TrainingData(NamedTuple):
+    """What is learned, and by which loss.
+
+    Attributes:
+        training, validation: of validation images, the first row is evaluated.
+        class_weights: float (classes,), of the training images in the loss.
+        label_smoothing: of the cross-entropy, in training and validation loss alike.
+    """
+
+    training: LabelledRows
+    validation: LabelledRows
+    class_weights: np.ndarray
+    label_smoothing: float
+
+
+def compute_class_weights(labels: np.ndarray, classes: int, method: str) -> np.ndarray:
+    """Return float64 (classes,), the weight of each class by its share of the training labels.
+
+    "balanced" is n / (classes * n_class), so that every class weighs the same in the loss; "none"
+    is 1 each. Weights are looked up by position, never by name: Keras ignores a `class_weight`
+    dictionary with string keys without a word.
+    """
+    if method == "none":
+        return np.ones(classes)
+    return compute_class_weight("balanced", classes=np.arange(classes), y=labels)
+
+
+def prepare_training_data(
+    features: StoredArray, split: pd.DataFrame, settings: ExperimentSettings, classes: Classes
+) -> TrainingData:
+    """Return what is learned from the training images and evaluated on the validation images."""
+    training = label_rows(features, split, "train", classes)
+    validation = label_rows(features, split, "validation", classes)
+    weights = compute_class_weights(
+        training.labels, len(classes), settings.training.class_weights
+    )
+    return TrainingData(training, validation, weights, settings.training.label_smoothing)
+
+
+def label_rows(
+    features: StoredArray, split: pd.DataFrame, part: str, classes: Classes
+) -> LabelledRows:
+    """Return the rows of each image of a part of the split, with its label's position.
+
+    Of training images these are all rows, of others those not augmented, the original first.
+
+    Raises BadInputError where an image of the split has no features.
+    """
+    images = split[split["split"] == part]
+    wanted = np.arange(len(features.index))
+    if part != "train":
+        wanted = wanted[is_not_augmented(features, wanted)]
+    places = features.index.iloc[wanted].groupby("image_id", sort=False).indices
+    rows_of = {image_id: wanted[rows] for image_id, rows in places.items()}
+    missing = [image_id for image_id in images["image_id"] if image_id not in rows_of]
+    if missing:
+        raise BadInputError(
+            f"{len(missing)} {part} images have no features ({missing[0]!r} is the first): the "
+            "split changed since. Run the whole pipeline again, without --from-nodes."
+        )
+    rows = np.stack([rows_of[image_id] for image_id in images["image_id"]])
+    return LabelledRows(rows, classes.positions(images["label"]))
+
+
+def is_not_augmented(features: StoredArray, rows: np.ndarray) -> np.ndarray:
+    """Return bool, as many as rows: whether a row is of the original or its horizontal flip."""
+    return features.index["augmentation"].to_numpy()[rows] <= ORIGINAL
+
+
+def find_evaluation_rows(features: StoredArray, image_ids: pd.Series, flip: bool) -> np.ndarray:
+    """Return int (images, 1 or 2): the row of the original, and with `flip` of its flip."""
+    places = pd.MultiIndex.from_frame(features.index[["image_id", "augmentation"]])
+    wanted = [ORIGINAL, FLIPPED] if flip else [ORIGINAL]
+    return np.stack(
+        [
+            places.get_indexer(pd.MultiIndex.from_product([image_ids, [number]])).astype(np.int64)
+            for number in wanted
+        ],
+        axis=1,
+    )

@@ -1,0 +1,1 @@
+"""Networks: backbones, the classifier in two pieces, what is built around it."""

@@ -1,0 +1,88 @@
+"""The table of backbones: one entry a network, all that training has to know of it.
+
+A new network is one entry here; an experiment then names it in
+`conf/base/parameters_experiments.yml`.
+Input conventions are those of `keras.applications` (https://keras.io/api/applications/).
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from busi_pipeline.errors import BadInputError
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How raw RGB in 0-255 becomes what the pretrained network was trained on.
+
+    The network sees `pixel * scale + offset`, channel by channel, after the channels were put in
+    `order`. Three-element tuples follow `order`.
+    """
+
+    order: Literal["rgb", "bgr"]
+    scale: tuple[float, float, float]
+    offset: tuple[float, float, float]
+
+
+# "caffe": BGR minus the ImageNet mean. "tf": RGB in [-1, 1]. "torch": RGB, ImageNet mean and
+# standard deviation. Names as in keras.applications.imagenet_utils.preprocess_input.
+CAFFE = Preprocessing("bgr", (1.0, 1.0, 1.0), (-103.939, -116.779, -123.68))
+TF = Preprocessing("rgb", (1 / 127.5,) * 3, (-1.0, -1.0, -1.0))
+# "none": the network normalises by itself.
+NONE = Preprocessing("rgb", (1.0,) * 3, (0.0,) * 3)
+TORCH = Preprocessing(
+    "rgb",
+    (1 / (255 * 0.229), 1 / (255 * 0.224), 1 / (255 * 0.225)),
+    (-0.485 / 0.229, -0.456 / 0.224, -0.406 / 0.225),
+)
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """One network of `keras.applications`.
+
+    Attributes:
+        builder: name of the function in `keras.applications`.
+        image_size: height and width in pixels the ImageNet weights were trained at.
+        minimum_size: smallest height and width the network can be built for.
+        preprocessing: the input convention of its ImageNet weights.
+        freeze_until: name of the layer whose output feeds the tail that is fine-tuned; all layers
+            up to it stay frozen. It must be the only path from input to output (no skip around it).
+        imagenet_file: how the name of Keras' download begins, in its folder of models.
+    """
+
+    builder: str
+    image_size: int
+    minimum_size: int
+    preprocessing: Preprocessing
+    freeze_until: str
+    imagenet_file: str
+
+
+BACKBONES: dict[str, Backbone] = {
+    "vgg16": Backbone(
+        "VGG16", 224, 32, CAFFE, freeze_until="block4_pool", imagenet_file="vgg16_weights"
+    ),
+    "resnet50": Backbone(
+        "ResNet50", 224, 32, CAFFE, freeze_until="conv4_block6_out", imagenet_file="resnet50_weights"
+    ),
+    "inception_v3": Backbone(
+        "InceptionV3", 299, 75, TF, freeze_until="mixed5", imagenet_file="inception_v3_weights"
+    ),
+    "densenet121": Backbone(
+        "DenseNet121", 224, 32, TORCH, freeze_until="pool4_pool", imagenet_file="densenet121_weights"
+    ),
+    "efficientnetv2b0": Backbone(
+        "EfficientNetV2B0", 224, 32, NONE, freeze_until="block5e_add", imagenet_file="efficientnetv2-b0"
+    ),
+}
+
+
+def get_backbone(name: str) -> Backbone:
+    """Return the entry `name`; raises BadInputError naming the entries there are."""
+    if name not in BACKBONES:
+        raise BadInputError(
+            f"backbone must be one of {sorted(BACKBONES)}; got {name!r}. "
+            "Backbones are entries of src/busi_pipeline/models/backbones.py."
+        )
+    return BACKBONES[name]

@@ -1,0 +1,108 @@
+"""A model for those who use it: images in, the flag and the probabilities out."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from busi_pipeline.errors import BadInputError
+from busi_pipeline.imaging.decoding import UnusableImageError, UInt8Array, decode_image
+from busi_pipeline.imaging.resizing import resize_image
+
+if TYPE_CHECKING:
+    import keras
+
+MODEL_FILE, DESCRIPTION_FILE = "model.keras", "description.json"
+
+
+class Finding(NamedTuple):
+    """The answer of a model on one image.
+
+    Attributes:
+        flagged: whether the image is flagged for review: `positive_score` is at the threshold or
+            above. This is the decision; a likeliest class of another name does not lift it.
+        positive_score: calibrated probability of the positive classes together, 0 to 1.
+        threshold: chosen on validation images for the sensitivity in the description.
+        probabilities: {class: calibrated probability}.
+    """
+
+    flagged: bool
+    positive_score: float
+    threshold: float
+    probabilities: dict[str, float]
+
+
+class DeliveredModel(NamedTuple):
+    """A model with all that its use needs.
+
+    Attributes:
+        model: uint8 (n, height, width, 3) RGB -> {`probabilities`, `positive_score`, `flagged`},
+            see wrappers.add_flag.
+        description: `title`, `image_size`, `classes`, `positive_classes`, and what was chosen on
+            validation images: `threshold`, `temperature`, `offsets`, `expected_sensitivity`,
+            `target_sensitivity`, `threshold_rule`.
+    """
+
+    model: "keras.Model"
+    description: dict[str, Any]
+
+    def predict_file(self, path: str | Path) -> Finding:
+        """Return the finding on an image file; raises BadInputError where it cannot be read."""
+        try:
+            pixels = decode_image(Path(path).read_bytes()).pixels
+        except (OSError, UnusableImageError) as error:
+            raise BadInputError(
+                f"{path} cannot be used: {error}. A PNG, JPEG, BMP or TIFF file is needed."
+            ) from None
+        return self.predict_pixels(pixels)
+
+    def predict_pixels(self, pixels: UInt8Array) -> Finding:
+        """Return the finding on uint8 (height, width, 3) RGB of any size."""
+        resized = resize_image(pixels, self.description["image_size"])
+        answer = self.model.predict_on_batch(resized[None])
+        probabilities = np.asarray(answer["probabilities"])[0].tolist()
+        return Finding(
+            bool(np.asarray(answer["flagged"])[0]),
+            float(np.asarray(answer["positive_score"])[0]),
+            self.description["threshold"],
+            dict(zip(self.description["classes"], probabilities, strict=True)),
+        )
+
+
+def save_delivered_model(delivered: DeliveredModel, folder: Path) -> None:
+    """Write the model and its description, with the SHA-256 of the model file, into a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    delivered.model.save(folder / MODEL_FILE)
+    description = delivered.description | {"model_sha256": _hash_file(folder / MODEL_FILE)}
+    (folder / DESCRIPTION_FILE).write_text(json.dumps(description, indent=2))
+
+
+def load_delivered_model(folder: str | Path) -> DeliveredModel:
+    """Return the model that a run delivered, for example `data/06_models/resnet50`.
+
+    Raises BadInputError where there is none, or where model and description are of two runs.
+    """
+    import keras
+
+    folder = Path(folder)
+    missing = [n for n in (MODEL_FILE, DESCRIPTION_FILE) if not (folder / n).is_file()]
+    if missing:
+        raise BadInputError(
+            f"no delivered model in {folder}: {' and '.join(missing)} missing. "
+            "`kedro run --pipeline=train_<experiment>` writes data/06_models/<experiment>."
+        )
+    description = json.loads((folder / DESCRIPTION_FILE).read_text())
+    if description.pop("model_sha256") != _hash_file(folder / MODEL_FILE):
+        raise BadInputError(
+            f"{folder / MODEL_FILE} is not the model that {DESCRIPTION_FILE} beside it describes: "
+            "train the experiment again, or copy both files from one run."
+        )
+    model = keras.saving.load_model(folder / MODEL_FILE, compile=False)
+    return DeliveredModel(model, description)
+
+
+def _hash_file(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

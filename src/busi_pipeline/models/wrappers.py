@@ -1,0 +1,87 @@
+"""What is built around a trained network: averages, calibration, the flag."""
+
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+
+from .network import Network
+
+_TINY = 1e-7  # as in stats.calibration.apply_calibration
+# Single precision must not take the flag from an image whose score is the threshold itself.
+_TOLERANCE = 1e-6
+
+
+def average_with_pretuned(tuned: Network, pretuned: Network) -> keras.Model:
+    """Return a model that averages the probabilities of `tuned` and `pretuned`.
+
+    Fine-tuning on a few hundred images gains something and forgets something; the mean of both
+    ranks better than either (docs/experiment-log.md). Source: Wortsman et al. 2022, "Robust
+    fine-tuning of zero-shot models", output-space ensembling.
+
+    Args:
+        tuned, pretuned: the same network after and before its fine-tuning. Their frozen parts are
+            equal: that of `tuned` computes the features for both. Layers are shared.
+
+    Returns uint8 (n, size, size, 3) -> float32 (n, classes).
+    """
+    pretuned.trainable.name = "pretuned"
+    images = keras.Input(tuned.full.input_shape[1:], dtype="uint8", name="image")
+    features = tuned.frozen(images)
+    probabilities = keras.layers.Average(name="mean_with_pretuned", dtype="float32")(
+        [tuned.trainable(features), pretuned.trainable(features)]
+    )
+    return keras.Model(images, probabilities, name=f"{tuned.full.name}_with_pretuned")
+
+
+def average_with_flipped(model: keras.Model) -> keras.Model:
+    """Return a model that averages the probabilities of an image and its horizontal flip.
+
+    Left and right carry no diagnosis in an ultrasound image. Same input and output as `model`,
+    whose layers it shares; twice the work. Test-time augmentation.
+    """
+    images = keras.Input(model.input_shape[1:], dtype="uint8", name="image")
+    flipped = keras.ops.flip(images, axis=2)
+    probabilities = keras.layers.Average(name="mean_with_flipped", dtype="float32")(
+        [model(images), model(flipped)]
+    )
+    return keras.Model(images, probabilities, name=f"{model.name}_with_flipped")
+
+
+def calibrate(model: keras.Model, temperature: float, offsets: Sequence[float]) -> keras.Model:
+    """Return the model with its probabilities calibrated inside.
+
+    Args:
+        model: uint8 (n, size, size, 3) -> float32 (n, classes) probabilities; its layers are
+            shared, not copied.
+        temperature, offsets: see stats.calibration.Calibration.
+    """
+    images = keras.Input(model.input_shape[1:], dtype="uint8", name="image")
+    logits = keras.ops.log(keras.ops.clip(model(images), _TINY, 1.0)) / temperature
+    logits = logits + np.array(offsets, dtype="float32")
+    probabilities = keras.layers.Softmax(dtype="float32", name="calibrated")(logits)
+    return keras.Model(images, probabilities, name=f"{model.name}_calibrated")
+
+
+def add_flag(model: keras.Model, positive: Sequence[int], threshold: float) -> keras.Model:
+    """Return a model that answers with the flag beside the probabilities.
+
+    Args:
+        model: uint8 (n, size, size, 3) -> float32 (n, classes) calibrated probabilities.
+        positive: positions of the positive classes.
+        threshold: sum of their probabilities from which an image is flagged for review.
+
+    Returns uint8 (n, size, size, 3) -> {`probabilities`: float32 (n, classes), `positive_score`:
+    float32 (n,), `flagged`: bool (n,)}.
+    """
+    images = keras.Input(model.input_shape[1:], dtype="uint8", name="image")
+    probabilities = model(images)
+    is_positive = np.zeros(model.output_shape[-1], dtype="float32")
+    is_positive[list(positive)] = 1
+    score = keras.ops.sum(probabilities * is_positive, axis=-1)
+    flagged = keras.ops.greater_equal(score, np.float32(threshold * (1 - _TOLERANCE)))
+    return keras.Model(
+        images,
+        {"probabilities": probabilities, "positive_score": score, "flagged": flagged},
+        name=f"{model.name}_flagged",
+    )

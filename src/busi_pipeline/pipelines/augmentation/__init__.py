@@ -1,5 +1,0 @@
-"""What the network sees."""
-
-from .pipeline import create_experiment_pipeline, create_pipeline
-
-__all__ = ["create_experiment_pipeline", "create_pipeline"]

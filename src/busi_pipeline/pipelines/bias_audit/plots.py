@@ -1,0 +1,92 @@
+"""Show the annotations that were found, and the audit."""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from busi_pipeline.config.schemas import ExperimentSettings
+from busi_pipeline.imaging.decoding import decode_image
+from busi_pipeline.plotting.style import PALETTE, new_figure, new_picture_grid, show_picture
+from busi_pipeline.stats.bootstrap import HIGH, LOW
+from busi_pipeline.stats.classes import Classes
+
+from .nodes import ANNOTATIONS, BOUNDING_BOX, OCCLUDED
+
+_SHOWN = 12
+
+
+def plot_burned_in_annotations(
+    raw_images: Mapping[str, Callable[[], bytes]],
+    manifest: pd.DataFrame,
+    burned_in_annotations: pd.DataFrame,
+) -> Figure:
+    """Show the least certain callipers and the shortest texts: where the detector may err."""
+    found = burned_in_annotations
+    path_of = manifest.set_index("image_id")["path"]
+    names = [name for name in ANNOTATIONS if f"{name}_score" in found]  # colour has no place
+    counts = ", ".join(f"{name} on {found[name].sum()} of {len(found)}" for name in ANNOTATIONS)
+    figure, axes = new_picture_grid(
+        (len(names), _SHOWN),
+        (1.6, 2.1),
+        f"Burned-in annotations: {counts} images; shown are the least certain",
+    )
+    for line, name in zip(axes, names, strict=True):
+        least = found[found[name]].sort_values(f"{name}_score").head(_SHOWN)
+        for axis, row in zip(line, least.to_dict("records"), strict=False):
+            pixels = decode_image(raw_images[path_of[row["image_id"]]]()).pixels
+            left, top, width, height = (
+                int(row[f"{name}_{key}"]) for key in ("left", "top", "width", "height")
+            )
+            side = max(width, height) + 16
+            top, left = max(0, top + height // 2 - side // 2), max(0, left + width // 2 - side // 2)
+            crop = pixels[top : top + side, left : left + side]
+            score = row[f"{name}_score"]
+            show_picture(axis, crop, f"{row['image_id'].rsplit('/', 1)[-1]}\nscore {score:.3g}")
+        line[0].text(-0.1, 0.5, name, rotation=90, ha="right", va="center", fontsize=11)
+        line[0].texts[-1].set_transform(line[0].transAxes)
+    return figure
+
+
+def plot_bias_audit(
+    bias_audit: pd.DataFrame, settings: ExperimentSettings, classes: Classes
+) -> Figure:
+    """Draw the audit: accuracy and the two AUCs of every question with their intervals."""
+    positive = classes.positive_name
+    panels = {
+        "accuracy": "accuracy (%)",
+        "positive_auc": f"AUC, {positive} against all others",
+        "lesion_auc": f"AUC, {positive} against other lesions",
+    }
+    figure = new_figure(
+        15,
+        0.42 * len(bias_audit) + 1.9,
+        f"{settings.title}: does the model rely on burned-in annotations, or on what surrounds the "
+        "lesion? Out-of-fold images, 95 % confidence intervals",
+    )
+    axes = figure.subplots(1, len(panels), sharey=True)
+    places = np.arange(len(bias_audit))
+    without_lesion = bias_audit["question"].isin([OCCLUDED, BOUNDING_BOX])
+    colours = np.where(without_lesion, PALETTE[1], PALETTE[0]).tolist()
+    for axis, (name, label) in zip(axes, panels.items(), strict=True):
+        unit = 100 if name == "accuracy" else 1
+        values, low, high = (
+            bias_audit[name + end].to_numpy(float) * unit for end in ("", LOW, HIGH)
+        )
+        axis.hlines(places, low, high, colors=colours, linewidth=2)
+        axis.scatter(values, places, c=colours, zorder=2)
+        if unit == 1:
+            axis.axvline(0.5, color="grey", linestyle=":", label="chance")
+        axis.set(xlabel=label)
+        axis.grid(axis="x", alpha=0.3)
+        labels = [f"{row['question']} ({row['images']})" for row in bias_audit.to_dict("records")]
+        axis.set_yticks(places, labels)
+    axes[0].invert_yaxis()
+    handles = [
+        axes[0].plot([], [], "o-", color=PALETTE[0], label="lesion visible")[0],
+        axes[0].plot([], [], "o-", color=PALETTE[1], label="lesion not visible")[0],
+        axes[0].plot([], [], color="grey", linestyle=":", label="AUC by chance")[0],
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=9)
+    return figure

@@ -1,5 +1,0 @@
-"""Which one."""
-
-from .pipeline import create_pipeline
-
-__all__ = ["create_pipeline"]

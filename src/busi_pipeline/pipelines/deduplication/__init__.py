@@ -1,0 +1,5 @@
+"""Duplicates of one scan: found, shown, kept together."""
+
+from .pipeline import create_pipeline
+
+__all__ = ["create_pipeline"]

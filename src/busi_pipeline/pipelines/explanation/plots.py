@@ -1,0 +1,75 @@
+"""Show Grad-CAM maps over the test images."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from busi_pipeline.caching.arrays import StoredArray
+from busi_pipeline.config.schemas import ExperimentSettings
+from busi_pipeline.plotting.style import PALETTE, new_picture_grid, show_picture
+from busi_pipeline.stats.classes import Classes
+from busi_pipeline.stats.scoring import select_test
+
+from .nodes import resize_map
+
+_SHOWN = 24
+_COLUMNS = 6
+
+
+def plot_gradcam_gallery(
+    gradcam: StoredArray,
+    images: StoredArray,
+    masks: StoredArray,
+    predictions: pd.DataFrame,
+    settings: ExperimentSettings,
+    classes: Classes,
+) -> Figure:
+    """Show Grad-CAM over test images, the outline of the lesion in white.
+
+    Positive images classified as a negative class come first, at most half of the pictures; the
+    rest is a random sample of the other test images. The title counts those that are flagged for
+    review all the same.
+    """
+    test = select_test(predictions)
+    is_first = classes.is_positive(test["label"]) & ~classes.is_positive(test["predicted"])
+    first = test[is_first].head(_SHOWN // 2)
+    rest = test[~is_first]
+    rest = rest.sample(min(_SHOWN - len(first), len(rest)), random_state=0).sort_values("label")
+    shown = pd.concat([first, rest])
+    figure, axes = new_picture_grid(
+        (max(1, -(-len(shown) // _COLUMNS)), _COLUMNS),
+        (2.3, 2.85),
+        f"{settings.title}: what spoke for the likeliest class (Grad-CAM), lesion in white. "
+        + _describe_order(first, int(is_first.sum()), classes),
+    )
+    for axis, row in zip(axes.flat, shown.to_dict("records"), strict=False):
+        name = row["image_id"]
+        pixels = np.asarray(images.values[images.find_rows([name])[0]])
+        heat = resize_map(gradcam.values[gradcam.find_rows([name])[0]], len(pixels))
+        as_class = "correctly" if row["correct"] else f"as {row['predicted']}"
+        flag = "flagged for review" if row["flagged"] else "not flagged"
+        if row["label"] in classes.positive and not row["flagged"]:
+            flag += ": missed"
+        show_picture(
+            axis,
+            pixels,
+            f"{name.rsplit('/', 1)[-1]}\n{row['label']}, classified {as_class}\n{flag}",
+            "black" if row["correct"] else PALETTE[1],
+        )
+        axis.imshow(heat, cmap="inferno", alpha=0.55 * heat / max(heat.max(), 1e-12))
+        lesion = np.asarray(masks.values[masks.find_rows([name])[0]])
+        if lesion.any():
+            axis.contour(lesion, [0.5], colors="white", linewidths=1)
+    return figure
+
+
+def _describe_order(first: pd.DataFrame, count: int, classes: Classes) -> str:
+    kind = f"{classes.positive_name} classified as {classes.negative_name}"
+    if not count:
+        return f"No test image is {kind}; a random sample."
+    of_them = f"{len(first)} of the {count}" if len(first) < count else f"{count}"
+    flagged = int(first["flagged"].sum())
+    return (
+        f"First {of_them} {kind}, {flagged} of which are flagged for review all the same; "
+        "then a random sample of the others."
+    )

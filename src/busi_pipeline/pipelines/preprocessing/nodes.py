@@ -1,0 +1,198 @@
+"""Bring images and masks to the network's size, and decide how each training image is augmented."""
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from busi_pipeline.caching.arrays import StoredArray
+from busi_pipeline.caching.cache import Cache
+from busi_pipeline.caching.fingerprints import Step
+from busi_pipeline.config.schemas import AugmentationSettings, ExperimentSettings
+from busi_pipeline.errors import BadInputError
+from busi_pipeline.imaging.affine import (
+    FLIPPED,
+    ORIGINAL,
+    AffineTransform,
+    apply_affine,
+    list_transforms,
+)
+from busi_pipeline.imaging.decoding import UInt8Array, decode_image
+from busi_pipeline.imaging.masks import hash_masks, list_masks, load_mask
+from busi_pipeline.imaging.resizing import resize_image
+from busi_pipeline.plotting.style import new_picture_grid, show_picture
+from busi_pipeline.progress import track
+
+PLAN_COLUMNS = ["image_id", "augmentation", *AffineTransform._fields]
+RawImages = Mapping[str, Callable[[], bytes]]
+
+IMAGES = Step(
+    "images",
+    1,
+    (
+        "busi_pipeline.imaging.decoding:decode_image",
+        "busi_pipeline.imaging.resizing:resize_image",
+    ),
+    ("numpy", "pillow"),
+)
+MASKS = Step("masks", 1, ("busi_pipeline.imaging.masks:load_mask",), ("pillow",))
+
+
+def prepare_images(
+    raw_images: RawImages, manifest: pd.DataFrame, cache: Cache, size: int
+) -> StoredArray:
+    """Decode and resize every image of the manifest: uint8 (n, size, size, 3), RGB, 0-255.
+
+    Raises BadInputError where a file is no longer the one that ingestion read.
+    """
+
+    def compute(positions: np.ndarray) -> Iterator[UInt8Array]:
+        rows = manifest.iloc[positions]
+        for path, expected in track(
+            zip(rows["path"], rows["byte_sha256"], strict=True),
+            f"images to {size} x {size}",
+            "image",
+            total=len(rows),
+        ):
+            content = raw_images[path]()
+            if hashlib.sha256(content).hexdigest() != expected:
+                raise BadInputError(
+                    f"{path} changed since ingestion: rerun `kedro run --pipeline=ingestion`."
+                )
+            yield resize_image(decode_image(content).pixels, size)[None]
+
+    return cache.compute_array(
+        IMAGES.fingerprint(size=size),
+        manifest[["image_id"]],
+        manifest["byte_sha256"].tolist(),
+        "uint8",
+        compute,
+    )
+
+
+def prepare_masks(
+    raw_images: RawImages, manifest: pd.DataFrame, cache: Cache, size: int
+) -> StoredArray:
+    """Bring the masks to the network's size: uint8 (n, size, size), 1 inside a lesion.
+
+    Several masks of one image are joined; an image that has none is 0 throughout.
+    """
+    of_image = list_masks(raw_images)
+    masks = [of_image.get(image_id, []) for image_id in manifest["image_id"]]
+
+    def compute(positions: np.ndarray) -> Iterator[np.ndarray]:
+        for position in positions:
+            yield load_mask(raw_images, masks[position], size)[None]
+
+    return cache.compute_array(
+        MASKS.fingerprint(size=size),
+        manifest[["image_id"]],
+        [hash_masks(raw_images, paths) for paths in masks],
+        "uint8",
+        compute,
+    )
+
+
+def plan_augmentation(split_manifest: pd.DataFrame, settings: ExperimentSettings) -> pd.DataFrame:
+    """Draw `augmentation.per_image` transforms for every training image, beside the originals.
+
+    Returns PLAN_COLUMNS, one row an augmented image: of training images 1, 2, ..., and of training
+    and validation images those of `plan_originals`. Test images are not in it. What is drawn for an
+    image depends on the seed and its id alone, so it stays the same when the split or the other
+    images change.
+    """
+    training, learning = (
+        split_manifest[split_manifest["split"].isin(parts)]
+        for parts in (["train"], ["train", "validation"])
+    )
+    augmented = _plan_augmented(training["image_id"], settings.augmentation)
+    return pd.concat([augmented, plan_originals(learning, settings)], ignore_index=True)
+
+
+def plan_all_images(manifest: pd.DataFrame, settings: ExperimentSettings) -> pd.DataFrame:
+    """Plan for images each of which is learned from in one fold and tested in another.
+
+    Returns PLAN_COLUMNS: what `plan_augmentation` would, were every image in training.
+    """
+    return plan_augmentation(manifest.assign(split="train"), settings)
+
+
+def plan_originals(manifest: pd.DataFrame, settings: ExperimentSettings) -> pd.DataFrame:
+    """Plan the images that are not augmented: ORIGINAL and, where the model averages over it,
+    FLIPPED. Returns PLAN_COLUMNS."""
+    image_ids = manifest["image_id"]
+    plans = [_plan_one(image_ids, ORIGINAL, AffineTransform())]
+    if settings.training.tta_horizontal_flip:
+        plans.append(_plan_one(image_ids, FLIPPED, AffineTransform(flip_horizontal=True)))
+    return pd.concat(plans, ignore_index=True)
+
+
+def _plan_one(image_ids: pd.Series, number: int, transform: AffineTransform) -> pd.DataFrame:
+    columns = {"image_id": image_ids, "augmentation": number, **transform._asdict()}
+    return pd.DataFrame(columns)[PLAN_COLUMNS]
+
+
+def _plan_augmented(image_ids: pd.Series, limits: AugmentationSettings) -> pd.DataFrame:
+    per_image = limits.per_image
+    drawn = [_draw_transforms(image_id, limits) for image_id in image_ids]
+    columns = {
+        name: np.concatenate([plan[name] for plan in drawn]) for name in AffineTransform._fields
+    }
+    return pd.DataFrame(
+        {
+            "image_id": np.repeat(image_ids.to_numpy(), per_image),
+            "augmentation": np.tile(np.arange(1, per_image + 1), len(image_ids)),
+            **columns,
+        }
+    )
+
+
+def _draw_transforms(image_id: str, limits: AugmentationSettings) -> dict[str, np.ndarray]:
+    digest = hashlib.sha256(image_id.encode()).digest()
+    rng = np.random.default_rng([limits.seed, *np.frombuffer(digest, dtype=np.uint32).tolist()])
+    # One after the other, so that more of them leave the first ones and their features valid.
+    uniform = rng.uniform(-1, 1, (limits.per_image, 8)).T
+    drawn = dict(zip(AffineTransform._fields, uniform, strict=True))
+    return {
+        "rotation_degrees": drawn["rotation_degrees"] * limits.rotation_degrees,
+        "zoom": 1 + drawn["zoom"] * limits.zoom,
+        "flip_horizontal": (drawn["flip_horizontal"] < 0) & limits.horizontal_flip,
+        "flip_vertical": (drawn["flip_vertical"] < 0) & limits.vertical_flip,
+        "shift_x": drawn["shift_x"] * limits.shift,
+        "shift_y": drawn["shift_y"] * limits.shift,
+        "shear_degrees": drawn["shear_degrees"] * limits.shear_degrees,
+        "brightness": 1 + drawn["brightness"] * limits.brightness,
+    }
+
+
+def plot_augmentation(
+    images: StoredArray,
+    split_manifest: pd.DataFrame,
+    augmentation_plan: pd.DataFrame,
+    settings: ExperimentSettings,
+) -> Figure:
+    """Show, for two training images a class, the original and its first augmented images."""
+    per_class, shown_each = 2, min(5, settings.augmentation.per_image)
+    training = split_manifest[split_manifest["split"] == "train"]
+    shown = training.groupby("label", sort=True).head(per_class).sort_values("label", kind="stable")
+    figure, axes = new_picture_grid(
+        (len(shown), shown_each + 1),
+        (1.9, 2.1),
+        f"{settings.title}: training images and how they are augmented, "
+        f"{settings.image_size} x {settings.image_size} pixels",
+    )
+    for row, (image_id, label) in enumerate(zip(shown["image_id"], shown["label"], strict=True)):
+        pixels = np.asarray(images.values[images.find_rows([image_id])[0]])
+        plan = augmentation_plan[augmentation_plan["image_id"] == image_id].head(shown_each)
+        show_picture(axes[row, 0], pixels, f"original, {label}")
+        for axis, transform in zip(axes[row, 1:], list_transforms(plan), strict=False):
+            flipped = transform.flip_horizontal or transform.flip_vertical
+            show_picture(
+                axis,
+                apply_affine(pixels, transform),
+                f"{round(transform.rotation_degrees) + 0:+d}°, zoom {transform.zoom:.2f}"
+                + (", flipped" if flipped else ""),
+            )
+    return figure

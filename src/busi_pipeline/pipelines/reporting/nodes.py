@@ -1,0 +1,261 @@
+"""Write the report and the model cards from what the other stages left."""
+
+import base64
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup
+
+from busi_pipeline.config.experiments import ENSEMBLE, gather_experiments, name_item
+from busi_pipeline.config.schemas import (
+    DatasetSettings,
+    EnsembleSettings,
+    EvaluationSettings,
+    ExperimentSettings,
+)
+from busi_pipeline.plotting.style import DEMO_BANNER
+from busi_pipeline.stats.bootstrap import HIGH, LOW
+from busi_pipeline.stats.classes import Classes
+from busi_pipeline.stats.paired_tests import INCONCLUSIVE
+from busi_pipeline.stats.scoring import format_number, format_share
+
+from .checklists import ITEMS
+
+INTERVALS = (
+    "In brackets: 95 % confidence intervals. If the study were repeated many times with other "
+    "patients of the same kind, about 95 of 100 intervals made this way would contain the true "
+    "value. They come from resampling whole groups of duplicates. They say nothing about other "
+    "hospitals or scanners."
+)
+_WEIGHTS = {
+    "imagenet": "weights pretrained on everyday photographs (ImageNet)",
+    "directory": "pretrained weights from a folder (BUSI_WEIGHTS_DIR)",
+    "none": "random weights",
+}
+
+
+def write_report(
+    classes: Classes,
+    dataset: DatasetSettings,
+    evaluation: EvaluationSettings,
+    experiments: Mapping[str, ExperimentSettings],
+    ensemble: EnsembleSettings,
+    **found: Any,
+) -> str:
+    """Return the report as one self-contained HTML page.
+
+    Args:
+        classes: in the order of the probabilities.
+        dataset: its facts and limitations are on the page only where the images are those it
+            describes; a synthetic data set puts a banner on the page.
+        evaluation: target of the flag, prevalence.
+        experiments: by name; those with an item in `found` are on the page.
+        ensemble: for its title.
+        found: what each stage left, or None where it was not run: `<item>` of all, and those of
+            each experiment and the ensemble, see `config.experiments.name_item`.
+
+    What is missing is named, with the command that makes it.
+    """
+    results = gather_experiments(found)
+    common = {name: value for name, value in found.items() if name not in _list_named(results)}
+    titles = {name: settings.title for name, settings in experiments.items()}
+    titles[ENSEMBLE] = ensemble.title
+    cross_validated = {
+        name: items["cross_validation_metrics"]
+        for name, items in results.items()
+        if items.get("cross_validation_metrics")
+    }
+    best = max(
+        cross_validated,
+        key=lambda name: cross_validated[name]["test"]["positive"]["auc"],
+        default=None,
+    )
+    pairs = common.pop("cross_validation_comparisons")
+    return _render(
+        "report.html.j2",
+        classes=classes,
+        dataset=dataset,
+        described=_is_described(dataset, common["data_summary"]),
+        positive_share=_measure_positive_share(common["data_summary"], classes),
+        evaluation=evaluation,
+        weights=describe_weights(_list_weights(results, experiments)),
+        results=results,
+        titles=titles,
+        cross_validated=cross_validated,
+        best=best,
+        paired=pairs is not None and len(pairs) > 0,
+        significant=_select_significant(pairs, titles),
+        compared=_select_compared(common.pop("comparison_table"), classes),
+        leakage=_name_experiments(common.pop("leakage_table"), ["experiment"], titles),
+        items=ITEMS,
+        **common,
+    )
+
+
+def write_model_card(
+    settings: ExperimentSettings,
+    training_report: Mapping[str, Any],
+    metrics: Mapping[str, Any],
+    operating_point: Mapping[str, Any],
+    data_summary: Mapping[str, Any],
+    split_summary: Mapping[str, Any],
+    evaluation: EvaluationSettings,
+    dataset: DatasetSettings,
+    classes: Classes,
+) -> str:
+    """Return the card of one model as Markdown (Mitchell et al. 2019, "Model cards for model
+    reporting"): what it is, what it is for and not for, how good it is and on what."""
+    return _render(
+        "model_card.md.j2",
+        settings=settings,
+        training=training_report["training"],
+        test=metrics["test"],
+        depends_on=metrics["depends_on"],
+        weights=describe_weights([metrics["depends_on"]["weights"]]),
+        operating_point=operating_point["operating_point"],
+        images=data_summary["images"],
+        split=split_summary["split"],
+        evaluation=evaluation,
+        dataset=dataset,
+        described=_is_described(dataset, data_summary),
+        classes=classes,
+    )
+
+
+def describe_weights(weights: Iterable[str]) -> str:
+    """Return what training starts from, in words: `imagenet`, `directory`, `none`."""
+    return " or ".join(_WEIGHTS.get(name, name) for name in dict.fromkeys(weights))
+
+
+def _is_described(dataset: DatasetSettings, data_summary: Mapping[str, Any] | None) -> bool:
+    return data_summary is not None and dataset.describes(data_summary["images"])
+
+
+def _measure_positive_share(data_summary: Mapping[str, Any] | None, classes: Classes) -> float:
+    """Return the share of positive images; nan where it is not known."""
+    if data_summary is None:
+        return float("nan")
+    images = data_summary["images"]
+    return float(sum(images[name] for name in classes.positive) / images["all"])
+
+
+def _list_named(results: Mapping[str, Mapping[str, Any]]) -> set[str]:
+    return {name_item(name, item) for name, items in results.items() for item in items}
+
+
+def _list_weights(
+    results: Mapping[str, Mapping[str, Any]], experiments: Mapping[str, ExperimentSettings]
+) -> list[str]:
+    """Return what the results on the page were trained from; what is set, where there are none."""
+    used = [
+        record["depends_on"]["weights"]
+        for items in results.values()
+        for record in (items.get("metrics"), items.get("cross_validation_metrics"))
+        if record and "weights" in record["depends_on"]
+    ]
+    return used or [experiments[name].training.weights for name in results if name in experiments]
+
+
+def _name_experiments(
+    table: pd.DataFrame | None, columns: list[str], titles: Mapping[str, str]
+) -> pd.DataFrame | None:
+    """Return the table with titles in the place of experiments' names."""
+    if table is None:
+        return None
+    named = {c: table[c].map(lambda name: titles.get(name, name)) for c in columns}
+    return table.assign(**named).drop(columns="p_value", errors="ignore")
+
+
+def _select_significant(
+    pairs: pd.DataFrame | None, titles: Mapping[str, str]
+) -> pd.DataFrame | None:
+    if pairs is None or pairs.empty:
+        return None
+    named = _name_experiments(pairs[pairs["verdict"] != INCONCLUSIVE], ["first", "second"], titles)
+    shown = ["metric", "first", "second"]
+    shown += [f"difference{end}" for end in ("", LOW, HIGH)]
+    return None if named is None else named[[*shown, "p_corrected", "verdict"]]
+
+
+def _select_compared(table: pd.DataFrame | None, classes: Classes) -> pd.DataFrame | None:
+    """Return the columns of the comparison that the page shows, under names for people."""
+    if table is None:
+        return None
+    positive = classes.positive_name
+    titles = {
+        "accuracy": "accuracy",
+        "positive_sensitivity": f"{positive} classified as such",
+        "positive_auc": f"AUC, {positive}",
+    }
+    names = {old + end: new + end for old, new in titles.items() for end in ("", LOW, HIGH)}
+    shown = table[["model", "source", *names, "seconds", "split_method"]]
+    return shown.rename(columns=names | {"seconds": "training (s)", "split_method": "split"})
+
+
+def _render(template: str, **values: Any) -> str:
+    environment = Environment(
+        loader=PackageLoader("busi_pipeline.pipelines.reporting"),
+        autoescape=select_autoescape(["html.j2"]),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "share": format_share,
+        "number": format_number,
+        "percent": _format_percent,
+        "list_words": _list_words,
+        "picture": show_picture,
+        "stacked": stack_interval,
+        "table": show_table,
+    }
+    environment.globals |= {"INTERVALS": INTERVALS, "DEMO_BANNER": DEMO_BANNER}
+    return environment.get_template(template).render(**values)
+
+
+def _format_percent(share: float) -> str:
+    """Return `95 %` of 0.95."""
+    return f"{100 * share:g} %"
+
+
+def _list_words(names: Iterable[str], word: str = "and") -> str:
+    """Return `a, b and c`."""
+    *first, last = names
+    return f"{', '.join(first)} {word} {last}" if first else last
+
+
+def show_picture(content: bytes, text: str) -> Markup:
+    """Return an image with the PNG inside."""
+    encoded = base64.b64encode(content).decode()
+    return Markup('<img alt="{}" src="data:image/png;base64,{}">').format(text, encoded)
+
+
+def stack_interval(formatted: str) -> Markup:
+    """Return a figure with its interval below, so that a wide table fits the page."""
+    figure, space, interval = formatted.partition(" (")
+    if not space:
+        return Markup("{}").format(figure)
+    return Markup('{} <span class="interval">({}</span>').format(figure, interval)
+
+
+def show_table(table: pd.DataFrame) -> Markup:
+    """Return a table as HTML: an interval in the cell of its figure, shares to three digits,
+    figures from 100 on to the whole."""
+    shown = table.astype(object).where(table.notna(), float("nan"))  # pandas writes None as it is
+    for low in [name for name in map(str, table) if name.endswith(LOW)]:
+        figure = low.removesuffix(LOW)
+        known = table[low].notna()
+        shown.loc[known, figure] = table[known].apply(format_number, axis="columns", name=figure)
+        shown = shown.drop(columns=[low, figure + HIGH])
+    shown.columns = [str(name).replace("_", " ") for name in shown]
+    return Markup(  # pandas escapes the cells
+        shown.to_html(index=False, border=0, float_format=_format_float, na_rep="–")
+    )
+
+
+def _format_float(value: float) -> str:
+    if 0 < value < 0.0005:
+        return "< 0.001"
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3f}"

@@ -1,0 +1,97 @@
+"""Everything the other stages found, on one page; a card beside each model."""
+
+from collections.abc import Iterable
+
+from kedro.pipeline import Node, Pipeline
+
+from busi_pipeline.config.experiments import ENSEMBLE, name_item
+from busi_pipeline.config.loader import allow_dots
+
+from .nodes import write_model_card, write_report
+
+_STAGE = "reporting"
+
+COMMON = (
+    "data_summary",
+    "duplicate_summary",
+    "split_summary",
+    "duplicate_pairs_plot",
+    "burned_in_annotations_plot",
+    "comparison_table",
+    "comparison_plot",
+    "cross_validation_comparisons",
+    "cross_validation_comparisons_plot",
+    "leakage_table",
+    "leakage_plot",
+)
+# Items of an experiment: {name in write_report: dataset in the experiment's namespace}.
+OF_CROSS_VALIDATION = {
+    "cross_validation_metrics": "cross_validation.metrics",
+    "linear_probe_metrics": "cross_validation.linear_probe_metrics",
+    "fine_tuning_gain": "cross_validation.fine_tuning_gain",
+    "confusion_matrix_plot": "cross_validation.confusion_matrix_plot",
+    "roc_pr_curves_plot": "cross_validation.roc_pr_curves_plot",
+    "calibration_plot": "cross_validation.calibration_plot",
+    "decision_curve_plot": "cross_validation.decision_curve_plot",
+}
+OF_EXPERIMENT = OF_CROSS_VALIDATION | {
+    item: item
+    for item in (
+        "metrics",
+        "localization_metrics",
+        "gradcam_gallery_plot",
+        "bias_audit",
+        "bias_audit_plot",
+    )
+}
+
+
+def create_pipeline(experiments: Iterable[str]) -> Pipeline:
+    """What was found, as far as it was run -> write_report -> report."""
+    inputs = {item: item for item in COMMON}
+    inputs |= {
+        name: f"params:{name}"
+        for name in ("classes", "dataset", "evaluation", "experiments", "ensemble")
+    }
+    for experiment in experiments:
+        for item, dataset in OF_EXPERIMENT.items():
+            inputs[name_item(experiment, item)] = f"{experiment}.{dataset}"
+    for item, dataset in OF_CROSS_VALIDATION.items():
+        inputs[name_item(ENSEMBLE, item)] = f"{ENSEMBLE}.{dataset}"
+    with allow_dots():
+        return Pipeline(
+            [Node(write_report, inputs=inputs, outputs="report", name="write_report", tags=_STAGE)]
+        )
+
+
+def create_experiment_pipeline(experiment: str) -> Pipeline:
+    """metrics, operating_point -> write_model_card -> model_card."""
+    return Pipeline(
+        [
+            Node(
+                write_model_card,
+                inputs=[
+                    "params:settings",
+                    "training_report",
+                    "metrics",
+                    "operating_point",
+                    "data_summary",
+                    "split_summary",
+                    "params:evaluation",
+                    "params:dataset",
+                    "params:classes",
+                ],
+                outputs="model_card",
+                name="write_model_card",
+                tags=_STAGE,
+            )
+        ],
+        namespace=experiment,
+        inputs={"data_summary", "split_summary"},
+        parameters={
+            "params:settings": f"params:experiments.{experiment}",
+            "params:classes": "params:classes",
+            "params:evaluation": "params:evaluation",
+            "params:dataset": "params:dataset",
+        },
+    )

@@ -1,5 +1,0 @@
-"""Who is where."""
-
-from .pipeline import create_pipeline
-
-__all__ = ["create_pipeline"]

@@ -1,0 +1,221 @@
+"""Everything that is measured on a table of predictions, with its intervals."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+
+from busi_pipeline.errors import BadInputError
+from busi_pipeline.stats.bootstrap import HIGH, LOW, Denominators, Trials, add_intervals
+from busi_pipeline.stats.calibration import (
+    Calibration,
+    apply_calibration,
+    fit_calibration,
+    measure_calibration_error,
+)
+from busi_pipeline.stats.classes import Classes
+from busi_pipeline.stats.metrics import (
+    brier_score,
+    list_classification_denominators,
+    score_classification,
+)
+from busi_pipeline.stats.operating_point import (
+    ThresholdRule,
+    choose_threshold_by_rule,
+    list_flag_denominators,
+    score_flag,
+)
+
+
+class Evaluation(Protocol):
+    """The settings that scoring reads.
+
+    Attributes:
+        target_sensitivity: of the flag on positive images, above 0 and at most 1.
+        threshold_rule: by which it is meant, see operating_point.choose_threshold_by_rule.
+        prevalence: share of positives where the model is to be used, between 0 and 1.
+        n_resamples, seed: of the bootstrap over groups.
+    """
+
+    @property
+    def target_sensitivity(self) -> float: ...
+    @property
+    def threshold_rule(self) -> ThresholdRule: ...
+    @property
+    def prevalence(self) -> float: ...
+    @property
+    def n_resamples(self) -> int: ...
+    @property
+    def seed(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """What is chosen on validation images and goes with the model.
+
+    Attributes:
+        calibration: see calibration.fit_calibration.
+        threshold: calibrated positive score from which an image is flagged for review.
+        expected_sensitivity: see operating_point.ChosenThreshold.
+    """
+
+    calibration: Calibration
+    threshold: float
+    expected_sensitivity: float
+
+    def describe(self) -> dict[str, Any]:
+        """Return `temperature`, `offsets`, `threshold` and `expected_sensitivity`, for files and
+        for MLflow.
+        """
+        temperature, offsets = self.calibration
+        return {
+            "temperature": temperature,
+            "offsets": list(offsets),
+            "threshold": self.threshold,
+            "expected_sensitivity": self.expected_sensitivity,
+        }
+
+
+def probability_columns(classes: Classes, uncalibrated: bool = False) -> list[str]:
+    """Return the names of the columns of probabilities, after or before calibration."""
+    return [f"{'uncalibrated' if uncalibrated else 'p'}_{name}" for name in classes]
+
+
+def select_test(predictions: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of the test images."""
+    return predictions[predictions["split"] == "test"]
+
+
+def fit_operating_point(
+    predictions: pd.DataFrame, classes: Classes, evaluation: Evaluation
+) -> OperatingPoint:
+    """Fit the calibration, then choose the threshold that has the sensitivity by the rule.
+
+    Args:
+        predictions: of validation images alone: `label` and the uncalibrated probabilities.
+        classes: in the order of the probabilities.
+        evaluation: its `target_sensitivity` and `threshold_rule`.
+
+    Raises BadInputError where no image is positive.
+    """
+    is_positive = classes.is_positive(predictions["label"])
+    if not is_positive.any():
+        raise BadInputError(
+            f"none of the {len(predictions)} validation images is {classes.positive_name}: nothing "
+            "to choose a threshold on. Give the validation part more images."
+        )
+    uncalibrated = predictions[probability_columns(classes, uncalibrated=True)].to_numpy()
+    calibration = fit_calibration(classes.positions(predictions["label"]), uncalibrated)
+    score = classes.positive_score(apply_calibration(uncalibrated, calibration))
+    chosen = choose_threshold_by_rule(
+        is_positive, score, evaluation.target_sensitivity, evaluation.threshold_rule
+    )
+    return OperatingPoint(calibration, chosen.threshold, chosen.expected_sensitivity)
+
+
+def can_promise_target(operating_point: OperatingPoint, evaluation: Evaluation) -> bool:
+    """Were there enough positives to promise the target, where the rule is to promise it?
+
+    Equal to rounding counts as reached: 99 positives promise 1 - 7 / 100, which is 0.93.
+    """
+    return (
+        evaluation.threshold_rule != "conformal"
+        or operating_point.expected_sensitivity >= evaluation.target_sensitivity - 1e-9
+    )
+
+
+def apply_operating_point(
+    predictions: pd.DataFrame, operating_point: OperatingPoint, classes: Classes
+) -> pd.DataFrame:
+    """Return the table with calibrated `p_<class>`, `predicted`, `correct` and `flagged`.
+
+    `predicted` is the likeliest class. `flagged` says that the image is flagged for review: its
+    positive score is at the threshold or above.
+    """
+    uncalibrated = predictions[probability_columns(classes, uncalibrated=True)].to_numpy()
+    calibrated = apply_calibration(uncalibrated, operating_point.calibration)
+    table = predictions.copy()
+    table[probability_columns(classes)] = calibrated
+    table["predicted"] = np.array(classes.names)[calibrated.argmax(axis=1)]
+    table["correct"] = table["predicted"] == table["label"]
+    table["flagged"] = classes.positive_score(calibrated) >= operating_point.threshold
+    return table
+
+
+def score_predictions(
+    predictions: pd.DataFrame, classes: Classes, evaluation: Evaluation
+) -> dict[str, Any]:
+    """Score a table of predictions; every share gets `_ci_low` and `_ci_high`.
+
+    Args:
+        predictions: as `apply_operating_point` returns it, with a column `group`; a row an image.
+        classes: in the order of the probabilities.
+        evaluation: its `n_resamples`, `seed` and `prevalence`.
+
+    Returns what `metrics.score_classification` does, and
+        calibration: expected calibration error and Brier score (mean squared error of the
+            probabilities, 0 to 2), `uncalibrated` and `calibrated`.
+        flag: see operating_point.score_flag.
+
+    Raises BadInputError where a class does not occur, or in too few resamples.
+    """
+    labels = classes.positions(predictions["label"])
+    calibrated = predictions[probability_columns(classes)].to_numpy()
+    uncalibrated = predictions[probability_columns(classes, uncalibrated=True)].to_numpy()
+    is_positive = classes.is_positive(predictions["label"])
+    flagged = predictions["flagged"].to_numpy(dtype=bool)
+    prevalence = evaluation.prevalence
+
+    def score(rows: np.ndarray) -> dict[str, Any]:
+        return score_classification(labels[rows], calibrated[rows], classes) | {
+            "calibration": {
+                "uncalibrated": _score_probabilities(labels[rows], uncalibrated[rows]),
+                "calibrated": _score_probabilities(labels[rows], calibrated[rows]),
+            },
+            "flag": score_flag(is_positive[rows], flagged[rows], prevalence),
+        }
+
+    everything = Trials(np.ones(len(predictions), bool))
+    of_probabilities: Denominators = {"error": everything, "brier": everything}
+    denominators: Denominators = {
+        **list_classification_denominators(labels, calibrated, classes),
+        "calibration": {"uncalibrated": of_probabilities, "calibrated": of_probabilities},
+        "flag": list_flag_denominators(is_positive, flagged, prevalence),
+    }
+    return add_intervals(
+        score(np.arange(len(predictions))),
+        score,
+        predictions["group"].tolist(),
+        evaluation.n_resamples,
+        evaluation.seed,
+        denominators,
+    )
+
+
+def _score_probabilities(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
+    correct = probabilities.argmax(axis=1) == labels
+    return {
+        "error": measure_calibration_error(correct, probabilities.max(axis=1)),
+        "brier": brier_score(labels, probabilities),
+    }
+
+
+def format_number(scores: Mapping[str, Any], name: str) -> str:
+    """Return a number with its interval, as `0.872 (0.729 to 0.974)`; a dash for none."""
+    return _format_interval(scores, name, 1, ".3f", "")
+
+
+def format_share(scores: Mapping[str, Any], name: str) -> str:
+    """Return a share with its interval, as `85.5 % (78.6 to 91.5)`; a dash for none."""
+    return _format_interval(scores, name, 100, ".1f", " %")
+
+
+def _format_interval(
+    scores: Mapping[str, Any], name: str, unit: float, form: str, sign: str
+) -> str:
+    value, low, high = (scores[name + end] for end in ("", LOW, HIGH))
+    if np.isnan(value):
+        return "–"
+    return f"{value * unit:{form}}{sign} ({low * unit:{form}} to {high * unit:{form}})"

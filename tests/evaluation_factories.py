@@ -1,0 +1,101 @@
+"""Made-up predictions and metrics, of any classes, for tests of plots, comparison and report."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from busi_pipeline.caching.arrays import StoredArray
+from busi_pipeline.config.schemas import EvaluationSettings, ExperimentSettings
+from busi_pipeline.stats.calibration import Calibration
+from busi_pipeline.stats.classes import Classes
+from busi_pipeline.stats.scoring import (
+    OperatingPoint,
+    apply_operating_point,
+    probability_columns,
+    score_predictions,
+    select_test,
+)
+
+TWO = Classes(("benign", "malignant"), ("malignant",))
+THREE = Classes(("benign", "malignant", "normal"), ("malignant",))
+FOUR = Classes(("cyst", "fibroadenoma", "suspicious", "cancer"), ("suspicious", "cancer"))
+CLASS_SETS = [TWO, THREE, FOUR]
+
+EVALUATION = EvaluationSettings(
+    target_sensitivity=0.95, threshold_rule="conformal", prevalence=0.05, n_resamples=40, seed=0
+)
+
+
+def make_settings(title: str = "ResNet50", **changes: Any) -> ExperimentSettings:
+    """Return settings with a title, and nothing else but `changes`; they are not checked."""
+    return ExperimentSettings.model_construct(
+        **{"title": title, "backbone": "resnet50", "image_size": 224} | changes
+    )
+
+
+def store_array(image_ids: Sequence[str], values: np.ndarray) -> StoredArray:
+    """Return an array as a node gets it, one row an image."""
+    keys = [str(number) for number in range(len(values))]
+    return StoredArray(pd.DataFrame({"image_id": list(image_ids)}), values, keys, "made up")
+
+
+def make_predictions(
+    classes: Classes,
+    *,
+    images: int = 120,
+    skill: float = 2.0,
+    threshold: float = 0.2,
+    repeats: int = 1,
+    folds: int = 1,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Return test predictions of a classifier of this skill; two images share a group.
+
+    The same images whatever the skill and the seed; each once a repeat.
+    """
+    rng = np.random.default_rng(seed)
+    position = np.arange(images) % len(classes)
+    tables = []
+    for repeat in range(1, repeats + 1):
+        logits = skill * np.eye(len(classes))[position] + rng.normal(size=(images, len(classes)))
+        probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+        table = pd.DataFrame(
+            {
+                "image_id": [f"{classes.names[p]}/i{n}" for n, p in enumerate(position)],
+                "group": [f"g{n // (2 * len(classes))}_{p}" for n, p in enumerate(position)],
+                "label": np.array(classes.names)[position],
+                "split": "test",
+                "repeat": repeat,
+                "fold": np.arange(images) // 2 % folds + 1,
+            }
+        )
+        table[probability_columns(classes, uncalibrated=True)] = probabilities
+        tables.append(table)
+    offsets = (0.0,) * len(classes)
+    point = OperatingPoint(Calibration(0.9, offsets), threshold, 0.95)
+    return apply_operating_point(pd.concat(tables, ignore_index=True), point, classes).assign(
+        temperature=0.9, threshold=threshold
+    )
+
+
+def make_metrics(
+    predictions: pd.DataFrame, classes: Classes, title: str = "ResNet50", **experiment: Any
+) -> dict[str, Any]:
+    """Return the metrics of these predictions, of a hold-out or a cross-validation."""
+    return {
+        "test": score_predictions(select_test(predictions), classes, EVALUATION),
+        "repeats": int(predictions["repeat"].nunique()),
+        "folds": int(predictions["fold"].nunique()),
+        "experiment": {"title": title} | experiment,
+        "training_seconds": 300.0,
+        "depends_on": {
+            "split_sha256": "a" * 64,
+            "split_method": "grouped",
+            "weights": "imagenet",
+            "weights_sha256": "b" * 64,
+            "precision": "float32",
+            "device": "cpu",
+        },
+    }

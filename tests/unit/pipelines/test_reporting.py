@@ -1,0 +1,424 @@
+"""The report says what was found, of the data that it was found on, and names what was not run."""
+
+import base64
+import re
+from html import unescape
+from types import SimpleNamespace
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from busi_pipeline.config.experiments import ENSEMBLE, name_item
+from busi_pipeline.config.schemas import DatasetSettings, EnsembleSettings
+from busi_pipeline.pipelines.model_comparison.nodes import compare_experiments
+from busi_pipeline.pipelines.reporting import create_experiment_pipeline, create_pipeline
+from busi_pipeline.pipelines.reporting.checklists import ITEMS
+from busi_pipeline.pipelines.reporting.nodes import (
+    INTERVALS,
+    show_table,
+    stack_interval,
+    write_model_card,
+    write_report,
+)
+from busi_pipeline.pipelines.reporting.pipeline import (
+    COMMON,
+    OF_CROSS_VALIDATION,
+    OF_EXPERIMENT,
+)
+from busi_pipeline.plotting.style import DEMO_BANNER
+from busi_pipeline.stats.classes import Classes
+from busi_pipeline.stats.comparison import compare_predictions
+from busi_pipeline.stats.scoring import format_number, format_share
+from tests.evaluation_factories import (
+    CLASS_SETS,
+    EVALUATION,
+    FOUR,
+    THREE,
+    make_metrics,
+    make_predictions,
+    make_settings,
+)
+
+PICTURE = b"\x89PNG picture"
+FACT, LIMITATION = "Collected in Cairo.", "One hospital alone."
+
+
+def describe_dataset(classes: Classes, **changes: Any) -> DatasetSettings:
+    """Return facts of a set with ten images of each class."""
+    values: dict[str, Any] = {
+        "name": "BUSI",
+        "citation": "Al-Dhabyani 2020",
+        "facts": (FACT,),
+        "limitations": (LIMITATION,),
+        "images": dict.fromkeys(classes, 10),
+    }
+    return DatasetSettings(**values | changes)
+
+
+def summarise_data(classes: Classes, of_each: int = 10) -> dict[str, Any]:
+    counts = dict.fromkeys(classes, of_each) | {"all": of_each * len(classes)}
+    return {"images": counts, "masks": 7, "colour_overlays": 2, "quarantined": 3}
+
+
+def summarise_split(classes: Classes) -> dict[str, Any]:
+    part = {"all": 10 * len(classes)} | dict.fromkeys(classes, 10)
+    parts = dict.fromkeys(("train", "validation", "test"), part)
+    more = {"excluded": {"all": 19}, "test_images_with_duplicate_in_train": 0}
+    return {"split": parts | more}
+
+
+def write(classes: Classes = THREE, dataset: DatasetSettings | None = None, **found: Any) -> str:
+    """Write the report of a project in which nothing was run but `found`."""
+    arguments: dict[str, Any] = dict.fromkeys(COMMON)
+    for experiment, items in (("resnet50", OF_EXPERIMENT), (ENSEMBLE, OF_CROSS_VALIDATION)):
+        arguments |= {name_item(experiment, item): None for item in items}
+    page = write_report(
+        classes,
+        dataset or describe_dataset(classes),
+        EVALUATION,
+        {"resnet50": make_settings("ResNet <50>", training=SimpleNamespace(weights="imagenet"))},
+        EnsembleSettings(title="All together"),
+        **arguments | found,
+    )
+    return re.sub(r"\s+", " ", page)
+
+
+def evaluate(classes: Classes, skill: float = 2.0, **depends_on: str) -> dict[str, Any]:
+    predictions = make_predictions(classes, skill=skill, folds=5)
+    metrics = make_metrics(predictions, classes)
+    return metrics | {"depends_on": metrics["depends_on"] | depends_on}
+
+
+def test_what_was_not_run_is_named() -> None:
+    page = write()
+    for command in (
+        "ingestion",
+        "deduplication",
+        "splitting",
+        "cross_validation",
+        "model_comparison",
+        "leakage",
+        "bias_audit_resnet50",
+    ):
+        assert f"kedro run --pipeline={command}<" in page
+    assert "<img" not in page
+
+
+@pytest.mark.parametrize("classes", CLASS_SETS, ids=len)
+def test_report_holds_every_class_whatever_its_name(classes: Classes) -> None:
+    metrics = evaluate(classes)
+    better, probe = evaluate(classes, 3.0), evaluate(classes, 1.0)
+    names = {name: make_predictions(classes, seed=n) for n, name in enumerate(("resnet50", "b"))}
+    page = write(
+        classes,
+        resnet50__cross_validation_metrics=metrics,
+        resnet50__linear_probe_metrics={"linear_probe": probe["test"]},
+        resnet50__confusion_matrix_plot=PICTURE,
+        ensemble__cross_validation_metrics=better,
+        data_summary=summarise_data(classes),
+        split_summary=summarise_split(classes),
+        comparison_table=compare_experiments(
+            classes, describe_dataset(classes), None, resnet50=metrics
+        ),
+        cross_validation_comparisons=compare_predictions(classes, EVALUATION, **names),
+    )
+    *first, last = classes.names
+    assert f"<h1>Breast ultrasound: {', '.join(first)} or {last}</h1>" in page
+    for name in classes:
+        assert f"10 {name}" in page
+        assert format_share(better["test"][name], "sensitivity") in page
+    for scores in (metrics["test"], better["test"], probe["test"]):
+        assert format_number(scores["positive"], "auc").split(" ")[0] in page
+    for scores in (metrics["test"], better["test"]):
+        flag = scores["flag"]
+        assert f"<td>{flag['missed']} of {flag['positives']}</td>" in page
+    assert f"AUC, {classes.positive_name}" in page
+    assert "<strong>All together</strong> has the highest AUC" in page
+    if "malignant" not in classes.names:
+        assert "malignant" not in page
+
+
+def test_positive_classes_and_missed_are_defined() -> None:
+    assert "Positive class: malignant. All other images are non-malignant." in write()
+    page = write(FOUR)
+    assert "Positive classes: suspicious and cancer." in page
+    assert "is suspicious or cancer and is not flagged for review" in page
+    assert "the flag is the decision" in page
+
+
+def test_missed_counts_what_is_not_flagged() -> None:
+    metrics = evaluate(THREE, 0.8)
+    flag, by_class = metrics["test"]["flag"], metrics["test"]["positive"]
+    assert flag["missed"] != by_class["missed"], "the case says nothing otherwise"
+    page = write(resnet50__cross_validation_metrics=metrics)
+    assert f"<td>{flag['missed']} of {flag['positives']}</td>" in page
+    assert f"{by_class['missed']} of {by_class['images']}" not in page
+
+
+def test_figures_and_pictures_are_on_the_page() -> None:
+    gain = pd.DataFrame(
+        {
+            "metric": ["accuracy", "sensitivity of the flag"],
+            "difference": [0.0421, 0.0999],
+            "difference_ci_low": [0.01, 0.01],
+            "difference_ci_high": [0.07, 0.07],
+            "verdict": ["better", "better"],
+        }
+    )
+    page = write(
+        resnet50__cross_validation_metrics=evaluate(THREE),
+        resnet50__confusion_matrix_plot=PICTURE,
+        resnet50__fine_tuning_gain=gain,
+        leakage_table=pd.DataFrame(
+            {"experiment": ["resnet50", "<b>"], "random": 0.91, "p_value": 0.1, "p_corrected": 1e-5}
+        ),
+        duplicate_summary={
+            "duplicates": {
+                "groups": 590,
+                "groups_with_duplicates": 153,
+                "images_in_them": 343,
+                "largest_group": 5,
+                "groups_of_mixed_labels": 8,
+                "images_of_mixed_labels": 19,
+            }
+        },
+    )
+    assert "343 images belong to 153 groups" in page
+    encoded = base64.b64encode(PICTURE).decode()
+    assert page.count("data:image/png;base64,") == page.count(encoded) == 1
+    assert "<strong>ResNet &lt;50&gt;</strong>" in page, "names are escaped"
+    assert "<td>ResNet &lt;50&gt;</td>" in page, "titles, not names of parameters"
+    assert "<td>&lt;b&gt;</td>" in page
+    assert "0.910" in page
+    assert "&lt; 0.001" in page, "a p-value is never 0"
+    assert "+0.042" in page
+    assert "+0.100" not in page, "the flag has a section of its own"
+    assert "Every image was evaluated" not in page
+    assert "http" not in page.replace("https://www.w3.org", ""), "nothing is loaded from elsewhere"
+
+
+def test_repeated_evaluations_do_not_pass_for_images() -> None:
+    thrice = evaluate(THREE) | {"repeats": 3}
+    page = write(resnet50__cross_validation_metrics=thrice)
+    assert "Every image was evaluated 3 times" in page
+    assert "5 folds, each image 3 times" in page
+
+
+def test_interval_is_explained_as_what_it_is() -> None:
+    assert "about 95 of 100 intervals made this way would contain the true value" in INTERVALS
+    page = write(resnet50__cross_validation_metrics=evaluate(THREE))
+    assert INTERVALS in page
+    assert "95 of 100 repetitions" not in page
+
+
+def test_facts_appear_only_where_counts_match() -> None:
+    data = summarise_data(THREE)
+    known = write(data_summary=data)
+    assert all(text in known for text in ("BUSI (Al-Dhabyani 2020)", FACT, LIMITATION))
+    for page in (write(data_summary=summarise_data(THREE, 11)), write()):
+        assert not any(text in page for text in ("BUSI (", "Dhabyani", FACT, LIMITATION))
+        assert "put them under <code>dataset.limitations</code>" in page
+    assert "are not configured for these images" in write(data_summary=summarise_data(THREE, 11))
+
+
+def test_synthetic_data_put_a_banner_on_the_page() -> None:
+    demo = describe_dataset(THREE, synthetic=True)
+    page = write(dataset=demo, data_summary=summarise_data(THREE, 12))
+    assert f'<p class="demo">{DEMO_BANNER}</p> <h1>' in page
+    assert "there are no patients" in page
+    assert "not configured" not in page
+    assert "DEMO" not in write()
+
+
+def test_a_known_set_without_facts_is_said_so() -> None:
+    bare = describe_dataset(THREE, facts=(), limitations=())
+    page = write(dataset=bare, data_summary=summarise_data(THREE))
+    assert "Facts about patients, scanners and place are not configured" in page
+    assert "Limitations of this data set are not configured" in page
+    assert "Facts of BUSI" not in page
+
+
+def test_initial_weights_are_those_of_the_results() -> None:
+    assert "pretrained on everyday photographs (ImageNet)" in write()
+    random = write(resnet50__cross_validation_metrics=evaluate(THREE, weights="none"))
+    assert "Training starts from random weights." in random
+    assert "ImageNet" not in random
+
+
+def test_random_folds_are_no_clean_evaluation() -> None:
+    page = write(resnet50__cross_validation_metrics=evaluate(THREE, split_method="random"))
+    assert "these figures are too high" in page
+    assert "or a duplicate of it" not in page
+    assert "or a duplicate of it" in write(resnet50__cross_validation_metrics=evaluate(THREE))
+
+
+def test_none_significant_is_said_so() -> None:
+    same = make_predictions(THREE)
+    pairs = compare_predictions(THREE, EVALUATION, resnet50=same, ensemble=same)
+    page = write(cross_validation_comparisons=pairs)
+    assert "<p>None significant.</p>" in page
+    assert "Significant differences" not in page
+    assert "None significant" not in write(cross_validation_comparisons=pairs.head(0))
+
+
+@pytest.mark.parametrize("images", [0, 12])
+def test_localization_may_lack_masks(images: int) -> None:
+    names = ("pointing_hit", "lesion_area", "gradcam_inside")
+    scores = {name + end: 0.5 for name in names for end in ("", "_ci_low", "_ci_high")}
+    record = {"localization": {"images": images} | (scores if images else {})}
+    page = write(resnet50__localization_metrics=record)
+    assert ("50.0 %" in page) == bool(images)
+    assert ("No test image has a lesion mask." in page) == (not images)
+
+
+def test_every_item_points_to_a_section() -> None:
+    page = write()
+    sections = set(re.findall(r'<h2 id="(\w+)"', page))
+    assert {item.place for item in ITEMS} <= sections
+    assert set(re.findall(r'href="#(\w+)"', page)) == sections
+    assert {item.guideline for item in ITEMS} == {"TRIPOD+AI", "CLAIM"}
+
+
+def test_checklists_hold_for_any_data_set() -> None:
+    text = " ".join(item.answer for item in ITEMS)
+    for word in ("ImageNet", "public", "vendor", "cancer", "hospital"):
+        assert word not in text
+
+
+def write_card(
+    classes: Classes = THREE,
+    best_epoch: dict[str, int] | None = None,
+    dataset: DatasetSettings | None = None,
+    weights: str = "imagenet",
+) -> str:
+    metrics = make_metrics(make_predictions(classes), classes)
+    metrics["depends_on"] = metrics["depends_on"] | {"weights": weights}
+    return write_model_card(
+        make_settings(
+            training=SimpleNamespace(average_with_pretuned=True, tta_horizontal_flip=True)
+        ),
+        {"training": {"best_epoch": best_epoch or {"head": 1, "fine_tuning": 7}}},
+        metrics,
+        {
+            "operating_point": {
+                "threshold": 0.0731,
+                "temperature": 0.9,
+                "offsets": [-0.2] * len(classes),
+                "target_sensitivity": 0.95,
+                "threshold_rule": "conformal",
+                "expected_sensitivity": 30 / 31,
+            }
+        },
+        summarise_data(classes),
+        summarise_split(classes),
+        EVALUATION,
+        dataset or describe_dataset(classes),
+        classes,
+    )
+
+
+@pytest.mark.parametrize(
+    ("best_epoch", "expected"),
+    [
+        ({"head": 1}, "features of the frozen network; averaged over the image"),
+        ({"head": 1, "fine_tuning": 0}, "was rolled back; averaged over the image"),
+        (
+            {"head": 1, "fine_tuning": 7},
+            "for 7 epochs, averaged with the network before fine-tuning; a",
+        ),
+    ],
+)
+def test_model_card_says_how_it_was_trained(best_epoch: dict[str, int], expected: str) -> None:
+    (line,) = (
+        line
+        for line in write_card(best_epoch=best_epoch).splitlines()
+        if line.startswith("| training |")
+    )
+    assert expected in line
+    assert line.count("|") == 3, "one row of the table"
+
+
+@pytest.mark.parametrize("classes", CLASS_SETS, ids=len)
+def test_model_card_puts_the_flag_first(classes: Classes) -> None:
+    card = write_card(classes)
+    flag = make_metrics(make_predictions(classes), classes)["test"]["flag"]
+    assert "**The flag for review is the decision.**" in card
+    assert "0.0731 or higher" in card
+    assert "of 95 % on new images like them (split conformal prediction)" in card
+    assert "expected sensitivity on new images like them: 96.8 %" in card
+    positive = classes.positive_name
+    assert f"| missed (not flagged) | {flag['missed']} of {flag['positives']} {positive} |" in card
+    assert format_share(flag, "specificity") in card
+    assert "no medical device" in card
+    assert INTERVALS in card
+    assert all(f"-0.200 {name}" in card for name in classes)
+
+
+def test_model_card_holds_facts_of_its_own_data_alone() -> None:
+    assert all(text in write_card() for text in ("BUSI (Al-Dhabyani 2020)", FACT, LIMITATION))
+    other = write_card(dataset=describe_dataset(THREE, images={"benign": 1}))
+    assert not any(text in other for text in ("BUSI", FACT, LIMITATION))
+    assert "are not configured for these images" in other
+    demo = describe_dataset(THREE, images={"benign": 1}, synthetic=True)
+    assert f"> **{DEMO_BANNER}**" in write_card(dataset=demo)
+    assert "DEMO" not in other
+
+
+def test_model_card_of_random_weights_says_so() -> None:
+    card = write_card(weights="none")
+    assert "| initial weights | trained from random weights |" in card
+    assert "ImageNet" not in card
+
+
+def test_old_words_are_gone() -> None:
+    page = unescape(re.sub(r"<style>.*?</style>|<[^>]+>", " ", write()))
+    for word in ("judge", "cannot tell", "told", "frozen probe", "copies", "cancers", "recipe"):
+        assert word not in page + write_card(), word
+
+
+def test_an_interval_is_stacked_below_its_figure() -> None:
+    stacked = stack_interval("85.2 % (82.4 to 87.9)")
+    assert re.sub("<[^>]*>", "", stacked) == "85.2 % (82.4 to 87.9)"
+    assert stacked.endswith('<span class="interval">(82.4 to 87.9)</span>')
+    assert stack_interval("–") == "–"
+
+
+def test_a_figure_of_a_table_carries_its_interval() -> None:
+    table = pd.DataFrame(
+        {
+            "model": ["<new>", "old"],
+            "positive_auc": [0.9, 0.8],
+            "positive_auc_ci_low": [0.85, None],
+            "positive_auc_ci_high": [0.95, None],
+            "seconds": [540.4, 5349.0],
+            "found": ["this", None],
+        }
+    )
+    cells = re.findall(r"<t[hd]>(.*?)</t[hd]>", show_table(table))
+    assert cells == [
+        *("model", "positive auc", "seconds", "found"),
+        *("&lt;new&gt;", "0.900 (0.850 to 0.950)", "540", "this"),
+        *("old", "0.800", "5349", "–"),
+    ]
+
+
+def test_pipelines_read_what_the_catalog_names() -> None:
+    inputs = create_pipeline(["vgg16"]).inputs()
+    assert {
+        "vgg16.metrics",
+        "vgg16.cross_validation.metrics",
+        "vgg16.cross_validation.decision_curve_plot",
+        "ensemble.cross_validation.linear_probe_metrics",
+        "cross_validation_comparisons",
+        "params:dataset",
+    } <= inputs
+    assert "ensemble.metrics" not in inputs
+    card = create_experiment_pipeline("vgg16")
+    assert card.outputs() == {"vgg16.model_card"}
+    assert {
+        "vgg16.operating_point",
+        "data_summary",
+        "params:dataset",
+        "params:experiments.vgg16",
+    } <= card.inputs()
