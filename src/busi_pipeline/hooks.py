@@ -31,7 +31,7 @@ from busi_pipeline.config.environment import KERAS_STAGES, check_keras
 from busi_pipeline.config.experiments import SHARED_GROUPS
 from busi_pipeline.config.loader import ProjectConfigLoader, activate
 from busi_pipeline.config.schemas import ExperimentSettings
-from busi_pipeline.datasets.record import flatten, prefix_of
+from busi_pipeline.datasets.record import flatten, name_keys, prefix_of
 from busi_pipeline.errors import BadInputError, find_bad_input
 from busi_pipeline.stats.classes import Classes
 
@@ -249,8 +249,9 @@ def _is_artifact(dataset: Any) -> bool:
 
 def log_parameters(run_id: str, values: Mapping[str, str]) -> None:
     """Log parameters to a run; what is too long for a parameter becomes a tag."""
-    short = [Param(k, v) for k, v in values.items() if len(v) <= MAX_PARAM_VAL_LENGTH]
-    long = [RunTag(k, v) for k, v in values.items() if len(v) > MAX_PARAM_VAL_LENGTH]
+    named = name_keys(values.items()).items()
+    short = [Param(k, v) for k, v in named if len(v) <= MAX_PARAM_VAL_LENGTH]
+    long = [RunTag(k, v) for k, v in named if len(v) > MAX_PARAM_VAL_LENGTH]
     client = MlflowClient()
     for start in range(0, len(short), MAX_PARAMS_TAGS_PER_BATCH):
         client.log_batch(run_id, params=short[start : start + MAX_PARAMS_TAGS_PER_BATCH])
@@ -336,3 +337,34 @@ class StageTimes:
         now = time.perf_counter()
         self._seconds["+".join(sorted(node.tags)) or node.name] += now - self._last
         self._last = now
+
+
+class FoldProgress:
+    """Says after each fold of a cross-validation how many are left, and how long they may take."""
+
+    def __init__(self) -> None:
+        self._left = 0
+        self._spent: list[float] = []
+
+    @hook_impl
+    def before_pipeline_run(self, pipeline: Pipeline) -> None:
+        """Count the folds."""
+        self._left, self._spent = sum(map(_trains_fold, pipeline.nodes)), []
+
+    @hook_impl
+    def after_node_run(self, node: Node, outputs: dict[str, Any]) -> None:
+        """Log what is left; a fold from the cache says nothing of the others' time."""
+        if not _trains_fold(node):
+            return
+        self._left -= 1
+        record = next(v for name, v in outputs.items() if name.endswith(".fold_record"))
+        if record["tags"]["training_cached"] == "no":
+            self._spent.append(record["metrics"]["seconds"]["fitting"])
+        if self._left:
+            mean = sum(self._spent) / len(self._spent) if self._spent else 0.0
+            left = f", about {mean * self._left / 60:.0f} min" if self._spent else ""
+            logger.info("%s done; %d folds left%s", node.namespace, self._left, left)
+
+
+def _trains_fold(node: Node) -> bool:
+    return node.name.endswith(".train_fold")

@@ -6,11 +6,21 @@ from busi_pipeline.hooks import (
     ActiveSettings,
     ClearErrors,
     FlatMlflowHook,
+    FoldProgress,
     RunProvenance,
     StageTimes,
 )
+from busi_pipeline.trained_models import CheckTrainedModels
 
-HOOKS = (ActiveSettings(), ClearErrors(), FlatMlflowHook(), RunProvenance(), StageTimes())
+HOOKS = (
+    ActiveSettings(),
+    ClearErrors(),
+    CheckTrainedModels(),
+    FlatMlflowHook(),
+    RunProvenance(),
+    StageTimes(),
+    FoldProgress(),
+)
 # FlatMlflowHook is kedro-mlflow's own hook and a little more.
 DISABLE_HOOKS_FOR_PLUGINS = ("kedro-telemetry", "kedro_mlflow")
 

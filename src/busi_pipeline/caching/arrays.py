@@ -23,6 +23,8 @@ class StoredRows:
     Args:
         parts: files of arrays with rows of one shape and dtype.
         places: int64 (rows, 2): for each row, which part and which row of it.
+
+    Raises BadInputError, here or where rows are read, that names a file which is missing or cut.
     """
 
     def __init__(self, parts: Sequence[Path], places: np.ndarray):
@@ -33,9 +35,7 @@ class StoredRows:
         self.dtype = first.dtype
 
     def _open(self) -> None:
-        self._map = lru_cache(_MAPPED_PARTS)(
-            lambda part: np.load(self._parts[part], mmap_mode="r")
-        )
+        self._map = lru_cache(_MAPPED_PARTS)(lambda part: _map_part(self._parts[part]))
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the maps behind: another process opens its own."""
@@ -49,11 +49,21 @@ class StoredRows:
         return len(self._places)
 
     def __getitem__(self, rows: int | Sequence[int] | np.ndarray) -> np.ndarray:
-        """Return one row as a view of its map, or the rows of a sequence as an array of theirs."""
+        """Return one row as a view of its file, or the rows of a sequence as a new array."""
         if isinstance(rows, int | np.integer):
             part, row = self._places[rows]
             return self._map(int(part))[row]
         return np.stack([self._map(int(part))[row] for part, row in self._places[rows]])
+
+
+def _map_part(path: Path) -> np.ndarray:
+    try:
+        return np.load(path, mmap_mode="r")
+    except (OSError, ValueError, EOFError) as error:
+        raise BadInputError(
+            f"the rows in {path} of the cache are gone or damaged ({error}): run the pipeline "
+            "again without --from-nodes, which computes them."
+        ) from None
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Generic, NamedTuple, TypeVar
 
@@ -36,6 +36,8 @@ _KEY_TYPE = np.dtype([("key", "S64"), ("seconds", "f4")])
 _BYTES_A_PART = 32 * 2**20
 _ROWS_A_PART = 1024
 _CONTENTS = "contents.json"
+# To put a value in its place, while other processes remove a damaged one from it.
+_ATTEMPTS = 5
 
 
 class Codec(NamedTuple, Generic[T]):
@@ -74,19 +76,18 @@ class Cache:
         return value
 
     def find(self, fingerprint: Fingerprint, codec: Codec[T]) -> T | None:
-        """Return the value of this fingerprint, or None."""
+        """Return the value of this fingerprint, or None; a damaged one is removed."""
         place = self._locate(fingerprint)
+        if not place.is_dir():
+            return None
         try:
-            contents = json.loads((place / _CONTENTS).read_text())
+            if _is_whole(place):
+                return codec.read(place)
         except FileNotFoundError:
-            return None
-        except ValueError:
-            contents = {"files": None}
-        if contents["files"] != _hash_files(place):
-            logger.warning("%s: the cached value in %s is damaged", fingerprint.step, place)
-            shutil.rmtree(place, ignore_errors=True)
-            return None
-        return codec.read(place)
+            pass  # another process removes it at this moment
+        logger.warning("%s: the cached value in %s is damaged", fingerprint.step, place)
+        _remove(place)
+        return None
 
     def store(self, fingerprint: Fingerprint, value: T, codec: Codec[T]) -> None:
         """Store a value; where another process was first, its value stays."""
@@ -97,11 +98,7 @@ class Cache:
             codec.write(value, unfinished)
             contents = {"fingerprint": fingerprint.describe(), "files": _hash_files(unfinished)}
             (unfinished / _CONTENTS).write_text(json.dumps(contents, indent=2))
-            try:
-                unfinished.rename(place)
-            except OSError:
-                if not (place / _CONTENTS).is_file():
-                    raise
+            _put(unfinished, place)
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
 
@@ -202,10 +199,26 @@ class _Rows:
             part = listing.with_name(listing.name.replace(".keys.npy", ".npy"))
             if not part.is_file():
                 continue
-            for row, (key, seconds) in enumerate(np.load(listing).tolist()):
+            rows = self._list(listing, part)
+            for row, (key, seconds) in enumerate(rows):
                 if key.decode() in wanted:
                     found[key.decode()] = _Place(part, row, seconds)
         return found
+
+    def _list(self, listing: Path, part: Path) -> list[tuple[bytes, float]]:
+        """Return key and seconds of each row of a part; none of a damaged one, which is removed."""
+        try:
+            rows = np.load(listing).tolist()
+            if len(rows) == len(np.load(part, mmap_mode="r")):
+                return rows
+        except (ValueError, EOFError):
+            pass
+        except FileNotFoundError:
+            return []
+        logger.warning("%s: the cached rows in %s are damaged", self._fingerprint.step, part)
+        listing.unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
+        return []
 
     def add(
         self,
@@ -279,6 +292,40 @@ def _read_rows(known: dict[str, _Place], keys: Sequence[str]) -> StoredRows:
     number = {part: i for i, part in enumerate(parts)}
     places = np.array([(number[known[key].part], known[key].row) for key in keys], dtype=np.int64)
     return StoredRows(parts, places)
+
+
+def _is_whole(place: Path) -> bool:
+    """Whether the files of a value are those it was stored with.
+
+    Raises FileNotFoundError where it is being removed.
+    """
+    try:
+        contents = json.loads((place / _CONTENTS).read_text())
+        return contents["files"] == _hash_files(place)
+    except (ValueError, KeyError, TypeError):
+        return False
+
+
+def _put(unfinished: Path, place: Path) -> None:
+    """Rename the folder of a value, unless a whole one is there already."""
+    for attempt in range(_ATTEMPTS):
+        try:
+            unfinished.rename(place)
+            return
+        except OSError:
+            if (place / _CONTENTS).is_file():
+                return
+            if attempt == _ATTEMPTS - 1:
+                raise
+            _remove(place)  # what is left of a value that was partly deleted
+
+
+def _remove(place: Path) -> None:
+    """Remove a value: at once for those who look for it, then its files."""
+    removed = place.with_name(f"{uuid.uuid4().hex}.removed")
+    with suppress(FileNotFoundError):  # another process was first
+        place.rename(removed)
+    shutil.rmtree(removed, ignore_errors=True)
 
 
 def _hash_files(folder: Path) -> dict[str, str]:

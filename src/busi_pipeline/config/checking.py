@@ -73,7 +73,6 @@ def check_parameters(
                 f"the parameters lack the group {group}: add it to conf/, as in the project's own "
                 "conf/base."
             )
-    _check_classes_of_command_line(command_line or {})
     checked: dict[str, Any] = {
         "classes": Classes(parameters["classes"], parameters["positive_classes"])
     }
@@ -81,12 +80,3 @@ def check_parameters(
         checked[group] = check_settings(schema, parameters[group], group)
     checked["experiments"] = load_experiments(parameters, command_line)
     return checked  # type: ignore[return-value]
-
-
-def _check_classes_of_command_line(command_line: Mapping[str, Any]) -> None:
-    """Refuse classes from there: the catalog reads them from globals.yml and would not see them."""
-    if "classes" in command_line:
-        raise BadInputError(
-            "classes cannot be set by --params, since the catalog reads them as well: set them in "
-            "globals.yml of an environment, such as conf/local/globals.yml."
-        )

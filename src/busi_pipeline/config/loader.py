@@ -68,7 +68,9 @@ class ProjectConfigLoader(OmegaConfigLoader):
             if key != "parameters":
                 return self._read(key)
             if self._parameters is None:
-                self._parameters = check_parameters(self._read(key), self.runtime_params)
+                checked = check_parameters(self._read(key), self.runtime_params)
+                self._check_banner(checked)
+                self._parameters = checked
             return self._parameters
 
     def __setitem__(self, key: str, value: Any) -> None:
@@ -89,6 +91,15 @@ class ProjectConfigLoader(OmegaConfigLoader):
         except (yaml.YAMLError, OmegaConfBaseException, ValueError) as error:
             line = " ".join(str(error).split())
             raise BadInputError(f"cannot read the {key} of {self.conf_source}: {line}") from error
+
+    def _check_banner(self, parameters: Parameters) -> None:
+        """Raise BadInputError where the plots, which go by globals.yml, would say otherwise."""
+        synthetic = parameters["dataset"].synthetic
+        if self._globals.get("synthetic", synthetic) != synthetic:
+            raise BadInputError(
+                f"dataset.synthetic is {str(synthetic).lower()}, but not in globals.yml, which the "
+                "plots go by: set `synthetic` in globals.yml of the environment alone."
+            )
 
     def _bind_resolvers(self) -> None:
         self._register_globals_resolver()

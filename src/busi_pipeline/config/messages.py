@@ -34,7 +34,11 @@ _NOUNS: dict[Any, str] = {
     dict: "a mapping from class to a whole number",
     type(None): "null",
 }
-_RENAMED_IN_EXPERIMENT = {"tail_after": "freeze_until", "base_end": "truncate_at"}
+_RENAMED_IN_EXPERIMENT = {
+    "tail_after": "freeze_until",
+    "base_end": "truncate_at",
+    "published.malignant_sensitivity": "published.positive_sensitivity",
+}
 
 
 def check_settings(schema: type[S], value: Any, path: str) -> S:

@@ -43,7 +43,7 @@ class Settings(BaseModel):
 
 def merge_settings(*layers: Mapping[str, Any]) -> dict[str, Any]:
     """Return the layers laid over each other, mapping by mapping; later ones win."""
-    merged = OmegaConf.merge(*(OmegaConf.create(dict(layer)) for layer in layers))
+    merged = OmegaConf.unsafe_merge(*(OmegaConf.create(dict(layer)) for layer in layers))
     return OmegaConf.to_container(merged)  # type: ignore[return-value]
 
 
@@ -62,6 +62,15 @@ class DatasetSettings(Settings):
     """Sentences about what these images cannot show."""
     images: dict[str, CountOrNone] | None = None
     """Images by class, by which the data set is recognised; null where every set is meant."""
+
+    def describes(self, counts: Mapping[str, int]) -> bool:
+        """Whether what is known holds for images of these counts by class.
+
+        Args:
+            counts: images by class; other keys, such as `all`, do not count.
+        """
+        expected = {name: n for name, n in (self.images or {}).items() if n is not None}
+        return all(counts.get(name) == n for name, n in expected.items())
 
 
 class IngestionSettings(Settings):
@@ -114,6 +123,7 @@ class SplitSettings(Settings):
     method: Literal["grouped", "random"]
     """`grouped` keeps duplicates in one part; `random` does not, as published work split."""
     seed: Seed
+    """Of the division."""
     validation: ProperShare
     """Share of all images that stops the training and sets the threshold."""
     test: ProperShare
@@ -135,8 +145,11 @@ class CrossValidationSettings(Settings):
     """The folds."""
 
     folds: Annotated[int, Field(ge=2)]
+    """Parts; each is the test part once."""
     repeats: Count
+    """How often the images are divided anew."""
     seed: Seed
+    """Of the division."""
     validation: ProperShare
     """Share of all images that stops each training and sets its threshold."""
 
@@ -181,19 +194,26 @@ class HeadSettings(Settings):
     """Beside the mean of the last features, the head sees mean and standard deviation of those at
     `freeze_until`."""
     dense_units: CountOrNone
+    """Width of a dense layer before the last one; 0 leaves it out."""
     batch_normalization: bool
+    """Normalise the inputs of the last layer."""
     batch_normalization_momentum: Share
     """Keras' 0.99 needs some hundred batches to know the mean; take less where there are fewer."""
     dropout: Share
+    """Share of the head's inputs that is dropped out in training."""
 
 
 class OptimizerSettings(Settings):
     """Optimiser and its learning-rate schedule."""
 
     name: Literal["adamw", "adam", "rmsprop", "sgd"]
+    """Optimiser."""
     learning_rate: Annotated[float, Field(gt=0)]
+    """Highest learning rate."""
     weight_decay: Annotated[float, Field(ge=0)]
+    """Decoupled weight decay, for every optimiser."""
     momentum: Share
+    """Momentum of sgd and rmsprop; the others have none."""
     ema_momentum: Share
     """Momentum of the average over the weights; 0 switches averaging off."""
     schedule: Literal["constant", "cosine", "plateau"]
@@ -215,7 +235,9 @@ class PhaseSettings(Settings):
     epochs: CountOrNone
     """0 leaves the phase out."""
     batch_size: Count
+    """Images a batch."""
     patience: Count
+    """Epochs without a lower cross-entropy on validation images before training stops."""
     augmented_per_epoch: Count
     """Augmented images of each training image in one epoch."""
     optimizer: OptimizerSettings
@@ -286,16 +308,22 @@ class EvaluationSettings(Settings):
     n_resamples: Annotated[int, Field(ge=10)]
     """Bootstrap samples of groups for every interval."""
     seed: Seed
+    """Of the bootstrap."""
 
 
 class PublishedResult(Settings):
     """What published work reports for the same network; shares, seconds."""
 
     source: Text
+    """Where the figures come from."""
     accuracy: Annotated[float, Field(ge=0, le=1)]
+    """Share of test images classified correctly."""
     loss: Annotated[float, Field(ge=0)]
-    malignant_sensitivity: Annotated[float, Field(ge=0, le=1)]
+    """Test loss, with label smoothing 0.1."""
+    positive_sensitivity: Annotated[float, Field(ge=0, le=1)]
+    """Share of positive images whose likeliest class is positive."""
     seconds: Annotated[float, Field(ge=0)]
+    """Training time."""
 
 
 class ExperimentSettings(Settings):

@@ -1,1 +1,1 @@
-"""The catalog's own dataset types: files, arrays in the cache, records and models of MLflow runs."""
+"""The catalog's own dataset types: files, arrays in the cache, records and models of runs."""

@@ -1,6 +1,7 @@
 """The cache, and arrays whose rows lie in it, as datasets of the catalog."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,13 +48,19 @@ class CachedArrayDataset(AbstractDataset[StoredArray, StoredArray]):
 
     Args:
         filepath: of the JSON file.
-        cache: folder of the cache.
+        cache: folder of the cache; in the catalog `{path: <folder>}`, since Kedro takes a relative
+            path as one below the project under this key alone.
         metadata: for Kedro-Viz.
     """
 
-    def __init__(self, filepath: str, cache: str, metadata: dict[str, Any] | None = None):
+    def __init__(
+        self,
+        filepath: str,
+        cache: str | Mapping[str, str],
+        metadata: dict[str, Any] | None = None,
+    ):
         self._filepath = Path(filepath)
-        self._cache = Cache(Path(cache))
+        self._cache = Cache(Path(cache if isinstance(cache, str) else cache["path"]))
         self.metadata = metadata
 
     def load(self) -> StoredArray:

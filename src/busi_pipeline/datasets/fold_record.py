@@ -8,7 +8,7 @@ from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
 from mlflow.utils.time import get_current_time_millis
 
-from .record import find_run, flatten
+from .record import find_run, flatten, name_keys
 
 
 class FoldRecordDataset(JSONDataset):
@@ -45,7 +45,7 @@ class FoldRecordDataset(JSONDataset):
             child,
             metrics=[
                 Metric(key, float(value), now, 0)
-                for key, value in flatten(data["metrics"])
+                for key, value in name_keys(flatten(data["metrics"])).items()
                 if isinstance(value, int | float)
             ],
             tags=[RunTag(key, str(value)) for key, value in flatten(data["tags"])],

@@ -6,9 +6,7 @@ from typing import Any, ClassVar
 from kedro_datasets.matplotlib import MatplotlibDataset
 from matplotlib.figure import Figure
 
-from busi_pipeline.plotting.style import add_banner
-
-SYNTHETIC_BANNER = "DEMO on synthetic images: these figures say nothing about patients"
+from busi_pipeline.plotting.style import DEMO_BANNER, add_banner
 
 
 class PlotDataset(MatplotlibDataset):
@@ -37,5 +35,5 @@ class PlotDataset(MatplotlibDataset):
     def save(self, data: Figure) -> None:
         """Write the figure."""
         if self._synthetic:
-            add_banner(data, SYNTHETIC_BANNER)
+            add_banner(data, DEMO_BANNER)
         super().save(data)

@@ -26,7 +26,9 @@ class WeightsSource:
         """
         tags = {"weights": choice}
         if choice == "none":
-            return PretrainedWeights(None, tags | {"weights_file": "none", "weights_sha256": "none"})
+            return PretrainedWeights(
+                None, tags | {"weights_file": "none", "weights_sha256": "none"}
+            )
         find = self._find_file if choice == "directory" else self._download_imagenet
         path = find(backbone)
         return PretrainedWeights(
@@ -65,11 +67,11 @@ class WeightsSource:
                 f"no weights for {backbone}: Keras could not download its ImageNet weights "
                 f"({reason}). {_CHOICES}"
             ) from None
-        files = sorted(models.glob(f"{preset.imagenet_file}*"))
+        files = sorted(models.glob(f"{preset.imagenet_file}*notop*"))
         if not files:
             raise BadInputError(
-                f"Keras loaded ImageNet weights, but no {preset.imagenet_file}* lies in {models}: set "
-                "KERAS_HOME to Keras' folder, so that the run can say which file it used. "
+                f"Keras loaded ImageNet weights, but no {preset.imagenet_file}*notop* lies in {models}: "
+                "set KERAS_HOME to Keras' folder, so that the run can say which file it used. "
                 + _CHOICES
             )
         return files[0]

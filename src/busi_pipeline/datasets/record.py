@@ -1,6 +1,7 @@
 """A dictionary kept as JSON and logged to the MLflow run as metrics or tags."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import mlflow
@@ -8,6 +9,28 @@ from kedro_datasets.json import JSONDataset
 from mlflow.entities import Metric, RunTag
 from mlflow.tracking import MlflowClient
 from mlflow.utils.time import get_current_time_millis
+
+from busi_pipeline.errors import BadInputError
+
+# What a key in MLflow may hold; class names are part of keys.
+_NOT_IN_KEYS = re.compile(r"[^/\w.\- :]")
+
+
+def name_keys(leaves: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """Return {key: value} with keys that MLflow takes: an underscore for every other character.
+
+    Raises BadInputError where two keys become one.
+    """
+    named: dict[str, Any] = {}
+    for name, value in leaves:
+        key = _NOT_IN_KEYS.sub("_", name)
+        if key in named:
+            raise BadInputError(
+                f"{name!r} and another name are both {key!r} in MLflow, whose keys hold letters, "
+                "digits and any of `/ . - : _`: rename one of the classes."
+            )
+        named[key] = value
+    return named
 
 
 def flatten(record: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -96,7 +119,7 @@ class RunRecordDataset(JSONDataset):
             return
         logged = {key: value for key, value in data.items() if key not in self._not_logged}
         prefixes = (prefix_of(self._experiment, run_id), self._prefix)
-        leaves = dict(flatten(logged, ".".join(filter(None, prefixes))))
+        leaves = name_keys(flatten(logged, ".".join(filter(None, prefixes))))
         client = MlflowClient()
         if self._log_as == "metrics":
             now = get_current_time_millis()

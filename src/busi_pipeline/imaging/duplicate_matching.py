@@ -78,10 +78,10 @@ def describe_picture(pixels: np.ndarray, longest_side: int, keypoints: int) -> P
 
 
 def flip_picture(picture: Picture) -> Picture:
-    """Return what `describe_picture` gives for the horizontal flip, without looking for features anew.
+    """Return what `describe_picture` gives for the horizontal flip, without a new search.
 
-    In a horizontal flip a feature's patch is turned over: its four rows of cells come in the opposite
-    order, and its eight directions run the other way round.
+    In a horizontal flip a feature's patch is turned over: its four rows of cells come in the
+    opposite order, and its eight directions run the other way round.
     """
     points = picture.points.copy()
     points[:, 0] = picture.grey.shape[1] - 1 - points[:, 0]
@@ -96,8 +96,8 @@ def learn_summary(pictures: list[Picture], seed: int, project: bool) -> "Summary
     Args:
         pictures: all of them, or some.
         seed: of the vocabulary and the projection.
-        project: on principal components, where these are all pictures. Duplicates among pictures that
-            the components were not learned from are lost in them
+        project: on principal components, where these are all pictures. Duplicates among pictures
+            that the components were not learned from are lost in them
             (docs/explanation/duplicates.md).
     """
     rng = np.random.default_rng(seed)

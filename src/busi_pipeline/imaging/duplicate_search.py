@@ -20,7 +20,6 @@ from busi_pipeline.caching.fingerprints import Step, hash_values
 from busi_pipeline.imaging.decoding import decode_image
 from busi_pipeline.progress import track
 
-
 if TYPE_CHECKING:
     from busi_pipeline.imaging.duplicate_matching import Alignment, Picture
 
@@ -115,9 +114,7 @@ def find_duplicate_pairs(
         settings={name: getattr(settings, name) for name in _DECIDING},
         images=hash_values(manifest[["image_id", "label", "byte_sha256"]].to_numpy().tolist()),
     )
-    return cache.get_or_compute(
-        fingerprint, lambda: _search(raw_images, manifest, settings), TABLE
-    )
+    return cache.get_or_compute(fingerprint, lambda: _search(raw_images, manifest, settings), TABLE)
 
 
 def label_components(links: Iterable[tuple[int, int]], count: int) -> np.ndarray:

@@ -8,8 +8,8 @@ import pandas as pd
 
 from busi_pipeline.caching.arrays import StoredArray
 from busi_pipeline.caching.cache import Cache
-from busi_pipeline.errors import BadInputError
 from busi_pipeline.caching.fingerprints import Step, hash_values
+from busi_pipeline.errors import BadInputError
 from busi_pipeline.progress import track
 
 _WIDER = 0.1
@@ -58,7 +58,7 @@ def _list_boxes(masks: StoredArray, image_ids: pd.Series) -> list[tuple[int, int
     lenders = [box for box in own if box]
     if not lenders:
         raise BadInputError(
-            "no image has a lesion mask (<image>_mask.png beside it), so there is nothing to occlude."
+            "no image has a lesion mask (<image>_mask.png beside it): there is nothing to occlude."
         )
     boxes = []
     for image_id, box in zip(image_ids, own, strict=True):

@@ -7,7 +7,7 @@ import numpy as np
 
 
 def apply_affine_batch(images: np.ndarray, inverses: np.ndarray, brightness: np.ndarray) -> Any:
-    """Return uint8 (n, h, w, 3), on the device: what `imaging.affine.apply_affine` makes of each image.
+    """Return uint8 (n, h, w, 3), on the device: what `apply_affine` makes of each image.
 
     Equal to it up to rounding; OpenCV weighs neighbours in steps of a thirty-second of a pixel.
 

@@ -86,12 +86,12 @@ class FeatureBatches(keras.utils.PyDataset):
 
 
 def as_keras_input(batches: FeatureBatches) -> Any:
-    """Return what `model.fit` is to be given for these batches; the one place that knows the backend.
+    """Return what `model.fit` takes for these batches; the one place that knows the backend.
 
     Keras puts a `PyDataset` behind tf.data with its tuning on. The thread that tunes sleeps for
     10, 20, 40, ... ms, and the end of every pass waits until it wakes: a pass of 2.6 s takes 5.1 s
-    (docs/explanation/performance.md). On a CPU there is nothing to tune, and TensorFlow reads each batch when
-    it is wanted.
+    (docs/explanation/performance.md). On a CPU there is nothing to tune, and TensorFlow reads each
+    batch when it is wanted.
     """
     if keras.backend.backend() != "tensorflow":
         return batches
@@ -108,4 +108,6 @@ def as_keras_input(batches: FeatureBatches) -> Any:
     options = tf.data.Options()
     options.autotune.enabled = False
     options.threading.private_threadpool_size = 1
-    return dataset.apply(tf.data.experimental.assert_cardinality(len(batches))).with_options(options)
+    return dataset.apply(tf.data.experimental.assert_cardinality(len(batches))).with_options(
+        options
+    )

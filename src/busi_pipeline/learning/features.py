@@ -74,9 +74,7 @@ def extract_features(
 
     training = settings.training
     device = prepare_device(training.precision)
-    on_device = training.augment_on == "device" or (
-        training.augment_on == "auto" and device.is_gpu
-    )
+    on_device = training.augment_on == "device" or (training.augment_on == "auto" and device.is_gpu)
     of_image = images.find_rows(augmentation_plan["image_id"])
     transforms = list(list_transforms(augmentation_plan))
 
@@ -223,9 +221,7 @@ def identify_backbone(settings: ExperimentSettings) -> dict[str, Any]:
     }
 
 
-def _augment_rows(
-    images: np.ndarray, transforms: list[AffineTransform], on_device: bool
-) -> Any:
+def _augment_rows(images: np.ndarray, transforms: list[AffineTransform], on_device: bool) -> Any:
     """Apply its transform to each image: uint8 (n, size, size, 3)."""
     if not on_device:
         return np.stack([apply_affine(*pair) for pair in zip(images, transforms, strict=True)])
@@ -243,9 +239,7 @@ def _identify_frozen_part(
     return {
         "backbone": identify_backbone(settings),
         "image_size": settings.image_size,
-        **(
-            {"cut": settings.freeze_until} if settings.fine_tunes else _identify_pooling(settings)
-        ),
+        **({"cut": settings.freeze_until} if settings.fine_tunes else _identify_pooling(settings)),
         "weights_sha256": weights.tags["weights_sha256"],
         "random_weights_seed": random,
     }

@@ -167,7 +167,7 @@ def fit_phase(
         training_data: which rows belong to which images, and what the loss is.
         phase: epochs, batch size, patience, optimiser.
         seed: of the order of images and augmentations.
-        roll_back: whether the weights the model begins with come back, and `best_epoch` is 0,
+        roll_back: whether the initial weights come back, and `best_epoch` is 0,
             where no epoch gets below their cross-entropy on validation images.
 
     The curves are `loss`, as it is minimised, `cross_entropy`, by which epochs are chosen, and
@@ -181,7 +181,7 @@ def fit_phase(
         keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, _: batches.begin_epoch(epoch))
     ]
     if phase.optimizer.ema_momentum:
-        # Before the others, so that the averaged weights are the ones evaluated and kept.
+        # Before the others, so that the averaged weights are evaluated, and the best of them kept.
         callbacks.append(keras.callbacks.SwapEMAWeights(swap_on_epoch=True))
     watched = f"val_{_CRITERION}"
     stopping = keras.callbacks.EarlyStopping(
@@ -213,7 +213,7 @@ def fit_phase(
     seconds = time.perf_counter() - begun
     curves = {key: [float(v) for v in values] for key, values in history.items()}
     if min(curves[watched]) >= to_beat:
-        logger.warning("%s never got below the cross-entropy it began with: rolled back", name)
+        logger.warning("%s no epoch has a lower validation cross-entropy than the initial weights: rolled back", name)
         model.set_weights(start)
         return PhaseResult(curves, 0, seconds)
     best = int(np.argmin(curves[watched])) + 1

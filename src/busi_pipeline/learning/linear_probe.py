@@ -1,9 +1,9 @@
 """How far the frozen base alone gets: logistic regression on its pooled features.
 
-It is where the head of a network begins, and what fine-tuning has to beat. A head that is fitted by
+The head of a network is initialised from it, and fine-tuning has to beat it. A head that is fitted by
 gradient on thousands of features of a few hundred images ends far from this optimum, or beyond it
-(docs/experiment-log.md). Source of the two steps: Kumar et al. 2022, "Fine-tuning can distort pretrained
-features and underperform out-of-distribution".
+(docs/experiment-log.md). Source of the two steps: Kumar et al. 2022, "Fine-tuning can distort
+pretrained features and underperform out-of-distribution".
 """
 
 from collections.abc import Sequence
@@ -44,7 +44,11 @@ class LinearProbe(NamedTuple):
     strength: float
 
     def predict(self, vectors: np.ndarray) -> np.ndarray:
-        """Return float64 (images, classes), the mean over augmentations, of (images, augmentations, channels)."""
+        """Return float64 (images, classes), the mean over augmentations.
+
+        Args:
+            vectors: float (images, augmentations, channels).
+        """
         scores = vectors.astype(np.float64) @ self.kernel + self.bias
         mean: np.ndarray = softmax(scores, axis=-1).mean(axis=1)
         return mean
@@ -69,7 +73,9 @@ def fit_linear_probe(
     probes = []
     for strength in _STRENGTHS:
         # Augmentations of one image are no new images.
-        regression = LogisticRegression(C=strength / augmentations, class_weight=weights, max_iter=1000)
+        regression = LogisticRegression(
+            C=strength / augmentations, class_weight=weights, max_iter=1000
+        )
         probes.append(_unfold(scaler, regression.fit(standardised, labels), strength))
     positions = list(range(len(class_weights)))
     losses = [
@@ -87,4 +93,6 @@ def _unfold(scaler: StandardScaler, regression: LogisticRegression, strength: fl
         intercept = np.concatenate([-intercept, intercept]) / 2
     kernel = coefficients.T / scaler.scale_[:, None]
     bias = intercept - scaler.mean_ @ kernel
-    return LinearProbe(np.asarray(kernel, dtype=np.float32), np.asarray(bias, dtype=np.float32), strength)
+    return LinearProbe(
+        np.asarray(kernel, dtype=np.float32), np.asarray(bias, dtype=np.float32), strength
+    )

@@ -188,9 +188,7 @@ def predict_split(
         features: of the images' originals and, where the settings ask for it, of their flips.
         images: `image_id`.
     """
-    rows = find_evaluation_rows(
-        features, images["image_id"], settings.training.tta_horizontal_flip
-    )
+    rows = find_evaluation_rows(features, images["image_id"], settings.training.tta_horizontal_flip)
     network = fitted.network
     model = network.trainable if settings.fine_tunes else network.head
     return predict_rows(model, fitted.pretuned, features, rows)

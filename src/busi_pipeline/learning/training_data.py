@@ -55,12 +55,20 @@ def compute_class_weights(labels: np.ndarray, classes: int, method: str) -> np.n
 def prepare_training_data(
     features: StoredArray, split: pd.DataFrame, settings: ExperimentSettings, classes: Classes
 ) -> TrainingData:
-    """Return what is learned from the training images and evaluated on the validation images."""
+    """Return what is learned from the training images and evaluated on the validation images.
+
+    Raises BadInputError where an image has no features, a class no training image, or the split no
+    validation image.
+    """
     training = label_rows(features, split, "train", classes)
     validation = label_rows(features, split, "validation", classes)
-    weights = compute_class_weights(
-        training.labels, len(classes), settings.training.class_weights
-    )
+    absent = [name for position, name in enumerate(classes) if position not in training.labels]
+    if absent:
+        raise BadInputError(
+            f"no training image is {' or '.join(absent)}: every class needs some to be learned. "
+            "Add images or patient groups of the class, or take another split.seed or fewer folds."
+        )
+    weights = compute_class_weights(training.labels, len(classes), settings.training.class_weights)
     return TrainingData(training, validation, weights, settings.training.label_smoothing)
 
 
@@ -71,22 +79,30 @@ def label_rows(
 
     Of training images these are all rows, of others those not augmented, the original first.
 
-    Raises BadInputError where an image of the split has no features.
+    Raises BadInputError where an image of the split has no features, or not all of them.
     """
     images = split[split["split"] == part]
+    if images.empty:
+        raise BadInputError(f"the split has no {part} image: run the whole pipeline again.")
     wanted = np.arange(len(features.index))
     if part != "train":
         wanted = wanted[is_not_augmented(features, wanted)]
     places = features.index.iloc[wanted].groupby("image_id", sort=False).indices
     rows_of = {image_id: wanted[rows] for image_id, rows in places.items()}
-    missing = [image_id for image_id in images["image_id"] if image_id not in rows_of]
-    if missing:
-        raise BadInputError(
-            f"{len(missing)} {part} images have no features ({missing[0]!r} is the first): the "
-            "split changed since. Run the whole pipeline again, without --from-nodes."
-        )
+    counts = np.array([len(rows_of.get(image_id, ())) for image_id in images["image_id"]])
+    _refuse_missing(images["image_id"], counts < max(1, counts.max()), f"{part} images")
     rows = np.stack([rows_of[image_id] for image_id in images["image_id"]])
     return LabelledRows(rows, classes.positions(images["label"]))
+
+
+def _refuse_missing(image_ids: pd.Series, is_missing: np.ndarray, what: str) -> None:
+    """Raise BadInputError where features of images are missing."""
+    if is_missing.any():
+        raise BadInputError(
+            f"{is_missing.sum()} {what} have no features ({image_ids[is_missing].iloc[0]!r} is the "
+            "first): the split or the settings changed since. Run the whole pipeline again, "
+            "without --from-nodes."
+        )
 
 
 def is_not_augmented(features: StoredArray, rows: np.ndarray) -> np.ndarray:
@@ -95,13 +111,18 @@ def is_not_augmented(features: StoredArray, rows: np.ndarray) -> np.ndarray:
 
 
 def find_evaluation_rows(features: StoredArray, image_ids: pd.Series, flip: bool) -> np.ndarray:
-    """Return int (images, 1 or 2): the row of the original, and with `flip` of its flip."""
+    """Return int (images, 1 or 2): the row of the original, and with `flip` of its flip.
+
+    Raises BadInputError where an image has no such row.
+    """
     places = pd.MultiIndex.from_frame(features.index[["image_id", "augmentation"]])
     wanted = [ORIGINAL, FLIPPED] if flip else [ORIGINAL]
-    return np.stack(
+    rows = np.stack(
         [
             places.get_indexer(pd.MultiIndex.from_product([image_ids, [number]])).astype(np.int64)
             for number in wanted
         ],
         axis=1,
     )
+    _refuse_missing(image_ids, (rows < 0).any(axis=1), "evaluated images")
+    return rows

@@ -1,1 +1,1 @@
-"""Networks: backbones, the classifier in two pieces, what is built around it."""
+"""Networks: backbones, the classifier in two parts, what is built around it."""

@@ -24,11 +24,10 @@ class Preprocessing:
     offset: tuple[float, float, float]
 
 
-# "caffe": BGR minus the ImageNet mean. "tf": RGB in [-1, 1]. "torch": RGB, ImageNet mean and
-# standard deviation. Names as in keras.applications.imagenet_utils.preprocess_input.
+# CAFFE: BGR minus the ImageNet mean. TF: RGB in [-1, 1]. TORCH: RGB, ImageNet mean and standard
+# deviation; as in keras.applications.imagenet_utils.preprocess_input. NONE: the network normalises.
 CAFFE = Preprocessing("bgr", (1.0, 1.0, 1.0), (-103.939, -116.779, -123.68))
 TF = Preprocessing("rgb", (1 / 127.5,) * 3, (-1.0, -1.0, -1.0))
-# "none": the network normalises by itself.
 NONE = Preprocessing("rgb", (1.0,) * 3, (0.0,) * 3)
 TORCH = Preprocessing(
     "rgb",
@@ -61,19 +60,44 @@ class Backbone:
 
 BACKBONES: dict[str, Backbone] = {
     "vgg16": Backbone(
-        "VGG16", 224, 32, CAFFE, freeze_until="block4_pool", imagenet_file="vgg16_weights"
+        builder="VGG16",
+        image_size=224,
+        minimum_size=32,
+        preprocessing=CAFFE,
+        freeze_until="block4_pool",
+        imagenet_file="vgg16_weights",
     ),
     "resnet50": Backbone(
-        "ResNet50", 224, 32, CAFFE, freeze_until="conv4_block6_out", imagenet_file="resnet50_weights"
+        builder="ResNet50",
+        image_size=224,
+        minimum_size=32,
+        preprocessing=CAFFE,
+        freeze_until="conv4_block6_out",
+        imagenet_file="resnet50_weights",
     ),
     "inception_v3": Backbone(
-        "InceptionV3", 299, 75, TF, freeze_until="mixed5", imagenet_file="inception_v3_weights"
+        builder="InceptionV3",
+        image_size=299,
+        minimum_size=75,
+        preprocessing=TF,
+        freeze_until="mixed5",
+        imagenet_file="inception_v3_weights",
     ),
     "densenet121": Backbone(
-        "DenseNet121", 224, 32, TORCH, freeze_until="pool4_pool", imagenet_file="densenet121_weights"
+        builder="DenseNet121",
+        image_size=224,
+        minimum_size=32,
+        preprocessing=TORCH,
+        freeze_until="pool4_pool",
+        imagenet_file="densenet121_weights",
     ),
     "efficientnetv2b0": Backbone(
-        "EfficientNetV2B0", 224, 32, NONE, freeze_until="block5e_add", imagenet_file="efficientnetv2-b0"
+        builder="EfficientNetV2B0",
+        image_size=224,
+        minimum_size=32,
+        preprocessing=NONE,
+        freeze_until="block5e_add",
+        imagenet_file="efficientnetv2-b0",
     ),
 }
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from busi_pipeline.errors import BadInputError
-from busi_pipeline.imaging.decoding import UnusableImageError, UInt8Array, decode_image
+from busi_pipeline.imaging.decoding import UInt8Array, UnusableImageError, decode_image
 from busi_pipeline.imaging.resizing import resize_image
 
 if TYPE_CHECKING:

@@ -49,9 +49,7 @@ def _compute(inner: "keras.Model", images: np.ndarray, classes: np.ndarray) -> n
     features = tf.cast(frozen(images, training=False), "float32")
     with tf.GradientTape() as tape:
         tape.watch(features)
-        scores = keras.ops.mean(
-            [_score(part, features) for part in _list_parts(inner)], axis=0
-        )
+        scores = keras.ops.mean([_score(part, features) for part in _list_parts(inner)], axis=0)
         chosen = tf.gather(scores, classes, axis=1, batch_dims=1)
     weights = tf.reduce_mean(tape.gradient(chosen, features), axis=(1, 2), keepdims=True)
     return tf.nn.relu(tf.reduce_sum(weights * features, axis=-1)).numpy()

@@ -1,4 +1,4 @@
-"""One classifier in two n_splits that share their layers: what stays frozen and what is trained.
+"""One classifier in two parts that share their layers: what stays frozen and what is trained.
 
 The whole takes raw uint8 RGB and gives probabilities, so that training, evaluation and serving
 cannot disagree about preprocessing. As long as a part is frozen, its output for a given augmented
@@ -11,8 +11,8 @@ from typing import NamedTuple, Protocol
 import keras
 import numpy as np
 
-from busi_pipeline.models.backbones import Backbone, Preprocessing
 from busi_pipeline.errors import BadInputError
+from busi_pipeline.models.backbones import Backbone, Preprocessing
 
 from .batch_norm_folding import fold_batch_normalization
 
@@ -87,8 +87,8 @@ def build_network(
     statistics (https://keras.io/guides/transfer_learning/). In the frozen part it is folded into
     the convolutions.
 
-    Raises BadInputError where `freeze_until` or `truncate_at` is no layer, or `freeze_until` is not the
-    only way through the network.
+    Raises BadInputError where `freeze_until` or `truncate_at` is no layer, or `freeze_until` is not
+    the only way through the network.
     """
     base = getattr(keras.applications, backbone.builder)(
         include_top=False, weights=weights, input_shape=(image_size, image_size, 3)
@@ -178,7 +178,9 @@ def _normalise(images: keras.KerasTensor, preprocessing: Preprocessing) -> keras
     )(images)
 
 
-def _pool(at_cut: keras.KerasTensor, last: keras.KerasTensor, pool_intermediate: bool) -> keras.KerasTensor:
+def _pool(
+    at_cut: keras.KerasTensor, last: keras.KerasTensor, pool_intermediate: bool
+) -> keras.KerasTensor:
     """Mean of the last features; with mean and spread of those at the cut, if it is asked for."""
     mean = keras.layers.GlobalAveragePooling2D(dtype="float32", name="pool")(last)
     if not pool_intermediate:

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 
 class PretrainedWeights(NamedTuple):
-    """Weights a base begins with.
+    """Weights a base is initialised from.
 
     Attributes:
         argument: for `weights=` of `keras.applications`: a path, or None for random weights.

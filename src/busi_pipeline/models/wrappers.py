@@ -8,8 +8,10 @@ import numpy as np
 from .network import Network
 
 _TINY = 1e-7  # as in stats.calibration.apply_calibration
-# Single precision must not take the flag from an image whose score is the threshold itself.
-_TOLERANCE = 1e-6
+# Single precision must not take the flag from an image whose score is the threshold itself: after a
+# low temperature the scores of the table and of the model differ by some 1e-5 of their value.
+_TOLERANCE = 1e-4
+_UNDERFLOW = 1e-30  # scores below it are 0 in single precision, or nearly
 
 
 def average_with_pretuned(tuned: Network, pretuned: Network) -> keras.Model:
@@ -79,7 +81,7 @@ def add_flag(model: keras.Model, positive: Sequence[int], threshold: float) -> k
     is_positive = np.zeros(model.output_shape[-1], dtype="float32")
     is_positive[list(positive)] = 1
     score = keras.ops.sum(probabilities * is_positive, axis=-1)
-    flagged = keras.ops.greater_equal(score, np.float32(threshold * (1 - _TOLERANCE)))
+    flagged = keras.ops.greater_equal(score, np.float32(threshold * (1 - _TOLERANCE) - _UNDERFLOW))
     return keras.Model(
         images,
         {"probabilities": probabilities, "positive_score": score, "flagged": flagged},

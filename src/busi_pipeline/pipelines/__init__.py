@@ -1,1 +1,1 @@
-"""The rooms of the house, one folder a stage; `pipeline_registry.py` puts them together."""
+"""The stages, a folder each; `pipeline_registry.py` puts them together."""

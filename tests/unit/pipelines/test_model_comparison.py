@@ -32,7 +32,7 @@ PUBLISHED = {
     "source": "published notebook",
     "accuracy": 0.65,
     "loss": 0.9,
-    "malignant_sensitivity": 0.77,
+    "positive_sensitivity": 0.77,
     "seconds": 5349.0,
 }
 

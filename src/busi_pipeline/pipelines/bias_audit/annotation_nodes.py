@@ -32,9 +32,7 @@ def find_burned_in_annotations(
     return cache.get_or_compute(fingerprint, lambda: _search(raw_images, manifest), TABLE)
 
 
-def _search(
-    raw_images: Mapping[str, Callable[[], bytes]], manifest: pd.DataFrame
-) -> pd.DataFrame:
+def _search(raw_images: Mapping[str, Callable[[], bytes]], manifest: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for image in track(manifest.to_dict("records"), "burned-in annotations", "image"):
         grey = decode_image(raw_images[image["path"]]()).pixels.max(axis=2)

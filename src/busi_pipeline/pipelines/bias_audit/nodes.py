@@ -34,7 +34,7 @@ def predict_from_bounding_box(
     cross_validation: CrossValidationSettings,
     classes: Classes,
 ) -> pd.DataFrame:
-    """Tell positive lesions from the others by size and place of their bounding box alone.
+    """Separate positive lesions from the others by size and place of their bounding box alone.
 
     What an occluded lesion still gives away. Logistic regression on the logarithms of height and
     width and on the centre, over the images that have a lesion mask, on the folds of the

@@ -57,7 +57,9 @@ def group_images(
     if use != "ignore" and patient_groups is not None:
         links += _link_own_groups(manifest, patient_groups, complete=use == "only")
     elif use == "only":
-        raise BadInputError(f"deduplication.patient_groups is 'only', but there is no groups.csv. {_REMEDY}")
+        raise BadInputError(
+            f"deduplication.patient_groups is 'only', but there is no groups.csv. {_REMEDY}"
+        )
     groups = _connect(manifest, links)
     summary = _summarise(groups)
     logger.info(
@@ -79,8 +81,8 @@ def _link_own_groups(
     key = next((name for name in ("image_id", "path") if name in patient_groups), None)
     if key is None or "group" not in patient_groups:
         raise BadInputError(
-            f"groups.csv has the columns {list(patient_groups.columns)}; needed are image_id (or path) "
-            "and group."
+            f"groups.csv has the columns {list(patient_groups.columns)}; needed are image_id (or "
+            "path) and group."
         )
     position = {name: i for i, name in enumerate(manifest[key])}
     named = patient_groups[key].astype(str)

@@ -102,7 +102,8 @@ def plot_decision_curve(
     figure = new_figure(
         15,
         5.2,
-        f"{describe_evaluation(metrics)}. Missed (not flagged for review): {flag['missed']} of "
+        f"{describe_evaluation(metrics)}: {len(test)} {name_images(metrics)}. "
+        f"Missed (not flagged for review): {flag['missed']} of "
         f"{flag['positives']} {classes.positive_name}. False alarms: {flag['false_alarms']} of "
         f"{flag['images'] - flag['positives']} {classes.negative_name}. Flagged from a probability "
         f"of {threshold:.3f} on"

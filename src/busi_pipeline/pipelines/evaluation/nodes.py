@@ -269,8 +269,7 @@ def average_linear_probes(classes: Classes, **of_experiments: Any) -> pd.DataFra
 
 def _average(experiments: Mapping[str, Mapping[str, Any]], classes: Classes) -> pd.DataFrame:
     ordered = [
-        items["predictions"].sort_values(_KEYS, ignore_index=True)
-        for items in experiments.values()
+        items["predictions"].sort_values(_KEYS, ignore_index=True) for items in experiments.values()
     ]
     if any(not table[_KEYS].equals(ordered[0][_KEYS]) for table in ordered):
         raise BadInputError(

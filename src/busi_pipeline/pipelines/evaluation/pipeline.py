@@ -1,7 +1,7 @@
 """How good an experiment is: one template for the hold-out split, the folds, the ensemble.
 
-    uncalibrated_predictions -> calibrate_predictions -> predictions, operating_point
-        -> score_predictions -> metrics, per_class_metrics; plots
+uncalibrated_predictions -> calibrate_predictions -> predictions, operating_point
+    -> score_predictions -> metrics, per_class_metrics; plots
 """
 
 from collections.abc import Callable, Sequence
@@ -40,7 +40,13 @@ def create_hold_out_pipeline(experiment: str, image_size: int) -> Pipeline:
     nodes = [
         Node(
             predict_images,
-            inputs=["trained_model", "images", "split_manifest", "params:settings", "params:classes"],
+            inputs=[
+                "trained_model",
+                "images",
+                "split_manifest",
+                "params:settings",
+                "params:classes",
+            ],
             outputs="uncalibrated_predictions",
             name="predict_images",
             tags=_STAGE,

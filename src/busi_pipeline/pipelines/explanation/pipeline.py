@@ -10,7 +10,7 @@ _STAGE = "explanation"
 
 
 def create_pipeline(experiment: str, image_size: int) -> Pipeline:
-    """trained_model, images, predictions -> gradcam -> gradcam_gallery_plot; with masks -> scores."""
+    """trained_model, images, predictions -> gradcam -> plot; with masks -> localization_metrics."""
     return Pipeline(
         [
             Node(

@@ -45,7 +45,7 @@ class Ingestion(NamedTuple):
 
     Attributes:
         manifest: one row an image, MANIFEST_COLUMNS; `image_id` is the path below the data folder
-            without suffix, `masks` a count, `byte_duplicate_of` the first image with the same bytes.
+            without suffix, `masks` a count, `byte_duplicate_of` the first image of the same bytes.
         quarantine: one row a file that cannot be used: `path`, `reason`.
         summary: counts, for MLflow's metrics.
         tags: `data_sha256` over id, label and bytes of every image in the manifest.
@@ -108,14 +108,17 @@ def build_manifest(
 def _sort_files(raw_images: RawImages, classes: Classes) -> _Files:
     """Separate images, masks and what is neither, by their names alone."""
     candidates, masks, quarantine = [], [], []
+    folders = list(classes.names)
     for path in raw_images:
         pure = PurePosixPath(path)
         if path == PATIENT_GROUPS_FILE:
             continue
         if len(pure.parts) < 2:
-            quarantine.append((path, f"not in a class folder; class folders: {list(classes.names)}"))
+            quarantine.append(
+                (path, f"not in a class folder; class folders: {list(classes.names)}")
+            )
         elif pure.parts[0] not in classes.names:
-            quarantine.append((path, f"unknown class folder; class folders: {list(classes.names)}"))
+            quarantine.append((path, f"unknown class folder; class folders: {folders}"))
         elif pure.suffix.lower() not in IMAGE_SUFFIXES:
             quarantine.append((path, f"not an image file; allowed: {list(IMAGE_SUFFIXES)}"))
         elif owner := find_owner(path):

@@ -54,7 +54,7 @@ def compare_experiments(
     for name, record in runs.items():
         rows.append(_describe_run(name, record, runs))
         if record["experiment"].get("published") and published_on_these:
-            rows.append(_describe_published(record["experiment"], classes))
+            rows.append(_describe_published(record["experiment"]))
     if not published_on_these and any(run["experiment"].get("published") for run in runs.values()):
         logger.info(
             "published results are left out: the images are not those of %s (dataset.images)",
@@ -112,15 +112,14 @@ def _describe_run(
     }
 
 
-def _describe_published(experiment: Mapping[str, Any], classes: Classes) -> dict[str, Any]:
+def _describe_published(experiment: Mapping[str, Any]) -> dict[str, Any]:
     published = experiment["published"]
     return {
         "model": experiment["title"],
         "source": PUBLISHED,
         "experiment": published["source"],
         "accuracy": published["accuracy"],
-        # The published work names its positive class in the key.
-        "positive_sensitivity": published.get(f"{classes.positive_name}_sensitivity"),
+        "positive_sensitivity": published["positive_sensitivity"],
         "loss_smoothed": published["loss"],
         "seconds": published["seconds"],
         "split_method": "random",  # as the published work on BUSI has it

@@ -60,9 +60,7 @@ def assign_folds(
             f"{smallest} images: take fewer folds or add images."
         )
     for repeat in range(1, cross_validation.repeats + 1):
-        assigned = assign_cv_groups(
-            images, cross_validation.folds, cross_validation.seed + repeat
-        )
+        assigned = assign_cv_groups(images, cross_validation.folds, cross_validation.seed + repeat)
         images[name_repeat(repeat)] = 1 + assigned
     identity = images.drop(columns=["path", "label"]).to_csv(index=False)
     tags = {

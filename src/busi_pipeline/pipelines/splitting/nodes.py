@@ -26,9 +26,10 @@ class Split(NamedTuple):
     """What the split hands over.
 
     Attributes:
-        split_manifest: `image_id`, `path`, `label`, `group` (images that belong cv_group share
-            one), `split` (train, validation, test or excluded), in the manifest's order.
-        summary: counts per split and class; `test_images_with_duplicate_in_train`; for MLflow's metrics.
+        split_manifest: `image_id`, `path`, `label`, `group` (images that belong together
+            share one), `split` (train, validation, test or excluded), in the manifest's order.
+        summary: counts per split and class, `test_images_with_duplicate_in_train`; for MLflow's
+            metrics.
         tags: `split_sha256` over id and split, `split_method`.
     """
 
@@ -37,9 +38,7 @@ class Split(NamedTuple):
     tags: dict[str, str]
 
 
-def split_images(
-    manifest: pd.DataFrame, image_groups: pd.DataFrame, split: SplitSettings
-) -> Split:
+def split_images(manifest: pd.DataFrame, image_groups: pd.DataFrame, split: SplitSettings) -> Split:
     """Split by `split.method` with `split.seed` into shares `split.validation` and `split.test`.
 
     `grouped` keeps the images of a group in one part. Groups whose images have different labels
@@ -121,7 +120,7 @@ def _split_grouped(images: pd.DataFrame, validation: float, test: float, seed: i
 
 
 def _split_random(images: pd.DataFrame, validation: float, test: float, seed: int) -> pd.Series:
-    """Split images at random, stratified by label, without regard to duplicates: the published protocol.
+    """Split images at random, stratified by label, as the published work did: duplicates part.
 
     Two calls of `train_test_split`, first training against the rest, then the rest in two.
     """

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
 import pandas as pd
 
 from busi_pipeline.caching.arrays import StoredArray
@@ -108,7 +107,9 @@ def train_model(
     """
     weights = pretrained_weights.choose(settings.backbone, settings.training.weights)
     check_features(features, settings, weights)
-    device, fingerprint = _identify(TRAINING.fingerprint, features, split_manifest, settings, classes)
+    device, fingerprint = _identify(
+        TRAINING.fingerprint, features, split_manifest, settings, classes
+    )
 
     def compute() -> _CachedTraining:
         fitted = train_network(
@@ -117,7 +118,7 @@ def train_model(
         model = assemble_model(fitted, settings, weights, len(classes))
         # Grad-CAM maps are cached under the name of the network they were computed of.
         model.name = f"{settings.backbone}_{fingerprint.digest[:16]}"
-        return _record(model, fitted, features, split_manifest, settings, classes) 
+        return _record(model, fitted, features, split_manifest, settings, classes)
 
     trained, is_cached = _find_or_train(cache, fingerprint, compute, _MODEL, settings.title)
     report = dict(trained.report)
@@ -209,9 +210,7 @@ def gather_folds(**of_folds: Any) -> tuple[pd.DataFrame, dict[str, Any], dict[st
     seconds = sum(record["metrics"]["seconds"]["fitting"] for record in records)
     first, *others = (record["tags"] for record in records)
     shared = {
-        key: value
-        for key, value in first.items()
-        if all(tags.get(key) == value for tags in others)
+        key: value for key, value in first.items() if all(tags.get(key) == value for tags in others)
     }
     report = {"seconds": {"fitting": seconds, "total": seconds}, "folds": len(folds)}
     return predictions, {"training": report}, shared
@@ -265,7 +264,9 @@ def _identify(
         rows = find_evaluation_rows(
             features, _list_evaluated(split)["image_id"], settings.training.tta_horizontal_flip
         )
-        values["evaluated"] = [[features.keys[row] for row in of_image] for of_image in rows.tolist()]
+        values["evaluated"] = [
+            [features.keys[row] for row in of_image] for of_image in rows.tolist()
+        ]
     return device, make(**values)
 
 

@@ -5,8 +5,8 @@
 A fold is a node in a namespace of its own, `<experiment>.<evaluation>.<fold>`, so that the lineage
 shows it and a runner may run folds apart:
 
-    features, pooled_features, <fold>.split_manifest -> train_fold -> <fold>.uncalibrated_predictions
-        all folds -> gather_folds -> uncalibrated_predictions
+    features, pooled_features, <fold>.split_manifest -> train_fold
+        -> <fold>.uncalibrated_predictions; of all folds -> gather_folds -> uncalibrated_predictions
 """
 
 from collections.abc import Sequence
@@ -68,7 +68,10 @@ def create_cross_validation_pipeline(
     parts = {
         name_item(fold.name, item): f"{fold.name}.{dataset}"
         for fold in folds
-        for item, dataset in (("predictions", "uncalibrated_predictions"), ("record", "fold_record"))
+        for item, dataset in (
+            ("predictions", "uncalibrated_predictions"),
+            ("record", "fold_record"),
+        )
     }
     namespace = f"{experiment}.{evaluation}"
     gathered = Pipeline(

@@ -1,0 +1,66 @@
+"""Keras: the project's own settings, whatever the machine says."""
+
+import os
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from busi_pipeline.config.environment import check_keras
+from busi_pipeline.errors import BadInputError
+
+
+@pytest.fixture
+def keras_on(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
+    """A stand-in for Keras: `backend` is what it computes with, the rest what was set."""
+    state: dict[str, object] = {"backend": "tensorflow"}
+    names = ("image_data_format", "floatx", "epsilon", "max_epochs", "max_steps_per_epoch")
+    setters = {
+        f"set_{name}": (lambda value, name=name: state.__setitem__(name, value)) for name in names
+    }
+    config = SimpleNamespace(backend=lambda: state["backend"], **setters)
+    monkeypatch.setitem(sys.modules, "keras", SimpleNamespace(config=config))
+    monkeypatch.delenv("BUSI_ALLOW_BACKEND", raising=False)
+    return state
+
+
+def test_keras_gets_the_projects_settings(keras_on: dict[str, object]) -> None:
+    check_keras()
+    assert keras_on["image_data_format"] == "channels_last"
+    assert keras_on["floatx"] == "float32"
+    assert keras_on["epsilon"] == 1e-7
+    assert keras_on["max_epochs"] is None
+
+
+def test_other_backend_is_refused_in_one_line(
+    keras_on: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keras_on["backend"] = "jax"
+    with pytest.raises(BadInputError, match="must run on TensorFlow; it was loaded with 'jax'"):
+        check_keras()
+    monkeypatch.setenv("BUSI_ALLOW_BACKEND", "1")
+    check_keras()
+
+
+@pytest.mark.parametrize(("allowed", "backend"), [("", "tensorflow"), ("1", "jax")])
+def test_package_forces_its_backend(allowed: str, backend: str) -> None:
+    names = "['KERAS_BACKEND', 'TF_USE_LEGACY_KERAS']"
+    code = f"import os, busi_pipeline; print(*(os.environ[name] for name in {names}))"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ
+        | {"KERAS_BACKEND": "jax", "TF_USE_LEGACY_KERAS": "1", "BUSI_ALLOW_BACKEND": allowed},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == [backend, "0"]
+
+
+def test_configuration_does_not_import_tensorflow() -> None:
+    code = (
+        "import sys, busi_pipeline.settings; "
+        "assert not {'tensorflow', 'keras'} & set(sys.modules), sorted(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

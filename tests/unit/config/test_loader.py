@@ -1,0 +1,182 @@
+"""The config loader: whose values it gives, where it looks, what it says where nothing is."""
+
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from busi_pipeline.config.loader import (
+    LOADER_ARGUMENTS,
+    ProjectConfigLoader,
+    activate,
+    find_project_root,
+    load_active_parameters,
+)
+from busi_pipeline.errors import BadInputError
+
+PATTERNS = {"mlflow": ["mlflow*"]}
+
+
+def open_loader(conf: Path, **arguments: object) -> ProjectConfigLoader:
+    return ProjectConfigLoader(conf, config_patterns=PATTERNS, **LOADER_ARGUMENTS | arguments)
+
+
+def test_two_environments_do_not_mix(make_conf: Callable[..., Path]) -> None:
+    conf = make_conf()
+    local, demo = open_loader(conf), open_loader(conf, env="demo")
+    assert local["parameters"]["experiments"]["inceptionv3"].image_size == 299
+    assert demo["parameters"]["experiments"]["inceptionv3"].image_size == 96
+    assert local["parameters"]["evaluation"].n_resamples == 1000
+
+
+def test_globals_are_those_of_the_loader(make_conf: Callable[..., Path]) -> None:
+    """TRAP: OmegaConf has one set of resolvers; Kedro's last loader gives globals to all."""
+    first, second = make_conf("first"), make_conf("second")
+    (second / "local/globals.yml").write_text("synthetic: true\n")
+    loaders = [open_loader(first), open_loader(second)]
+    assert [loader["parameters"]["dataset"].synthetic for loader in loaders] == [False, True]
+
+
+def test_banner_and_report_agree(make_conf: Callable[..., Path]) -> None:
+    wrong = {"dataset": {"synthetic": True}}
+    with pytest.raises(BadInputError, match=r"set `synthetic` in globals\.yml"):
+        open_loader(make_conf(), runtime_params=wrong)["parameters"]
+
+
+def test_folders_are_those_of_the_loader(make_conf: Callable[..., Path]) -> None:
+    loaders = [open_loader(make_conf(folder)) for folder in ("first", "second")]
+    for loader, folder in zip(loaders, ("first", "second"), strict=True):
+        loader.project_root = Path("/somewhere") / folder
+    for loader, folder in zip(loaders, ("first", "second"), strict=True):
+        store = loader["mlflow"]["server"]["mlflow_tracking_uri"]
+        assert store == f"sqlite:////somewhere/{folder}/mlflow.db"
+        kept = loader["mlflow"]["tracking"]["experiment"]["create_experiment_kwargs"]
+        assert kept["artifact_location"] == f"file:///somewhere/{folder}/mlartifacts"
+
+
+def test_command_line_values_stay_with_their_loader(make_conf: Callable[..., Path]) -> None:
+    conf = make_conf()
+    first = open_loader(conf, runtime_params={"split": {"seed": 1}})
+    second = open_loader(conf, runtime_params={"split": {"seed": 2}})
+    assert (first["parameters"]["split"].seed, second["parameters"]["split"].seed) == (1, 2)
+
+
+def test_parameters_are_checked_once(make_conf: Callable[..., Path]) -> None:
+    conf = make_conf()
+    loader = open_loader(conf)
+    checked = loader["parameters"]
+    (conf / "local/parameters.yml").write_text("split: {seed: 7}\n")
+    assert loader["parameters"] is checked
+    assert open_loader(conf)["parameters"]["split"].seed == 7
+
+
+def test_command_line_is_checked_like_files(make_conf: Callable[..., Path]) -> None:
+    loader = open_loader(make_conf(), runtime_params={"split": {"metod": "random"}})
+    with pytest.raises(BadInputError, match=r"Did you mean split\.method\?"):
+        loader["parameters"]
+
+
+def test_environment_adds_to_base(make_conf: Callable[..., Path]) -> None:
+    conf = make_conf(local="experiments: {vgg16: {training: {head_phase: {epochs: 3}}}}\n")
+    experiments = open_loader(conf)["parameters"]["experiments"]
+    assert experiments["vgg16"].training.head_phase.epochs == 3
+    assert experiments["vgg16"].title == "VGG16"
+    assert experiments["resnet50"].training.head_phase.epochs == 30
+
+
+def test_new_experiment_is_one_entry(make_conf: Callable[..., Path]) -> None:
+    conf = make_conf(local="experiments: {big: {backbone: resnet50, image_size: 320}}\n")
+    experiments = open_loader(conf)["parameters"]["experiments"]
+    assert experiments["big"].image_size == 320
+    assert experiments["big"].training == experiments["resnet50"].training
+    assert len(experiments) == 1 + len(open_loader(conf, env="base")["parameters"]["experiments"])
+
+
+def test_root_is_the_project_of_the_conf_source(
+    make_conf: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    conf = make_conf("project")
+    (tmp_path / "around").mkdir()
+    for folder in ("project", "around"):
+        (tmp_path / folder / "pyproject.toml").write_text('[tool.kedro]\npackage_name = "x"\n')
+    monkeypatch.chdir(tmp_path / "around")
+    assert open_loader(conf).project_root == tmp_path / "project"
+    assert open_loader(make_conf("loose")).project_root == tmp_path / "around"
+    monkeypatch.chdir(tmp_path)
+    assert open_loader(tmp_path / "loose/conf").project_root == tmp_path
+    assert find_project_root() == tmp_path, "never the folder that the package is installed in"
+
+
+def test_archive_of_kedro_package_is_read(make_conf: Callable[..., Path], tmp_path: Path) -> None:
+    archive = tmp_path / "conf.tar.gz"
+    conf = make_conf(local="split: {seed: 7}\n")
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.add(conf / "base", "conf/base")
+        tar.add(conf / "demo", "conf/demo")
+    assert open_loader(archive)["parameters"]["split"].seed == 42, "local is not packed"
+    assert open_loader(archive, env="demo")["parameters"]["dataset"].synthetic
+    with pytest.raises(BadInputError, match=r"no environment 'x' in .*there are base, demo\."):
+        open_loader(archive, env="x")["parameters"]
+
+
+def test_conf_without_local_is_base(make_conf: Callable[..., Path]) -> None:
+    conf = make_conf()
+    (conf / "local/parameters.yml").unlink()
+    (conf / "local").rmdir()
+    assert open_loader(conf)["parameters"]["split"].seed == 42
+
+
+def test_missing_configuration_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match=r"^no configuration at .*--conf-source=") as caught:
+        open_loader(tmp_path / "conf")["parameters"]
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_environment_names_those_there_are(make_conf: Callable[..., Path]) -> None:
+    with pytest.raises(BadInputError, match=r"no environment 'dmo' .* base, demo, local\.$"):
+        open_loader(make_conf(), env="dmo")["parameters"]
+
+
+@pytest.mark.parametrize(
+    "text", ["split: [", "split: {seed: 1, seed: 2}", "split: {seed: '${globals:nothing}'}"]
+)
+def test_unreadable_file_is_one_line(make_conf: Callable[..., Path], text: str) -> None:
+    with pytest.raises(BadInputError, match=r"^cannot read the parameters of ") as caught:
+        open_loader(make_conf(local=text))["parameters"]
+    assert "\n" not in str(caught.value)
+
+
+def test_without_session_kedro_env_decides(
+    make_conf: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    conf = make_conf()
+    monkeypatch.chdir(conf.parent)
+    assert not load_active_parameters()["dataset"].synthetic
+    monkeypatch.setenv("KEDRO_ENV", "demo")
+    assert load_active_parameters()["dataset"].synthetic
+
+
+def test_open_session_goes_before_the_folder(
+    make_conf: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(make_conf("here").parent)
+    activate(open_loader(make_conf("there"), env="demo"))
+    assert load_active_parameters()["dataset"].synthetic
+    activate(None)
+    assert not load_active_parameters()["dataset"].synthetic
+
+
+def test_machine_gives_folder_weights_and_server(
+    make_conf: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    conf = make_conf()
+    monkeypatch.setenv("BUSI_RAW_DIR", "~/images")
+    monkeypatch.setenv("BUSI_WEIGHTS_DIR", "/weights")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://server")
+    loader = open_loader(conf)
+    assert loader["globals"]["raw_dir"] == str(Path.home() / "images")
+    assert loader["parameters"]["training"].weights == "directory"
+    assert loader["mlflow"]["server"]["mlflow_tracking_uri"] == "http://server"
+    experiment = loader["mlflow"]["tracking"]["experiment"]
+    assert experiment["create_experiment_kwargs"]["artifact_location"] is None
