@@ -213,7 +213,10 @@ def fit_phase(
     seconds = time.perf_counter() - begun
     curves = {key: [float(v) for v in values] for key, values in history.items()}
     if min(curves[watched]) >= to_beat:
-        logger.warning("%s no epoch has a lower validation cross-entropy than the initial weights: rolled back", name)
+        logger.warning(
+            "%s no epoch has a lower validation cross-entropy than the initial weights: rolled back",
+            name,
+        )
         model.set_weights(start)
         return PhaseResult(curves, 0, seconds)
     best = int(np.argmin(curves[watched])) + 1

@@ -1,8 +1,11 @@
 """Images at the network's size, and how each training image is augmented."""
 
+from collections.abc import Callable
 from functools import partial
 
 from kedro.pipeline import Node, Pipeline
+
+from busi_pipeline.caching.arrays import StoredArray
 
 from .nodes import (
     plan_all_images,
@@ -18,29 +21,23 @@ _STAGE = "preprocessing"
 
 def create_images_pipeline(size: int) -> Pipeline:
     """raw_images, manifest -> prepare_images_<size> -> images_<size>."""
-    # The size is part of the dataset's name, so it belongs to the node, too.
-    return Pipeline(
-        [
-            Node(
-                partial(prepare_images, size=size),
-                inputs=["raw_images", "manifest", "cache"],
-                outputs=f"images_{size}",
-                name=f"prepare_images_{size}",
-                tags=_STAGE,
-            )
-        ]
-    )
+    return _create_size_pipeline(prepare_images, "images", size)
 
 
 def create_masks_pipeline(size: int) -> Pipeline:
     """raw_images, manifest -> prepare_masks_<size> -> masks_<size>."""
+    return _create_size_pipeline(prepare_masks, "masks", size)
+
+
+def _create_size_pipeline(prepare: Callable[..., StoredArray], what: str, size: int) -> Pipeline:
     return Pipeline(
         [
             Node(
-                partial(prepare_masks, size=size),
+                # The size is part of the dataset's name, so it belongs to the node, too.
+                partial(prepare, size=size),
                 inputs=["raw_images", "manifest", "cache"],
-                outputs=f"masks_{size}",
-                name=f"prepare_masks_{size}",
+                outputs=f"{what}_{size}",
+                name=f"prepare_{what}_{size}",
                 tags=_STAGE,
             )
         ]
