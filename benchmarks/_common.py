@@ -7,23 +7,35 @@ import re
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from busi_pipeline.caching.arrays import ArrayStream, StoredArray
-from busi_pipeline.config.loader import load_active_parameters
-from busi_pipeline.datasets.array_store import ArrayStoreDataset
+from busi_pipeline.caching.arrays import StoredArray
+from busi_pipeline.caching.cache import Cache
+from busi_pipeline.caching.fingerprints import Fingerprint
+from busi_pipeline.config.checking import Parameters
+from busi_pipeline.config.loader import LOADER_ARGUMENTS, ProjectConfigLoader
+from busi_pipeline.config.schemas import DeduplicationSettings, ExperimentSettings
+from busi_pipeline.datasets.cached_array import CachedArrayDataset
+from busi_pipeline.datasets.pretrained_weights import WeightsSource
 from busi_pipeline.datasets.raw_images import RawImagesDataset
-from busi_pipeline.config.experiments import ExperimentSettings, load_experiments
-from busi_pipeline.pipelines.preprocessing.nodes import plan_augmentation, prepare_images
+from busi_pipeline.imaging.duplicate_search import RawImages, find_duplicate_pairs
+from busi_pipeline.learning.features import extract_features, pool_features
+from busi_pipeline.learning.training import FittedNetwork, assemble_model, train_network
 from busi_pipeline.pipelines.ingestion.nodes import build_manifest
+from busi_pipeline.pipelines.preprocessing.nodes import plan_augmentation, prepare_images
 from busi_pipeline.pipelines.splitting.nodes import split_images
+from busi_pipeline.stats.classes import Classes
 from busi_pipeline.synthetic import write_synthetic_set
+
+if TYPE_CHECKING:
+    import keras
 
 PROJECT = Path(__file__).resolve().parents[1]
 
@@ -56,8 +68,8 @@ def run_pipeline(pipeline: str, env: str | None = None) -> tuple[float, dict[str
     output = done.stdout + done.stderr
     if done.returncode:
         raise SystemExit(f"{' '.join(command)} failed:\n{output[-2000:]}")
-    told = re.findall(r"seconds: (\w+ [\d.]+(?:, \w+ [\d.]+)*)", output)[-1]
-    stages = {name: float(seconds) for name, seconds in re.findall(r"(\w+) ([\d.]+)", told)}
+    logged = re.findall(r"seconds: (\w+ [\d.]+(?:, \w+ [\d.]+)*)", output)[-1]
+    stages = {name: float(seconds) for name, seconds in re.findall(r"(\w+) ([\d.]+)", logged)}
     return wall, stages
 
 
@@ -93,8 +105,8 @@ def compare_pace(
     print(f"{title}: images a second")
     for name, values in pace.items():
         print(f"  {name:12s} {spread(values, digits=1)}")
-    missed = "" if statistics.median(ratios) >= asked else "  MISSED"
-    print(f"  RATIO {spread(ratios)}; asked for: at least {asked:.2f}{missed}")
+    verdict = "" if statistics.median(ratios) >= asked else "  NOT REACHED"
+    print(f"  RATIO {spread(ratios)}; asked for: at least {asked:.2f}{verdict}")
 
 
 def measure_experiments(
@@ -111,61 +123,136 @@ def measure_experiments(
         measure(read_experiment(name), arguments.images, arguments.rounds)
 
 
-def read_parameters() -> Mapping[str, Any]:
-    """Return the project's parameters."""
-    from kedro.framework.startup import bootstrap_project
-
-    bootstrap_project(PROJECT)
-    return load_active_parameters()
+def read_parameters() -> Parameters:
+    """Return the project's parameters, of the environment in KEDRO_ENV where it is set."""
+    env = os.environ.get("KEDRO_ENV") or None
+    return ProjectConfigLoader(PROJECT / "conf", env=env, **LOADER_ARGUMENTS)["parameters"]
 
 
 def read_experiment(name: str) -> ExperimentSettings:
-    """Return a row of the project's experiments, complete."""
-    return load_experiments(read_parameters())[name]
+    """Return one of the project's experiments; stops where there is none of this name."""
+    experiments = read_parameters()["experiments"]
+    if name not in experiments:
+        raise SystemExit(f"no experiment {name!r}: there are {', '.join(experiments)}.")
+    return experiments[name]
 
 
 class Data(NamedTuple):
-    """Raw images that went through the first three stages."""
+    """Raw images after ingestion, splitting and preprocessing.
+
+    Attributes:
+        folder: of the raw images.
+        classes: their classes.
+        split: the split manifest.
+        images: uint8 (n, size, size, 3).
+        plan: the augmentation plan.
+    """
 
     folder: Path
+    classes: Classes
     split: pd.DataFrame
     images: StoredArray
     plan: pd.DataFrame
 
 
 def find_raw_images(workspace: Path, per_class: int = 60) -> Path:
-    """Return the folder in BUSI_RAW_DIR, or synthetic images written for the occasion."""
+    """Return the folder in BUSI_RAW_DIR, or one of synthetic images that are written now."""
     if named := os.environ.get("BUSI_RAW_DIR"):
         return Path(named)
     folder = workspace / "synthetic"
-    write_synthetic_set(folder, dict.fromkeys(("benign", "malignant", "normal"), per_class), seed=7)
+    write_synthetic_set(folder, dict.fromkeys(read_parameters()["classes"], per_class), seed=7)
     return folder
 
 
 def prepare_data(folder: Path, workspace: Path, experiment: ExperimentSettings) -> Data:
-    """Run ingestion, split and augmentation as the pipelines do."""
+    """Run ingestion, splitting and preprocessing as the pipelines do."""
     parameters = read_parameters()
+    classes = parameters["classes"]
     raw = RawImagesDataset(str(folder)).load()
-    manifest = build_manifest(raw, parameters["ingestion"], parameters["classes"]).manifest
-    # The published split: what a copy more or less in training costs is no question of speed.
+    manifest = build_manifest(raw, parameters["ingestion"], classes).manifest
+    # The published split: speed does not depend on where the duplicates are.
     alone = manifest[["image_id"]].assign(group=manifest["image_id"], mixed_labels=False)
-    split = split_images(manifest, alone, parameters["split"] | {"method": "random"}).split_manifest
-    images = store(prepare_images(raw, manifest, experiment.image_size), workspace, "images")
-    plan = plan_augmentation(split, experiment.model_dump())
-    return Data(folder, split, images, plan)
+    random = parameters["split"].updated({"method": "random"})
+    split = split_images(manifest, alone, random).split_manifest
+    cache = open_cache(workspace)
+    images = prepare_images(raw, manifest, cache, experiment.image_size)
+    plan = plan_augmentation(split, experiment)
+    return Data(folder, classes, split, save_and_load(images, workspace, "images"), plan)
 
 
-def store(stream: ArrayStream, workspace: Path, name: str) -> StoredArray:
+def compute_features(
+    data: Data, experiment: ExperimentSettings, source: WeightsSource, workspace: Path
+) -> tuple[StoredArray, StoredArray]:
+    """Return features and pooled features, saved and loaded as the catalog does."""
+    weights = source.choose(experiment.backbone, experiment.training.weights)
+    cache, classes = open_cache(workspace), len(data.classes)
+    features = save_and_load(
+        extract_features(data.images, data.plan, experiment, weights, classes, cache),
+        workspace,
+        "features",
+    )
+    pooled = pool_features(features, experiment, weights, classes, cache)
+    return features, save_and_load(pooled, workspace, "pooled_features")
+
+
+def train(
+    features: StoredArray,
+    pooled_features: StoredArray,
+    data: Data,
+    experiment: ExperimentSettings,
+    source: WeightsSource,
+) -> tuple[FittedNetwork, "keras.Model"]:
+    """Train as the pipelines do, but never from the cache; return network and model."""
+    from busi_pipeline.learning.device import prepare_device  # it imports Keras, which takes long
+
+    weights = source.choose(experiment.backbone, experiment.training.weights)
+    device = prepare_device(experiment.training.precision)
+    fitted = train_network(
+        features, pooled_features, data.split, experiment, weights, data.classes, device
+    )
+    return fitted, assemble_model(fitted, experiment, weights, len(data.classes))
+
+
+def open_cache(workspace: Path) -> Cache:
+    """Return the cache of a workspace."""
+    return Cache(workspace / "cache")
+
+
+def save_and_load(array: StoredArray, workspace: Path, name: str) -> StoredArray:
     """Save and load an array as the catalog does."""
-    dataset = ArrayStoreDataset(str(workspace / name), str(workspace / "pool"))
-    dataset.save(stream)
+    dataset = CachedArrayDataset(str(workspace / f"{name}.json"), str(workspace / "cache"))
+    dataset.save(array)
     return dataset.load()
 
 
-def report_accuracy(other: str, theirs: np.ndarray, ours: np.ndarray, labels: np.ndarray) -> None:
-    """Print what is given up: both networks on the same images, the difference with its interval.
+def store_rows(
+    name: str,
+    count: int,
+    dtype: str,
+    compute: Callable[[np.ndarray], Iterable[np.ndarray]],
+    workspace: Path,
+) -> StoredArray:
+    """Return an array of `count` rows, stored as those of the pipelines are; see
+    `Cache.compute_array`."""
+    ids = [str(row) for row in range(count)]
+    index = pd.DataFrame({"image_id": ids})
+    cache = open_cache(workspace)
+    array = cache.compute_array(Fingerprint(name, {}), index, ids, dtype, compute)
+    return save_and_load(array, workspace, name)
 
-    Bootstrap over images, 10 000 n_resamples, percentiles 2.5 and 97.5.
+
+def search_duplicates(
+    raw: RawImages, manifest: pd.DataFrame, deduplication: DeduplicationSettings
+) -> pd.DataFrame:
+    """Return the pairs of duplicates, searched now and not taken from a cache."""
+    with tempfile.TemporaryDirectory() as folder:
+        return find_duplicate_pairs(raw, manifest, deduplication, Cache(Path(folder)))
+
+
+def report_accuracy(other: str, theirs: np.ndarray, ours: np.ndarray, labels: np.ndarray) -> None:
+    """Print what both networks reach on the same images, and the difference with its interval.
+
+    Bootstrap over images, 10 000 resamples, percentiles 2.5 and 97.5.
     """
     chosen = np.random.default_rng(0).integers(0, len(labels), (10_000, len(labels)))
     images = np.arange(len(labels))
@@ -182,5 +269,5 @@ def report_accuracy(other: str, theirs: np.ndarray, ours: np.ndarray, labels: np
 
 
 def draw_images(count: int, size: int, seed: int = 0) -> np.ndarray:
-    """Return uint8 (count, size, size, 3) noise: a network takes any image as long."""
+    """Return uint8 (count, size, size, 3) noise: a network takes as long for any image."""
     return np.random.default_rng(seed).integers(0, 256, (count, size, size, 3), dtype=np.uint8)

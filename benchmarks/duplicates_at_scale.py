@@ -1,4 +1,4 @@
-"""Time, memory and hits of the search for copies as the number of images grows.
+"""Time, memory and hits of the search for duplicates as the number of images grows.
 
     python benchmarks/duplicates_at_scale.py --images 250 1000 4000
 
@@ -14,14 +14,14 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pandas as pd
-from _common import describe_machine, read_parameters
+from _common import describe_machine, read_parameters, search_duplicates
 from PIL import Image
 
-from busi_pipeline.imaging.duplicate_search import find_duplicates
+from busi_pipeline.imaging.duplicate_search import RawImages
 from busi_pipeline.synthetic import simulate_scan
 
 
@@ -32,13 +32,13 @@ def encode(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def make_images(count: int) -> tuple[dict[str, Callable[[], bytes]], pd.DataFrame]:
-    """Return `count` images and their manifest; scan and crop have neighbouring numbers."""
+def make_images(count: int) -> tuple[RawImages, pd.DataFrame]:
+    """Return `count` images and their manifest; scan and crop have consecutive numbers."""
     files = []
     for number in range(count // 2):
         rng = np.random.default_rng(number)
         scan = Image.fromarray(simulate_scan("benign", 400, 500, rng).image)
-        left, top = rng.integers(0, 100), rng.integers(0, 80)
+        left, top = int(rng.integers(0, 100)), int(rng.integers(0, 80))
         crop = scan.crop((left, top, left + 400, top + 320))
         if number % 2:
             crop = crop.resize((520, 416), Image.Resampling.BICUBIC)
@@ -54,16 +54,17 @@ def make_images(count: int) -> tuple[dict[str, Callable[[], bytes]], pd.DataFram
             "pixel_sha256": digests,
         }
     )
-    raw = {n: (lambda content=content: content) for n, content in zip(names, files, strict=True)}
+    raw = {name: partial(bytes, content) for name, content in zip(names, files, strict=True)}
     return raw, manifest
 
 
 def measure(count: int) -> dict[str, float]:
     """Return seconds, peak memory beyond the images in MiB, and shares of pairs found and right."""
     raw, manifest = make_images(count)
+    deduplication = read_parameters()["deduplication"]
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     begun = time.perf_counter()
-    pairs = find_duplicates(raw, manifest, read_parameters()["copies"]).compute()
+    pairs = search_duplicates(raw, manifest, deduplication)
     seconds = time.perf_counter() - begun
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     first, second = pairs["image_a"].astype(int), pairs["image_b"].astype(int)
@@ -77,8 +78,8 @@ def measure(count: int) -> dict[str, float]:
 
 
 def main() -> None:
-    """Measure each size; `--help` tells the arguments."""
-    parser = argparse.ArgumentParser(description="The search for copies by number of images.")
+    """Measure each size; `--help` lists the arguments."""
+    parser = argparse.ArgumentParser(description="The search for duplicates by number of images.")
     parser.add_argument("--images", type=int, nargs="*", default=[250, 1000, 4000])
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -90,10 +91,10 @@ def main() -> None:
     for count in arguments.images:
         command = [sys.executable, __file__, "--one", str(count)]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
-        told = json.loads(done.stdout.splitlines()[-1])
+        found = json.loads(done.stdout.splitlines()[-1])
         print(
-            f"{count:6d} {told['seconds']:9.1f} {1000 * told['seconds'] / count:13.1f} "
-            f"{told['memory']:5.0f} {told['found']:13.1%} {told['right']:13.1%}",
+            f"{count:6d} {found['seconds']:9.1f} {1000 * found['seconds'] / count:13.1f} "
+            f"{found['memory']:5.0f} {found['found']:13.1%} {found['right']:13.1%}",
             flush=True,
         )
 

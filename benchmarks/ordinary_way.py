@@ -1,17 +1,18 @@
 """Wall time of a training against the ordinary way of the Keras guide, both sides in one run.
 
-    python benchmarks/ordinary_way.py resnet50                 # the others' epochs are sampled
+    python benchmarks/ordinary_way.py resnet50                 # epochs of the others are sampled
     python benchmarks/ordinary_way.py resnet50 --full guide    # every epoch, and what it reaches
 
 The ordinary way (https://keras.io/guides/transfer_learning/): `image_dataset_from_directory`,
 decoded images cached in memory, augmentation layers, a frozen base under a new head, then the tail
 unfrozen; float32, Keras' default. Network, size, tail, head, optimisers, batch sizes, number of
-epochs and class weights are those of this project's row. The second opponent is the published
-recipe: decoded anew every epoch, base frozen throughout. `--against` picks one of them.
+epochs and class weights are those of this project's experiment. The second opponent is the
+published recipe: images are decoded anew every epoch, the base is frozen throughout. `--against`
+picks one of them.
 
-This project's side is the whole way from the files: ingestion, split, resizing, features, fitting;
-nothing was kept before. With `--full`, both finished networks see the same validation images, once
-each (no mirror image), and the difference is printed with its interval.
+This project's side is the whole way from the files: ingestion, splitting, resizing, features,
+fitting, with an empty cache. With `--full`, both finished networks see the same validation images,
+once each (not flipped), and the difference is printed with its interval.
 """
 
 import argparse
@@ -30,23 +31,23 @@ import numpy as np
 import pandas as pd
 from _common import (
     Data,
+    compute_features,
     describe_machine,
     find_raw_images,
     prepare_data,
     read_experiment,
     report_accuracy,
     spread,
-    store,
+    train,
 )
 
-from busi_pipeline.models.backbones import Preprocessing, get_backbone
-from busi_pipeline.learning.fitting import make_optimizer
+from busi_pipeline.config.schemas import ExperimentSettings, PhaseSettings, TrainingSettings
 from busi_pipeline.datasets.pretrained_weights import WeightsSource
-from busi_pipeline.config.experiments import ExperimentSettings, PhaseSettings
-from busi_pipeline.learning.features import extract_features, pool_features
-from busi_pipeline.learning.training import compute_class_weights, train_model
+from busi_pipeline.learning.fitting import make_optimizer
+from busi_pipeline.learning.training_data import compute_class_weights
+from busi_pipeline.models.backbones import Preprocessing
+from busi_pipeline.stats.classes import Classes
 
-CLASSES = ["benign", "malignant", "normal"]
 RECIPES = ["guide", "published"]
 
 
@@ -92,60 +93,63 @@ def train_this_way(
 
     Features that a training before it left in `workspace` are not computed again.
     """
-    plain = experiment.training.model_copy(update={"tta_horizontal_flip": False, "average_with_pretuned": False})
-    settings = experiment.model_copy(update={"training": plain}).model_dump(exclude_none=True)
+    not_averaged = experiment.updated(
+        {"training": {"tta_horizontal_flip": False, "average_with_pretuned": False}}
+    )
     weights = WeightsSource(os.environ.get("BUSI_WEIGHTS_DIR"))
     begun = time.perf_counter()
     data = prepare_data(folder, workspace, experiment)
-    features = store(
-        extract_features(data.images, data.plan, settings, weights, CLASSES),
-        workspace,
-        "features",
-    )
-    pooled = store(pool_features(features, settings, weights, CLASSES), workspace, "pooled")
+    features, pooled = compute_features(data, not_averaged, weights, workspace)
     ready = time.perf_counter() - begun
-    training = train_model(features, pooled, data.split, settings, weights, CLASSES, None)
+    fitted, model = train(features, pooled, data, not_averaged, weights)
     total = time.perf_counter() - begun
     rows = data.images.find_rows(select(data, "validation")["image_id"])
-    probabilities = training.model.predict(data.images.values[rows], batch_size=16, verbose=0)
+    probabilities = model.predict(data.images.values[rows], batch_size=16, verbose=0)
     course = Course([], [])
-    fitting = training.report["training"]["seconds"]
-    passed = total - sum(fitting.get(phase, 0.0) for phase in training.history)
-    for phase, curves in training.history.items():
-        epochs = len(curves["val_loss"])
-        for epoch, loss in enumerate(curves["val_loss"], 1):
-            course.seconds.append(passed + fitting[phase] * epoch / epochs)
+    passed = total - sum(phase.seconds for phase in fitted.phases.values())
+    for phase in fitted.phases.values():
+        losses = phase.history["val_loss"]
+        for epoch, loss in enumerate(losses, 1):
+            course.seconds.append(passed + phase.seconds * epoch / len(losses))
             course.losses.append(loss)
-        passed += fitting[phase]
+        passed += phase.seconds
     print(f"  this project: {ready:.0f} s to features, {total:.0f} s in all", flush=True)
     return Outcome(course, total, probabilities), data
 
 
 def select(data: Data, split: str) -> pd.DataFrame:
     """Return the images of a split in the order of `image_dataset_from_directory`."""
-    return data.split[data.split["split"] == split].sort_values(["label", "path"])
+    images = data.split[data.split["split"] == split]
+    order = images.assign(position=data.classes.positions(images["label"]))
+    return order.sort_values(["position", "path"])
 
 
 def link_images(data: Data, workspace: Path, split: str) -> Path:
-    """Lay links to the images of a split into a folder per class."""
-    for row in select(data, split).itertuples():
-        link = workspace / split / row.label / Path(row.path).name
+    """Put links to the images of a split into a folder per class."""
+    images = select(data, split)
+    for label, path in zip(images["label"], images["path"], strict=True):
+        link = workspace / split / label / Path(path).name
         link.parent.mkdir(parents=True, exist_ok=True)
-        link.symlink_to((data.folder / row.path).resolve())
+        link.symlink_to((data.folder / path).resolve())
     return workspace / split
 
 
 def make_pipeline(
-    folder: Path, experiment: ExperimentSettings, batch_size: int, augment: bool, cache: bool
+    folder: Path,
+    experiment: ExperimentSettings,
+    classes: Classes,
+    batch_size: int,
+    augment: bool,
+    cache: bool,
 ) -> Any:
-    """The input of the guide: files -> resized -> cached -> augmented -> prefetched."""
+    """Return the input of the guide: files -> resized -> cached -> augmented -> prefetched."""
     import tensorflow as tf
 
     size = experiment.image_size
     images = keras.utils.image_dataset_from_directory(
         folder,
         label_mode="categorical",
-        class_names=CLASSES,
+        class_names=list(classes),
         image_size=(size, size),
         batch_size=None,
         shuffle=False,
@@ -174,17 +178,17 @@ def make_pipeline(
     return images.prefetch(tf.data.AUTOTUNE)
 
 
-def build_ordinary(experiment: ExperimentSettings) -> tuple[keras.Model, keras.Model]:
+def build_ordinary(experiment: ExperimentSettings, classes: int) -> tuple[keras.Model, keras.Model]:
     """Return the guide's model, and its base."""
-    row = get_backbone(experiment.backbone)
+    preset = experiment.preset
     size = experiment.image_size
     weights = WeightsSource(os.environ.get("BUSI_WEIGHTS_DIR"))
     chosen = weights.choose(experiment.backbone, experiment.training.weights)
-    base = getattr(keras.applications, row.builder)(
+    base = getattr(keras.applications, preset.builder)(
         include_top=False, weights=chosen.argument, input_shape=(size, size, 3)
     )
     inputs = keras.Input((size, size, 3))
-    x = base(_normalise(inputs, row.preprocessing), training=False)
+    x = base(_normalise(inputs, preset.preprocessing), training=False)
     x = keras.layers.GlobalAveragePooling2D()(x)
     head = experiment.training.head
     if head.dense_units:
@@ -192,7 +196,7 @@ def build_ordinary(experiment: ExperimentSettings) -> tuple[keras.Model, keras.M
     if head.batch_normalization:
         x = keras.layers.BatchNormalization()(x)
     x = keras.layers.Dropout(head.dropout)(x)
-    outputs = keras.layers.Dense(len(CLASSES), activation="softmax")(x)
+    outputs = keras.layers.Dense(classes, activation="softmax")(x)
     return keras.Model(inputs, outputs), base
 
 
@@ -217,11 +221,10 @@ def train_ordinary_way(
     with tempfile.TemporaryDirectory() as temporary:
         begun = time.perf_counter()
         folders = {s: link_images(data, Path(temporary), s) for s in ("train", "validation")}
-        model, base = build_ordinary(experiment)
-        labels = data.split.loc[data.split["split"] == "train", "label"].map(CLASSES.index)
-        weights = dict(
-            enumerate(compute_class_weights(labels.to_numpy(), CLASSES, recipe.class_weights))
-        )
+        classes = data.classes
+        model, base = build_ordinary(experiment, len(classes))
+        labels = classes.positions(data.split.loc[data.split["split"] == "train", "label"])
+        weights = dict(enumerate(compute_class_weights(labels, len(classes), recipe.class_weights)))
         for name, phase in (("head", recipe.head_phase), ("fine-tuning", recipe.fine_tuning)):
             if not phase.epochs:
                 continue
@@ -229,9 +232,12 @@ def train_ordinary_way(
             count = min(phase.epochs, sampled + 1) if sampled else phase.epochs
             before = len(course.seconds)
             start = time.perf_counter() - begun
-            train = make_pipeline(folders["train"], experiment, phase.batch_size, True, cache)
-            check = make_pipeline(folders["validation"], experiment, 32, False, cache)
-            _fit(model, phase, train, check, weights, count, recipe, _Clock(begun, course), sampled)
+            batches = make_pipeline(
+                folders["train"], experiment, classes, phase.batch_size, True, cache
+            )
+            check = make_pipeline(folders["validation"], experiment, classes, 32, False, cache)
+            clock = _Clock(begun, course)
+            _fit(model, phase, batches, check, weights, count, recipe, clock, sampled)
             ends = [start, *course.seconds[before:]]
             epochs[name] = [b - a for a, b in pairwise(ends)]
             print(f"  ordinary way, {name}: {spread(epochs[name][1:] or ends, ' s an epoch')}")
@@ -241,6 +247,7 @@ def train_ordinary_way(
 
 
 def _unfreeze(base: keras.Model, after: str | None) -> None:
+    """Train the layers after the one of this name, or none of them."""
     base.trainable = True
     trained = False
     for layer in base.layers:
@@ -251,16 +258,16 @@ def _unfreeze(base: keras.Model, after: str | None) -> None:
 def _fit(
     model: keras.Model,
     phase: PhaseSettings,
-    train: Any,
+    batches: Any,
     check: Any,
     weights: dict[int, float],
     epochs: int,
-    recipe: Any,
+    recipe: TrainingSettings,
     clock: _Clock,
     sampled: int | None,
 ) -> None:
     model.compile(
-        optimizer=make_optimizer(phase.optimizer, len(train) * phase.epochs),
+        optimizer=make_optimizer(phase.optimizer, len(batches) * phase.epochs),
         loss=keras.losses.CategoricalCrossentropy(label_smoothing=recipe.label_smoothing),
         metrics=["accuracy"],
     )
@@ -275,7 +282,7 @@ def _fit(
             )
         )
     model.fit(
-        train,
+        batches,
         validation_data=check,
         epochs=epochs,
         class_weight=weights,
@@ -287,7 +294,7 @@ def _fit(
 def report_sampled(
     epochs: dict[str, list[float]], experiment: ExperimentSettings, ours: float
 ) -> None:
-    """Print the ratio from the sampled epochs: all epochs of the row at the measured pace."""
+    """Print the ratio from the sampled epochs: all planned epochs at the measured pace."""
     recipe = experiment.training
     planned = {"head": recipe.head_phase.epochs, "fine-tuning": recipe.fine_tuning.epochs}
     lowest, middle, highest = (
@@ -322,7 +329,7 @@ def report_full(ordinary: Course, epochs: dict[str, list[float]], ours: Course) 
 
 
 def main() -> None:
-    """Time both sides; `--help` tells the arguments."""
+    """Time both sides; `--help` lists the arguments."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("experiment")
     parser.add_argument("--against", nargs="+", choices=RECIPES, default=RECIPES)
@@ -334,7 +341,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = find_raw_images(Path(temporary))
         ours, data = train_this_way(folder, experiment, Path(temporary) / "ours")
-        labels = select(data, "validation")["label"].map(CLASSES.index).to_numpy()
+        labels = data.classes.positions(select(data, "validation")["label"])
         for recipe in arguments.against:
             published = recipe == "published"
             opponent = (

@@ -2,7 +2,7 @@
 
     python benchmarks/prediction.py
 
-Prediction is the evaluation's own: prepared images on disk -> delivered model -> table.
+Prediction is the evaluation's own: prepared images on disk -> trained model -> table.
 """
 
 import os
@@ -14,50 +14,44 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 import pandas as pd
-from _common import compare_pace, draw_images, measure_experiments, store
+from _common import compare_pace, draw_images, measure_experiments, read_parameters, store_rows
 
-from busi_pipeline.caching.arrays import ArrayStream
-from busi_pipeline.models.wrappers import average_with_pretuned
-from busi_pipeline.models.network import tta_horizontal_flip
+from busi_pipeline.config.schemas import ExperimentSettings
 from busi_pipeline.datasets.pretrained_weights import WeightsSource
 from busi_pipeline.learning.device import choose_batch_size
-from busi_pipeline.config.experiments import ExperimentSettings
-from busi_pipeline.pipelines.evaluation.nodes import predict_images
 from busi_pipeline.learning.features import build_network
-
-CLASSES = ["benign", "malignant", "normal"]
+from busi_pipeline.models.wrappers import average_with_flipped, average_with_pretuned
+from busi_pipeline.pipelines.evaluation.nodes import predict_images
 
 
 def measure(experiment: ExperimentSettings, count: int, rounds: int) -> None:
     """Print both sides, taken in turn."""
     images = draw_images(count, experiment.image_size)
+    classes = read_parameters()["classes"]
     keras.utils.clear_session()
     weights = WeightsSource(None).choose(experiment.backbone, "none")
-    network = build_network(experiment, weights, len(CLASSES))
+    network = build_network(experiment, weights, len(classes))
     model = network.full
     if experiment.training.average_with_pretuned:
-        model = average_with_pretuned(network, build_network(experiment, weights, len(CLASSES)))
+        model = average_with_pretuned(network, build_network(experiment, weights, len(classes)))
     if experiment.training.tta_horizontal_flip:
-        model = tta_horizontal_flip(model)
+        model = average_with_flipped(model)
     batch_size = choose_batch_size(experiment.training.extraction_batch_size, model)
     ids = [str(i) for i in range(count)]
-    split = pd.DataFrame({"image_id": ids, "group": ids, "label": CLASSES[0], "split": "test"})
+    split = pd.DataFrame(
+        {"image_id": ids, "group": ids, "label": classes.names[0], "split": "test"}
+    )
     batches = [
         keras.ops.convert_to_tensor(images[start : start + batch_size])
         for start in range(0, count, batch_size)
     ]
     with tempfile.TemporaryDirectory() as workspace:
-        stream = ArrayStream(
-            pd.DataFrame({"image_id": ids}),
-            ids,
-            {},
-            "uint8",
-            lambda positions: [images[positions]],
+        stored = store_rows(
+            "images", count, "uint8", lambda positions: [images[positions]], Path(workspace)
         )
-        stored = store(stream, Path(workspace), "images")
 
         def run_prediction() -> None:
-            predict_images(model, stored, split, experiment.model_dump(), CLASSES)
+            predict_images(model, stored, split, experiment, classes)
 
         def run_bare() -> None:
             for batch in batches:

@@ -3,18 +3,18 @@
     python benchmarks/rerun.py                          # train_resnet50, twice and then three times
     python benchmarks/rerun.py --experiment vgg16 --env demo
 
-Runs the project's own pipeline: the first run fills what can be kept, the others are measured.
+Runs the project's own pipeline: the first run fills the cache, the others are measured.
 """
 
 import argparse
 
 from _common import describe_machine, run_pipeline, spread
 
-MEASURED_APART = ("training", "evaluation")
+MEASURED_APART = ("feature_extraction", "training", "evaluation")
 
 
 def main() -> None:
-    """Run and measure; `--help` tells the arguments."""
+    """Run and measure; `--help` lists the arguments."""
     parser = argparse.ArgumentParser(description="Seconds of a rerun beside its training.")
     parser.add_argument("--experiment", default="resnet50")
     parser.add_argument("--env")

@@ -1,9 +1,10 @@
-"""Time and memory against the number of images: 1x, 4x, 16x synthetic copies of a small set.
+"""Time and memory against the number of images: a small synthetic set 1, 4 and 16 times.
 
     python benchmarks/scale.py --experiment resnet50 --per-class 20
 
-Each size runs in a process of its own from files to features, and one epoch of fine-tuning on them.
-Copies differ in one pixel, so that nothing is taken from what was computed for another.
+Each size runs in a process of its own, from files to features and one epoch of fine-tuning on them.
+Copies differ in one pixel, so that nothing that was computed for one is found in the cache for
+another.
 """
 
 import argparse
@@ -18,15 +19,17 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from _common import describe_machine, prepare_data, read_experiment, store
+from _common import (
+    compute_features,
+    describe_machine,
+    prepare_data,
+    read_experiment,
+    read_parameters,
+    train,
+)
 
 from busi_pipeline.datasets.pretrained_weights import WeightsSource
-from busi_pipeline.config.experiments import merge_settings
-from busi_pipeline.learning.features import extract_features, pool_features
-from busi_pipeline.learning.training import train_model
 from busi_pipeline.synthetic import write_synthetic_set
-
-CLASSES = ["benign", "malignant", "normal"]
 
 
 def write_copies(folder: Path, per_class: int, factor: int) -> None:
@@ -34,8 +37,9 @@ def write_copies(folder: Path, per_class: int, factor: int) -> None:
     import numpy as np
     from PIL import Image
 
-    write_synthetic_set(folder, dict.fromkeys(CLASSES, per_class), seed=7)
-    for label in CLASSES:
+    classes = read_parameters()["classes"]
+    write_synthetic_set(folder, dict.fromkeys(classes, per_class), seed=7)
+    for label in classes:
         for path in sorted((folder / label).glob("*).png")):
             pixels = np.array(Image.open(path))
             for copy in range(1, factor):
@@ -45,17 +49,15 @@ def write_copies(folder: Path, per_class: int, factor: int) -> None:
 
 def measure_here(folder: Path, name: str) -> dict[str, float]:
     """Run the stages in this process and return seconds and the peak of its memory in MiB."""
-    experiment = read_experiment(name)
-    settings = merge_settings(
-        experiment.model_dump(exclude_none=True),
+    experiment = read_experiment(name).updated(
         {
-            "augmentation": {"views": 2},
+            "augmentation": {"per_image": 2},
             "training": {
                 "weights": "none",
                 "head_phase": {"epochs": 1},
                 "fine_tuning": {"epochs": 1},
             },
-        },
+        }
     )
     weights = WeightsSource(None)
     seconds: dict[str, float] = {}
@@ -69,26 +71,21 @@ def measure_here(folder: Path, name: str) -> dict[str, float]:
 
     with tempfile.TemporaryDirectory() as temporary:
         workspace = Path(temporary)
-        data = prepare_data(folder, workspace, type(experiment).model_validate(settings))
+        data = prepare_data(folder, workspace, experiment)
         book("ingestion to images")
         import keras  # noqa: F401  # its import is no cost of an image
 
         book("import")
-        features = store(
-            extract_features(data.images, data.plan, settings, weights, CLASSES),
-            workspace,
-            "features",
-        )
-        pooled = store(pool_features(features, settings, weights, CLASSES), workspace, "pooled")
+        features, pooled = compute_features(data, experiment, weights, workspace)
         book("features")
-        train_model(features, pooled, data.split, settings, weights, CLASSES, None)
+        train(features, pooled, data, experiment, weights)
         book("one epoch")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return seconds | {"images": len(data.split), "MiB": peak}
 
 
 def main() -> None:
-    """Measure each size in a process of its own; `--help` tells the arguments."""
+    """Measure each size in a process of its own; `--help` lists the arguments."""
     parser = argparse.ArgumentParser(description="Time and memory against the number of images.")
     parser.add_argument("--experiment", default="resnet50")
     parser.add_argument("--per-class", type=int, default=20)
@@ -107,10 +104,10 @@ def main() -> None:
             child = [sys.executable, __file__, "--child", str(folder)]
             child += ["--experiment", arguments.experiment]
             done = subprocess.run(child, capture_output=True, text=True, check=True)
-        row = json.loads(done.stdout.splitlines()[-1])
-        images, mib = int(row.pop("images")), row.pop("MiB")
-        total = sum(value for step, value in row.items() if step != "import")
-        steps = ", ".join(f"{step} {value:.1f}" for step, value in row.items())
+        measured = json.loads(done.stdout.splitlines()[-1])
+        images, mib = int(measured.pop("images")), measured.pop("MiB")
+        total = sum(value for step, value in measured.items() if step != "import")
+        steps = ", ".join(f"{step} {value:.1f}" for step, value in measured.items())
         each = 1000 * total / images
         print(f"{images:8d} {total:9.1f} {each:12.1f} {mib:9.0f}  {steps}", flush=True)
 

@@ -1,10 +1,10 @@
 """Where the time goes, step by step, and the floor the arithmetic sets.
 
-    python benchmarks/where_time_goes.py                 # all four backbones' steps
+    python benchmarks/where_time_goes.py                 # the steps of three backbones
     python benchmarks/where_time_goes.py --experiments resnet50
 
-Prints seconds of import and start-up, milliseconds an image of decoding, resizing and moving, and
-for each network the milliseconds, floating-point operations and share of the peak of its frozen
+Prints seconds of import and start-up, milliseconds an image of decoding, resizing and augmentation,
+and for each network the milliseconds, floating-point operations and share of the peak of its frozen
 part and of its tail, forward and with the step that learns. The peak is what the same library
 reaches on a large matrix product or convolution. The floor is the operations of the whole recipe
 at that peak.
@@ -25,14 +25,15 @@ import keras
 import numpy as np
 from _common import describe_machine, draw_images, read_experiment, spread, time_calls
 
+from busi_pipeline.config.schemas import ExperimentSettings
+from busi_pipeline.datasets.pretrained_weights import WeightsSource
+from busi_pipeline.imaging.affine import AffineTransform, apply_affine
+from busi_pipeline.imaging.decoding import decode_image
+from busi_pipeline.imaging.resizing import resize_image
+from busi_pipeline.learning.device import dtype_policy, prepare_device
+from busi_pipeline.learning.features import build_network
 from busi_pipeline.learning.fitting import make_optimizer
 from busi_pipeline.models.network import count_operations
-from busi_pipeline.datasets.pretrained_weights import WeightsSource
-from busi_pipeline.learning.device import dtype_policy, prepare_device
-from busi_pipeline.config.experiments import ExperimentSettings
-from busi_pipeline.imaging.decoding import decode_image, resize_image
-from busi_pipeline.imaging.affine import AffineTransform, apply_affine
-from busi_pipeline.learning.features import build_network
 from busi_pipeline.synthetic import simulate_scan
 
 START_UPS = {
@@ -62,12 +63,17 @@ def measure_peak(precision: str, side: int = 2048) -> float:
     convolve = tf.function(lambda: tf.nn.conv2d(images, kernel, 1, "SAME"))
     pairs = ((2 * side**3, multiply), (2 * 32 * 28**2 * 9 * 512**2, convolve))
     return max(
-        operations / min(time_calls(lambda call=call: call().numpy(), 7))
-        for operations, call in pairs
+        operations / min(time_calls(partial(_compute, call), 7)) for operations, call in pairs
     )
 
 
+def _compute(call: Any) -> np.ndarray:
+    """Return the result on the host, so that the call has ended."""
+    return call().numpy()
+
+
 def print_start_ups() -> None:
+    """Print the seconds of imports and of Kedro's start, each in a process of its own."""
     print("\nstart-up, seconds")
     for name, command in START_UPS.items():
         seconds = time_calls(partial(subprocess.run, command, check=True, capture_output=True), 3)
@@ -75,6 +81,7 @@ def print_start_ups() -> None:
 
 
 def print_input(size: int) -> None:
+    """Print the milliseconds an image of decoding, resizing and augmentation."""
     import io
 
     from PIL import Image
@@ -84,11 +91,11 @@ def print_input(size: int) -> None:
     Image.fromarray(scan).save(buffer, "PNG")
     content, pixels = buffer.getvalue(), decode_image(buffer.getvalue()).pixels
     resized = resize_image(pixels, size)
-    movement = AffineTransform(10.0, 1.05, True, False, 0.02, 0.02, 0.0, 1.05)
+    transform = AffineTransform(10.0, 1.05, True, False, 0.02, 0.02, 0.0, 1.05)
     steps = {
         "decode a PNG of 560 x 500": lambda: decode_image(content),
         f"resize to {size} x {size}": lambda: resize_image(pixels, size),
-        "augment": lambda: apply_affine(resized, movement),
+        "augment": lambda: apply_affine(resized, transform),
     }
     print("\ninput, milliseconds an image")
     for name, step in steps.items():
@@ -149,12 +156,13 @@ def _print_floor(
     training: int = 546,
     validation: int = 117,
 ) -> None:
-    """The recipe on BUSI: every view once through the frozen part and the tail, then the epochs."""
-    views = training * experiment.augmentation.views + validation
+    """Print what the recipe costs on BUSI: every augmented image once through the frozen part and
+    the tail, then the epochs."""
+    images = training * experiment.augmentation.per_image + validation
     epochs = experiment.training.fine_tuning.epochs
     times = {
-        "frozen part, forward": views,
-        "tail, forward": views + epochs * validation,
+        "frozen part, forward": images,
+        "tail, forward": images + epochs * validation,
         "tail, learning": epochs * training,
     }
     floor = sum(operations[name][0] * count for name, count in times.items()) / peak
@@ -163,7 +171,7 @@ def _print_floor(
 
 
 def main() -> None:
-    """Measure; `--help` tells the arguments."""
+    """Measure; `--help` lists the arguments."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--experiments", nargs="*", default=["vgg16", "resnet50", "inceptionv3"])
     arguments = parser.parse_args()

@@ -6,7 +6,7 @@ Predictions and metrics of models are in `tests.evaluation_factories`.
 import hashlib
 import io
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -134,7 +134,7 @@ def group_alone(manifest: pd.DataFrame) -> pd.DataFrame:
 # Arrays and the cache
 
 
-def store_array(image_ids: Sequence[str], values: np.ndarray, **columns: Any) -> StoredArray:
+def store_array(image_ids: Iterable[str], values: np.ndarray, **columns: Any) -> StoredArray:
     """Return an array as a node gets it, one row an image; `columns` stand beside `image_id`."""
     index = pd.DataFrame({"image_id": list(image_ids), **columns})
     keys = [str(number) for number in range(len(index))]

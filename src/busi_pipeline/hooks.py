@@ -29,7 +29,7 @@ from pydantic import BaseModel
 
 from busi_pipeline.config.environment import KERAS_STAGES, check_keras
 from busi_pipeline.config.experiments import SHARED_GROUPS
-from busi_pipeline.config.loader import ProjectConfigLoader, activate
+from busi_pipeline.config.loader import activate
 from busi_pipeline.config.schemas import ExperimentSettings
 from busi_pipeline.datasets.record import flatten, name_keys, prefix_of
 from busi_pipeline.errors import BadInputError, find_bad_input
@@ -60,24 +60,7 @@ def describe_git_commit(project_path: Path) -> str:
 
 
 class ActiveSettings:
-    """Makes the parameters of the session that is opened those of the pipelines.
-
-    Experiments become pipelines, so the registry needs the parameters, and Kedro calls it without
-    arguments. Each session has its own; the last one opened or run is the active one.
-    """
-
-    @hook_impl(tryfirst=True)
-    def after_context_created(self, context: KedroContext) -> None:
-        """Check all parameters before anything else happens, and register the pipelines anew."""
-        loader = context.config_loader
-        assert isinstance(loader, ProjectConfigLoader)
-        loader.project_root = context.project_path  # where the catalog's relative paths lie, too
-        loader["parameters"]
-        activate(loader)
-        registered = project.pipelines
-        requested = registered._requested_pipelines  # `configure` forgets what `kedro run` asks for
-        registered.configure(registered._pipelines_module)
-        registered.set_requested(requested)
+    """Ends what the context of a session begins: its parameters are those of the pipelines."""
 
     @hook_impl(trylast=True)
     def after_pipeline_run(self) -> None:

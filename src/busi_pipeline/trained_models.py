@@ -77,12 +77,14 @@ def _read(
     """Return {setting: value} as recorded, and as the session has it."""
     if record.endswith(_OPERATING_POINT):
         evaluation = session["evaluation"]
+        point = recorded["operating_point"]
         now = {
             "evaluation.target_sensitivity": evaluation.target_sensitivity,
             "evaluation.threshold_rule": evaluation.threshold_rule,
+            "positive_classes": list(session["classes"].positive),
         }
-        point = recorded["operating_point"]
-        return {key: point.get(key.partition(".")[2]) for key in now}, now
+        known = {key: value for key in now if (value := point.get(key.rpartition(".")[2]))}
+        return known, {key: now[key] for key in known}
     experiment = record.partition(".")[0]
     settings = describe_settings(session["experiments"][experiment])
     return (

@@ -1,16 +1,20 @@
 """Whole small projects: images of any classes, settings that take seconds, runs of all kinds."""
 
+import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import mlflow
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 from kedro.framework.session import KedroSession
@@ -24,14 +28,13 @@ from tests.factories import CLASSES, PROJECT, TINY, TINY_EXPERIMENTS, close_mlfl
 
 # What a machine may have set, and no run of a test may see.
 MACHINE_VARIABLES = ("BUSI_RAW_DIR", "BUSI_WEIGHTS_DIR", "MLFLOW_TRACKING_URI", "KEDRO_ENV")
-SILENCED = ("CI", "DO_NOT_TRACK", "MLFLOW_DISABLE_TELEMETRY", "KEDRO_DISABLE_TELEMETRY")
 RAW = "data/01_raw/Dataset_BUSI_with_GT"
-# One training and one cross-validation of it: seconds.
-ONLY_RESNET50: dict[str, Any] = {
-    "experiments": {
-        name: {"in_default": False} for name in ("vgg16", "inceptionv3", "inceptionv3_adamw")
-    }
-}
+
+
+def select_default(*names: str) -> dict[str, Any]:
+    """Return parameters by which these tiny experiments alone are in the default pipelines."""
+    tiny = yaml.safe_load(TINY_EXPERIMENTS)["experiments"]
+    return {"experiments": {name: {"in_default": name in names} for name in tiny}}
 
 
 def create_project(
@@ -49,24 +52,40 @@ def create_project(
     for name in ("pyproject.toml", ".telemetry"):
         shutil.copy(PROJECT / name, folder)
     (folder / "src").mkdir()  # Kedro wants the folder; the package is the installed one
+    create_store(folder)
     write_images(folder / RAW, counts or dict.fromkeys(CLASSES, 12))
-    write_local(folder, *changes)
+    write_local(folder / "conf", *changes)
     return folder
 
 
-def write_local(project: Path, *changes: Mapping[str, Any]) -> None:
-    """Write conf/local: tiny experiments with `changes` laid over them."""
-    (project / "conf/local").mkdir(exist_ok=True)
+def create_store(folder: Path) -> Path:
+    """Write an MLflow store without runs into a folder, and return its file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "mlflow.db").write_bytes(_make_store())
+    return folder / "mlflow.db"
+
+
+@cache
+def _make_store() -> bytes:
+    """Return the file of an empty store, which MLflow takes seconds to make."""
+    with tempfile.TemporaryDirectory() as folder:
+        store = Path(folder) / "mlflow.db"
+        mlflow.MlflowClient(f"sqlite:///{store}").search_experiments()
+        return store.read_bytes()
+
+
+def write_local(conf: Path, *changes: Mapping[str, Any]) -> None:
+    """Write `local` of a configuration: tiny experiments with `changes` laid over them."""
+    (conf / "local").mkdir(exist_ok=True)
     tiny = (yaml.safe_load(text) for text in (TINY, TINY_EXPERIMENTS))
-    parameters = merge_settings(*tiny, *changes)
-    (project / "conf/local/parameters.yml").write_text(yaml.safe_dump(parameters))
+    (conf / "local/parameters.yml").write_text(yaml.safe_dump(merge_settings(*tiny, *changes)))
 
 
 def write_images(folder: Path, counts: Mapping[str, int]) -> None:
     """Write `<class>/<class> (n).png` with masks beside them, as BUSI has it, for any classes.
 
     Lesions look benign in every second class from the first one on, malignant in the others; images
-    of a class with "normal" or "None" in its name have none.
+    of `normal` and of `None` have none.
     """
     for number, (label, count) in enumerate(counts.items()):
         (folder / label).mkdir(parents=True)
@@ -80,7 +99,7 @@ def write_images(folder: Path, counts: Mapping[str, int]) -> None:
 
 
 @contextmanager
-def no_machine() -> Iterator[None]:
+def hide_machine() -> Iterator[None]:
     """Hide the machine's data, weights and tracking server, and leave MLflow as it was."""
     with pytest.MonkeyPatch.context() as patch:
         for name in MACHINE_VARIABLES:
@@ -113,38 +132,55 @@ def run_pipeline(
 
 
 def run_command(
-    folder: Path, *arguments: str, environment: Mapping[str, str] | None = None
+    folder: Path,
+    *arguments: str,
+    command: Sequence[str] = ("kedro", "run"),
+    environment: Mapping[str, str] | None = None,
+    unset: Sequence[str] = (),
 ) -> subprocess.CompletedProcess[str]:
     """Type `python -m kedro run <arguments>` in a folder.
 
     Args:
         folder: where.
         arguments: of `kedro run`.
+        command: the module and what stands before the arguments.
         environment: variables beside those of the test.
+        unset: variables to leave out.
     """
+    variables = {name: value for name, value in os.environ.items() if name not in unset}
     return subprocess.run(
-        [sys.executable, "-m", "kedro", "run", *arguments],
+        [sys.executable, "-m", *command, *arguments],
         cwd=folder,
-        env=dict(os.environ) | dict(environment or {}),
+        env=variables | dict(environment or {}),
         capture_output=True,
         text=True,
         check=False,
     )
 
 
+def find_all_runs(project: Path) -> list[Run]:
+    """Return all runs in the project's store, the latest first."""
+    mlflow.set_tracking_uri(f"sqlite:///{project}/mlflow.db")
+    return mlflow.search_runs(search_all_experiments=True, output_format="list")
+
+
 def find_runs(project: Path) -> list[Run]:
-    """Return the runs in the project's store, the latest first, without those of folds."""
-    mlflow.set_tracking_uri(f"sqlite:///{project}/mlflow.db")
-    runs = mlflow.search_runs(search_all_experiments=True, output_format="list")
-    return [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    """Return the runs in the project's store but for those of folds, the latest first."""
+    return [run for run in find_all_runs(project) if "mlflow.parentRunId" not in run.data.tags]
 
 
-def find_folds(project: Path, parent: Run) -> list[Run]:
-    """Return the child runs of a run, in order of their folds."""
-    mlflow.set_tracking_uri(f"sqlite:///{project}/mlflow.db")
-    children = mlflow.search_runs(
-        experiment_ids=[parent.info.experiment_id],
-        filter_string=f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'",
-        output_format="list",
-    )
-    return sorted(children, key=lambda run: run.info.run_name)
+def find_folds(project: Path) -> list[Run]:
+    """Return the runs of the folds of the latest run, in order of their names."""
+    parent = find_runs(project)[0].info.run_id
+    folds = [r for r in find_all_runs(project) if r.data.tags.get("mlflow.parentRunId") == parent]
+    return sorted(folds, key=lambda run: run.info.run_name)
+
+
+def read_json(path: Path) -> Any:
+    """Return what a JSON file holds."""
+    return json.loads(path.read_text())
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Return a table whose texts stay what they are, also where they are `None` or `NA`."""
+    return pd.read_csv(path, keep_default_na=False, na_values=[""])

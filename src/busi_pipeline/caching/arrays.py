@@ -48,7 +48,7 @@ class StoredRows:
     def __len__(self) -> int:
         return len(self._places)
 
-    def __getitem__(self, rows: int | Sequence[int] | np.ndarray) -> np.ndarray:
+    def __getitem__(self, rows: int | np.integer | Sequence[int] | np.ndarray) -> np.ndarray:
         """Return one row as a view of its file, or the rows of a sequence as a new array."""
         if isinstance(rows, int | np.integer):
             part, row = self._places[rows]

@@ -2,7 +2,10 @@
 
 from typing import Any
 
+from kedro.framework import project
 from kedro.framework.context import KedroContext
+
+from .loader import ProjectConfigLoader, activate
 
 
 class ProjectContext(KedroContext):
@@ -10,7 +13,23 @@ class ProjectContext(KedroContext):
 
     Kedro would build objects of them by the type hints of all nodes. It takes dictionaries alone
     for that, not objects, and to read the hints it imports every pipeline.
+
+    A new context makes its parameters those of the pipelines: experiments become pipelines, so the
+    registry needs the parameters, and Kedro calls it without arguments. Each session has its own;
+    the last one opened or run is the active one. A hook would not do: Kedro-Viz runs none.
     """
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        loader = self.config_loader
+        assert isinstance(loader, ProjectConfigLoader)
+        loader.project_root = self.project_path  # where the catalog's relative paths lie, too
+        loader["parameters"]  # checked before anything else happens
+        activate(loader)
+        registered = project.pipelines
+        requested = registered._requested_pipelines  # `configure` forgets what `kedro run` asks for
+        registered.configure(registered._pipelines_module)
+        registered.set_requested(requested)
 
     @property
     def params(self) -> dict[str, Any]:

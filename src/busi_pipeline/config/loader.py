@@ -1,7 +1,7 @@
 """Where the configuration lies, what the machine adds to it, and which one is active.
 
-Kedro builds one config loader a session. A hook (`busi_pipeline.hooks`) makes it the active one
-before the pipelines are registered, so that the registry sees the experiments of the very session.
+Kedro builds one config loader a session. The session's context makes it the active one before the
+pipelines are registered, so that the registry sees the experiments of the very session.
 """
 
 import os

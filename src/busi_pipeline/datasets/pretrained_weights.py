@@ -70,9 +70,9 @@ class WeightsSource:
         files = sorted(models.glob(f"{preset.imagenet_file}*notop*"))
         if not files:
             raise BadInputError(
-                f"Keras loaded ImageNet weights, but no {preset.imagenet_file}*notop* lies in {models}: "
-                "set KERAS_HOME to Keras' folder, so that the run can say which file it used. "
-                + _CHOICES
+                f"Keras loaded ImageNet weights, but no {preset.imagenet_file}*notop* lies in "
+                f"{models}: set KERAS_HOME to Keras' folder, so that the run can say which file it "
+                "used. " + _CHOICES
             )
         return files[0]
 

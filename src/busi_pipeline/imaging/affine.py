@@ -57,10 +57,10 @@ def invert_affine(
     # Image rows run downwards, so the counter-clockwise turn has its sine negated.
     rotation = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
     shear = np.array([[1.0, np.tan(np.deg2rad(transform.shear_degrees))], [0.0, 1.0]])
-    mirror = np.diag(
+    flip = np.diag(
         [-1.0 if transform.flip_horizontal else 1.0, -1.0 if transform.flip_vertical else 1.0]
     )
-    forward = rotation @ shear @ mirror * transform.zoom
+    forward = rotation @ shear @ flip * transform.zoom
     back = np.linalg.inv(forward)
     centre = np.array([width - 1, height - 1]) / 2
     shift = np.array([transform.shift_x * width, transform.shift_y * height])

@@ -77,7 +77,7 @@ def _scale_to_8_bit(values: np.ndarray) -> UInt8Array:
 
 
 def has_colour(pixels: UInt8Array) -> bool:
-    """Tell whether uint8 (h, w, 3) RGB carries colour: a marker, a Doppler box."""
+    """Return whether uint8 (h, w, 3) RGB carries colour: a marker, a Doppler box."""
     red, green, blue = (pixels[..., channel] for channel in range(3))
     # Pairwise: a reduction over the last axis takes twenty times as long.
     spread = np.maximum(np.maximum(red, green), blue) - np.minimum(np.minimum(red, green), blue)

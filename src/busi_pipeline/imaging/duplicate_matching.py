@@ -1,8 +1,9 @@
 """Do two images show the same frame? Local features, one affine map, and how well the speckle fits.
 
-Speckle is the fingerprint of a frame: where one image lies on the other, it correlates in a copy
-and does not in another frame, however alike the two look. Hashes of the whole picture miss copies
-that were cropped or enlarged; features alone take the machine's lettering for a match.
+Speckle is the fingerprint of a frame: where one image lies on the other, it correlates in a
+duplicate and does not in another frame, however alike the two look. Hashes of the whole picture
+miss duplicates that were cropped or enlarged; features alone take the machine's lettering for a
+match.
 """
 
 from typing import NamedTuple
@@ -122,8 +123,8 @@ class Summary(NamedTuple):
 
     VLAD: for each word of a vocabulary, where the features next to it lie on average (Jegou et al.
     2010; normalised by word and by square root, Arandjelovic and Zisserman 2013), then, where there
-    is a projection, the first principal components. A copy keeps most of its features, however it
-    was cropped.
+    is a projection, the first principal components. A duplicate keeps most of its features,
+    however it was cropped.
     """
 
     words: MiniBatchKMeans

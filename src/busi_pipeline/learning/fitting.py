@@ -214,7 +214,8 @@ def fit_phase(
     curves = {key: [float(v) for v in values] for key, values in history.items()}
     if min(curves[watched]) >= to_beat:
         logger.warning(
-            "%s no epoch has a lower validation cross-entropy than the initial weights: rolled back",
+            "%s: no epoch has a lower validation cross-entropy than the initial weights; rolled "
+            "back",
             name,
         )
         model.set_weights(start)

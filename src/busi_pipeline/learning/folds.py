@@ -48,11 +48,13 @@ def assign_groups(images: pd.DataFrame, n_splits: int, seed: int) -> np.ndarray:
     Args:
         images: `label` and `group`, one row an image.
         n_splits: at most as many as the largest class has images.
-        seed: of the order in which groups are assigned.
+        seed: of the order in which groups are assigned; counted modulo 2**32.
 
     Raises BadInputError where there are too few images for so many folds.
     """
-    splitter = StratifiedGroupKFold(n_splits=n_splits, shuffle=True, random_state=seed)
+    # Seeds of repeats and folds are counted up from the user's, which may be the highest there is.
+    random_state = seed % 2**32
+    splitter = StratifiedGroupKFold(n_splits=n_splits, shuffle=True, random_state=random_state)
     assigned = np.empty(len(images), dtype=int)
     try:
         with warnings.catch_warnings():
@@ -76,10 +78,19 @@ def select_fold(
     `test` is the fold. Of the rest, a share that comes next to `validation` of all images stops the
     training and chooses the operating point; it is assigned as the folds are.
 
-    Raises BadInputError where the share leaves nothing to train on.
+    Raises BadInputError where the share leaves nothing to train on, or the manifest is of another
+    number of folds or repeats.
     """
+    column = name_repeat(fold.repeat)
+    if column not in fold_manifest or fold_manifest[column].max() != cross_validation.folds:
+        raise BadInputError(
+            "the fold manifest is of another number of folds or repeats than the parameters "
+            f"cross_validation.folds ({cross_validation.folds}) and repeats "
+            f"({cross_validation.repeats}): run the pipeline without --only-missing-outputs or "
+            "--from-nodes, which makes it anew."
+        )
     images = fold_manifest[["image_id", "path", "label", "group", "cv_group"]].copy()
-    is_test = fold_manifest[name_repeat(fold.repeat)] == fold.fold
+    is_test = fold_manifest[column] == fold.fold
     rest = images[~is_test]
     n_splits = round(len(rest) / (cross_validation.validation * len(images)))
     if n_splits < 2:

@@ -1,8 +1,8 @@
 """How far the frozen base alone gets: logistic regression on its pooled features.
 
-The head of a network is initialised from it, and fine-tuning has to beat it. A head that is fitted by
-gradient on thousands of features of a few hundred images ends far from this optimum, or beyond it
-(docs/experiment-log.md). Source of the two steps: Kumar et al. 2022, "Fine-tuning can distort
+The head of a network is initialised from it, and fine-tuning has to beat it. A head that is fitted
+by gradient on thousands of features of a few hundred images ends far from this optimum, or beyond
+it (docs/experiment-log.md). Source of the two steps: Kumar et al. 2022, "Fine-tuning can distort
 pretrained features and underperform out-of-distribution".
 """
 

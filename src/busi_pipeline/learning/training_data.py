@@ -90,7 +90,7 @@ def label_rows(
     places = features.index.iloc[wanted].groupby("image_id", sort=False).indices
     rows_of = {image_id: wanted[rows] for image_id, rows in places.items()}
     counts = np.array([len(rows_of.get(image_id, ())) for image_id in images["image_id"]])
-    _refuse_missing(images["image_id"], counts < max(1, counts.max()), f"{part} images")
+    _refuse_missing(images["image_id"], np.less(counts, max(1, counts.max())), f"{part} images")
     rows = np.stack([rows_of[image_id] for image_id in images["image_id"]])
     return LabelledRows(rows, classes.positions(images["label"]))
 
@@ -124,5 +124,5 @@ def find_evaluation_rows(features: StoredArray, image_ids: pd.Series, flip: bool
         ],
         axis=1,
     )
-    _refuse_missing(image_ids, (rows < 0).any(axis=1), "evaluated images")
+    _refuse_missing(image_ids, np.asarray((rows < 0).any(axis=1)), "evaluated images")
     return rows

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import keras
 
 MODEL_FILE, DESCRIPTION_FILE = "model.keras", "description.json"
+# What a description needs so that the model can be used.
+_DESCRIBED = {"image_size", "classes", "positive_classes", "threshold", "model_sha256"}
 
 
 class Finding(NamedTuple):
@@ -82,7 +84,8 @@ def save_delivered_model(delivered: DeliveredModel, folder: Path) -> None:
 def load_delivered_model(folder: str | Path) -> DeliveredModel:
     """Return the model that a run delivered, for example `data/06_models/resnet50`.
 
-    Raises BadInputError where there is none, or where model and description are of two runs.
+    Raises BadInputError where there is none, where the description is damaged or of an older
+    version, or where model and description are of two runs.
     """
     import keras
 
@@ -93,7 +96,7 @@ def load_delivered_model(folder: str | Path) -> DeliveredModel:
             f"no delivered model in {folder}: {' and '.join(missing)} missing. "
             "`kedro run --pipeline=train_<experiment>` writes data/06_models/<experiment>."
         )
-    description = json.loads((folder / DESCRIPTION_FILE).read_text())
+    description = _read_description(folder / DESCRIPTION_FILE)
     if description.pop("model_sha256") != _hash_file(folder / MODEL_FILE):
         raise BadInputError(
             f"{folder / MODEL_FILE} is not the model that {DESCRIPTION_FILE} beside it describes: "
@@ -101,6 +104,20 @@ def load_delivered_model(folder: str | Path) -> DeliveredModel:
         )
     model = keras.saving.load_model(folder / MODEL_FILE, compile=False)
     return DeliveredModel(model, description)
+
+
+def _read_description(path: Path) -> dict[str, Any]:
+    try:
+        description = json.loads(path.read_text())
+        missing = sorted(_DESCRIBED - description.keys())
+    except (ValueError, AttributeError):
+        missing = ["all"]
+    if missing:
+        raise BadInputError(
+            f"{path} is damaged or of an older version ({', '.join(missing)} missing): train the "
+            "experiment again."
+        )
+    return dict(description)
 
 
 def _hash_file(path: Path) -> str:

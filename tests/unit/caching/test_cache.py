@@ -287,11 +287,25 @@ def test_a_value_that_could_not_be_written_leaves_nothing(cache: Cache, tmp_path
 def test_a_file_is_replaced_as_a_whole(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text("before")
-    with pytest.raises(RuntimeError), write_whole(path) as file:
+    with write_whole(path) as file:
         file.write(b"after")
         file.flush()
         assert path.read_text() == "before"
-        raise RuntimeError
+    assert path.read_text() == "after"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_that_was_not_completed_changes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("before")
+
+    def write() -> None:
+        with write_whole(path) as file:
+            file.write(b"af")
+            raise RuntimeError("power cut")
+
+    with pytest.raises(RuntimeError, match="power cut"):
+        write()
     assert path.read_text() == "before"
     assert list(tmp_path.iterdir()) == [path]
 

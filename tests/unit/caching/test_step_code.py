@@ -198,6 +198,7 @@ BACKBONES_MODULE = "busi_pipeline.models.backbones"
         ("busi_pipeline.progress", "tqdm(items", "tqdm(list(items)"),
         ("busi_pipeline.config.schemas", "Count = ", "Number = Count = "),
     ],
+    ids=["backbone", "comment", "progress", "settings"],
 )
 def test_no_step_changes_with_a_backbone_or_comment(module: str, old: str, new: str) -> None:
     source = read_source(module)

@@ -11,12 +11,15 @@ from busi_pipeline.errors import BadInputError
 from busi_pipeline.models.backbones import BACKBONES, get_backbone
 from busi_pipeline.models.batch_norm_folding import fold_batch_normalization
 from busi_pipeline.models.network import _cut_base, _normalise, count_operations
+from tests.factories import load_parameters
 from tests.learning_factories import (
     build_base,
     build_contract_network,
     draw_pictures,
     draw_pictures_for,
 )
+
+EXPERIMENTS = load_parameters()["experiments"]
 
 every_backbone = pytest.mark.parametrize("name", BACKBONES)
 
@@ -61,13 +64,24 @@ def test_no_connection_skips_freeze_until(name: str) -> None:
     seen: set[str] = set()
     waiting = [base.output]
     while waiting:
-        layer = waiting.pop()._keras_history.operation
+        layer, node, _ = waiting.pop()._keras_history
         if layer.name in seen or layer.name == BACKBONES[name].freeze_until:
             continue
         assert not isinstance(layer, keras.layers.InputLayer), "the input is reached past the cut"
         seen.add(layer.name)
-        waiting += [tensor for node in layer._inbound_nodes for tensor in node.input_tensors]
+        waiting += layer._inbound_nodes[node].input_tensors
     assert seen, "nothing would be left to fine-tune"
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_an_experiment_cuts_its_backbone_where_it_can(name: str) -> None:
+    settings = EXPERIMENTS[name]
+    base, _ = build_base(settings.backbone)
+    if settings.truncate_at is not None:
+        base = keras.Model(base.input, base.get_layer(settings.truncate_at).output)
+    trunk, tail = _cut_base(base, settings.freeze_until)
+    assert trunk.output.shape == tail.input.shape
+    assert tail.trainable_weights, "nothing would be fine-tuned"
 
 
 @every_backbone
@@ -122,6 +136,6 @@ def test_no_two_imagenet_files_begin_alike() -> None:
 
 
 def test_an_unknown_backbone_is_refused_with_those_there_are() -> None:
-    with pytest.raises(BadInputError, match="one of .*'vgg16'.*got 'vgg61'") as caught:
+    with pytest.raises(BadInputError, match=r"one of .*'vgg16'.*got 'vgg61'") as caught:
         get_backbone("vgg61")
     assert "\n" not in str(caught.value)

@@ -139,6 +139,15 @@ def test_what_is_missing_in_a_folder_is_named(tmp_path: Path, missing: str) -> N
     assert "train_<experiment>" in str(caught.value)
 
 
+@pytest.mark.parametrize("content", ["{", "[]", "null", '{"threshold": 0.1}'])
+def test_a_damaged_or_older_description_is_refused(tmp_path: Path, content: str) -> None:
+    save_delivered_model(make_delivered(), tmp_path)
+    (tmp_path / DESCRIPTION_FILE).write_text(content)
+    with pytest.raises(BadInputError, match="damaged or of an older version") as caught:
+        load_delivered_model(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
 def test_the_description_is_readable_json(tmp_path: Path) -> None:
     save_delivered_model(make_delivered(), tmp_path)
     described = json.loads((tmp_path / DESCRIPTION_FILE).read_text())

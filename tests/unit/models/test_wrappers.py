@@ -86,9 +86,7 @@ def test_a_network_is_averaged_with_its_pretuned_weights(
     assert count_operations(model) < 2 * count_operations(tuned.full), "one frozen part"
 
 
-def test_both_averages_go_together(
-    tuned: Network, pretuned: Network, pictures: np.ndarray
-) -> None:
+def test_both_averages_go_together(tuned: Network, pretuned: Network, pictures: np.ndarray) -> None:
     model = average_with_flipped(average_with_pretuned(tuned, pretuned))
     answers = [
         np.asarray(network.full(images))
@@ -137,7 +135,7 @@ def test_the_flag_stands_beside_the_probabilities(classes: Classes, tmp_path: Pa
 
 
 @pytest.mark.parametrize("classes", CLASS_SETS, ids=len)
-@pytest.mark.parametrize("temperature", [0.05, 0.5, 1.0, 1.7, 5.0])
+@pytest.mark.parametrize("temperature", [0.05, 1.0, 1.7])
 def test_a_score_that_is_the_threshold_is_flagged(classes: Classes, temperature: float) -> None:
     """The threshold is the score of an image, in double precision; the model has single."""
     model, images = make_answering_model(len(classes)), draw_answers(len(classes), 2000)
@@ -149,8 +147,8 @@ def test_a_score_that_is_the_threshold_is_flagged(classes: Classes, temperature:
     scores = classes.positive_score(table)
     positive = [classes.index(name) for name in classes.positive]
     given = np.asarray(add_flag(calibrated, positive, 0.5)(images)["positive_score"])
-    chosen = np.argsort(scores)[:: max(1, len(scores) // 8)]
-    worst = np.argsort((given - scores) / np.maximum(scores, 1e-6))[:5]
+    chosen = np.argsort(scores)[:: max(1, len(scores) // 3)]
+    worst = np.argsort((given - scores) / np.maximum(scores, 1e-6))[:3]
     for row in {*chosen.tolist(), *worst.tolist()}:
         flagged = add_flag(calibrated, positive, float(scores[row]))(images[row : row + 1])
         assert bool(np.asarray(flagged["flagged"])[0]), scores[row]

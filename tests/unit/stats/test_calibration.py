@@ -61,3 +61,43 @@ def test_honest_probabilities_have_little_error(honest: tuple[np.ndarray, np.nda
     assert measure_calibration_error(correct, probabilities.max(axis=1)) < 0.03
     overconfident = apply_calibration(probabilities, Calibration(0.3, UNCHANGED))
     assert measure_calibration_error(correct, overconfident.max(axis=1)) > 0.1
+
+
+@pytest.mark.parametrize(("confidence", "expected"), [(0.36, np.exp(-3)), (0.999, np.exp(3))])
+def test_the_temperature_stays_within_its_bounds(confidence: float, expected: float) -> None:
+    """Always right calls for no doubt, never better than chance for nothing else."""
+    labels = np.arange(60) % 3
+    always_right = expected < 1
+    seen = labels if always_right else np.repeat([0, 1, 2], 20)
+    probabilities = np.full((60, 3), (1 - confidence) / 2)
+    probabilities[np.arange(60), seen] = confidence
+    found = fit_calibration(labels, probabilities)
+    assert found.temperature == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize(("power", "expected"), [(1, 0.0), (-2, 1.0)])
+def test_frequencies_come_in_once_at_most(
+    honest: tuple[np.ndarray, np.ndarray], power: int, expected: float
+) -> None:
+    """They are neither taken out, where they are in twice, nor brought in twice."""
+    labels, probabilities = honest
+    shares = np.bincount(labels) / len(labels)
+    seen = probabilities * shares**power
+    found = fit_calibration(labels, seen / seen.sum(axis=1, keepdims=True))
+    np.testing.assert_allclose(found.offsets, expected * np.log(shares), atol=1e-6)
+
+
+def test_a_class_of_one_image_has_its_own_frequency() -> None:
+    labels = np.array([0] * 9 + [1])
+    found = fit_calibration(labels, np.full((10, 2), 0.5))
+    assert found.offsets == pytest.approx((np.log(0.9), np.log(0.1)), rel=0.02)
+
+
+def test_ten_bins_are_of_equal_width() -> None:
+    correct = np.array([True, False])
+    # One bin from 0.9 to 1: what is too much here makes up for what is too little there.
+    assert measure_calibration_error(correct, np.array([1.0, 0.95])) == pytest.approx(0.475)
+    # 0.85 and 0.95, 0.89 and 0.91 are of two bins, whatever lies between.
+    for low, high in ((0.85, 0.95), (0.89, 0.91)):
+        found = measure_calibration_error(correct, np.array([low, high]))
+        assert found == pytest.approx(((1 - low) + high) / 2)

@@ -104,8 +104,9 @@ def test_order_of_images_does_not_matter(
     classes = make_classes("three")
     first, other = make_predictions(classes), make_predictions(classes, seed=1)
     straight = compare_predictions(classes, make_evaluation(), first=first, other=other)
-    turned = compare_predictions(classes, make_evaluation(), first=first, other=other.iloc[::-1])
-    pd.testing.assert_frame_equal(straight, turned)
+    for table in (other.iloc[::-1], other.sample(frac=1, random_state=0, ignore_index=True)):
+        turned = compare_predictions(classes, make_evaluation(), first=first, other=table)
+        pd.testing.assert_frame_equal(straight, turned)
 
 
 @pytest.mark.filterwarnings("error")
@@ -119,3 +120,24 @@ def test_samples_without_a_positive_do_not_count(
         table.loc[4:, "label"] = "benign"
     pairs = compare_predictions(classes, make_evaluation(), one=tables[0], two=tables[1])
     assert np.isfinite(pairs[["difference_ci_low", "difference_ci_high", "p_value"]]).all(axis=None)
+
+
+def test_what_cannot_be_compared_stops_no_other(
+    make_classes: Make,
+    make_predictions: Make,
+    make_evaluation: Make,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    classes = make_classes("three")
+    pairs = compare_predictions(
+        classes,
+        make_evaluation(),
+        never_run=None,
+        first=make_predictions(classes),
+        shorter=make_predictions(classes, seed=1).iloc[:-1],
+        second=make_predictions(classes, seed=2),
+    )
+    assert set(pairs["first"]) | set(pairs["second"]) == {"first", "second"}
+    caplog.clear()
+    compare_predictions(classes, make_evaluation(), first=make_predictions(classes))
+    assert "fewer than two experiments have the same test images: nothing" in caplog.text

@@ -18,6 +18,7 @@ from busi_pipeline.errors import BadInputError
 from busi_pipeline.stats.classes import Classes
 from busi_pipeline.stats.metrics import (
     brier_score,
+    list_classification_denominators,
     mean_log_loss,
     score_classification,
     smoothed_log_loss,
@@ -141,3 +142,11 @@ def test_smoothed_loss_spreads_a_share_of_the_label() -> None:
 def test_absent_class_is_an_error(probabilities: np.ndarray, make_classes: MakeClasses) -> None:
     with pytest.raises(BadInputError, match="no image of class \\['normal'\\] among the 10"):
         score_classification(np.where(LABELS == 2, 0, LABELS), probabilities, make_classes("three"))
+
+
+def test_the_bound_of_f1_is_nothing_where_both_are(make_classes: MakeClasses) -> None:
+    classes = make_classes("three")
+    rules = list_classification_denominators(LABELS, np.eye(3)[PREDICTED], classes)
+    f1 = rules["malignant"]["f1"]
+    assert f1.combine(0.0, 0.0) == 0
+    assert f1.combine(0.5, 1.0) == pytest.approx(2 / 3)

@@ -189,3 +189,13 @@ def test_verdicts_are_better_worse_or_inconclusive() -> None:
     assert decide_verdict(0.1, 0.04) == BETTER == "better"
     assert decide_verdict(-0.1, 0.04) == WORSE == "worse"
     assert decide_verdict(0.5, 0.05) == INCONCLUSIVE == "inconclusive"
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("positives", [1, 2])
+def test_delong_of_one_image_of_a_kind_has_no_interval(positives: int) -> None:
+    is_positive = np.arange(3) < positives
+    found = delong_test(is_positive, np.array([0.9, 0.5, 0.1]), np.array([0.1, 0.2, 0.3]))
+    assert found.difference == pytest.approx(1)
+    assert all(isinstance(value, float) for value in found)
+    assert np.isnan(found[1:]).all()

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from busi_pipeline.errors import BadInputError
-from busi_pipeline.stats.calibration import Calibration
+from busi_pipeline.stats.calibration import Calibration, measure_calibration_error
 from busi_pipeline.stats.classes import RESERVED_NAMES, Classes
 from busi_pipeline.stats.scoring import (
     OperatingPoint,
@@ -250,3 +250,42 @@ def test_numbers_are_printed_with_their_interval() -> None:
     assert format_share(scores, "a") == "85.5 % (78.6 to 91.5)"
     assert format_number(scores, "a") == "0.855 (0.786 to 0.915)"
     assert format_share(dict.fromkeys(scores, float("nan")), "a") == "–"
+
+
+def test_the_rule_chooses_the_operating_point(
+    make_classes: Make, make_predictions: Make, make_evaluation: Make
+) -> None:
+    """To promise it for new images, more of those at hand are flagged."""
+    classes = make_classes("three")
+    table = make_predictions(classes)
+    conformal, empirical = (
+        fit_operating_point(
+            table, classes, make_evaluation(target_sensitivity=0.9, threshold_rule=rule)
+        )
+        for rule in ("conformal", "empirical")
+    )
+    assert conformal.threshold < empirical.threshold
+    assert conformal.calibration == empirical.calibration
+
+
+def test_calibration_is_scored_before_and_after(
+    make_classes: Make, make_predictions: Make, make_evaluation: Make
+) -> None:
+    classes = make_classes("three")
+    table = make_predictions(classes, skill=2.0)
+    point = OperatingPoint(Calibration(2.0, (0.0,) * 3), 0.3, 0.9)
+    table = apply_operating_point(table, point, classes)
+    found = score_predictions(table, classes, make_evaluation())["calibration"]
+    for name, columns in (
+        ("uncalibrated", probability_columns(classes, uncalibrated=True)),
+        ("calibrated", probability_columns(classes)),
+    ):
+        probabilities = table[columns].to_numpy()
+        labels = classes.positions(table["label"])
+        correct = probabilities.argmax(axis=1) == labels
+        assert found[name]["error"] == pytest.approx(
+            measure_calibration_error(correct, probabilities.max(axis=1))
+        )
+        assert found[name]["brier"] == pytest.approx(
+            ((probabilities - np.eye(3)[labels]) ** 2).sum(axis=1).mean()
+        )

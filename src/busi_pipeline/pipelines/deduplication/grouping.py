@@ -39,8 +39,8 @@ def group_images(
     Args:
         manifest: one row an image.
         duplicate_pairs: `image_a`, `image_b`.
-        patient_groups: `image_id` (or `path`), `group`: an image may be left out, which leaves it
-            alone. None where there is no such file.
+        patient_groups: `image_id` (or `path`), `group`: an image that is left out or has an empty
+            group stands alone. None where there is no such file.
         deduplication: `patient_groups` says what they are for: `join` connects by both, `only`
             puts them in the place of the pairs, `ignore` leaves them aside.
 
@@ -55,7 +55,7 @@ def group_images(
             for a, b in zip(duplicate_pairs["image_a"], duplicate_pairs["image_b"], strict=True)
         ]
     if use != "ignore" and patient_groups is not None:
-        links += _link_own_groups(manifest, patient_groups, complete=use == "only")
+        links += _link_patients(manifest, patient_groups, complete=use == "only")
     elif use == "only":
         raise BadInputError(
             f"deduplication.patient_groups is 'only', but there is no groups.csv. {_REMEDY}"
@@ -74,7 +74,7 @@ def group_images(
     return Grouping(groups, {"duplicates": summary})
 
 
-def _link_own_groups(
+def _link_patients(
     manifest: pd.DataFrame, patient_groups: pd.DataFrame, complete: bool
 ) -> list[tuple[int, int]]:
     """Return links from the first image of each of the user's groups to the others."""
@@ -85,12 +85,17 @@ def _link_own_groups(
             "path) and group."
         )
     position = {name: i for i, name in enumerate(manifest[key])}
+    without = patient_groups["group"].isna()
+    if without.any():
+        logger.warning("groups.csv gives %d images no group: they stand alone", without.sum())
+        patient_groups = patient_groups[~without]
     named = patient_groups[key].astype(str)
     unknown = [name for name in named if name not in position]
     if unknown:
         raise BadInputError(
             f"groups.csv names {len(unknown)} images that are not in the manifest "
-            f"({unknown[0]!r} is the first). An {key} looks like {manifest[key].iloc[0]!r}."
+            f"({unknown[0]!r} is the first). The column {key} must hold names such as "
+            f"{manifest[key].iloc[0]!r}."
         )
     if complete and (left := set(position) - set(named)):
         raise BadInputError(

@@ -45,8 +45,8 @@ class Calibrated(NamedTuple):
             `threshold` of their fold.
         operating_point: of the one fold of a hold-out split `temperature`, `offsets`, `threshold`,
             `expected_sensitivity`; of several folds the median `threshold` and the mean
-            `expected_sensitivity`; and the `target_sensitivity` and `threshold_rule` it was chosen
-            by.
+            `expected_sensitivity`; and the `target_sensitivity`, `threshold_rule` and
+            `positive_classes` it was chosen for.
     """
 
     predictions: pd.DataFrame
@@ -132,6 +132,7 @@ def calibrate_predictions(
     record |= {
         "target_sensitivity": evaluation.target_sensitivity,
         "threshold_rule": evaluation.threshold_rule,
+        "positive_classes": list(classes.positive),
     }
     return Calibrated(pd.concat(tables, ignore_index=True), {"operating_point": record})
 
@@ -230,7 +231,6 @@ def deliver_model(
         "title": settings.title,
         "image_size": settings.image_size,
         "classes": list(classes.names),
-        "positive_classes": list(classes.positive),
         **chosen,
     }
     return DeliveredModel(model, description)

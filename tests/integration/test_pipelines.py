@@ -1,0 +1,228 @@
+"""The registered pipelines: names, catalog, lineage, and what one more experiment makes of them."""
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import yaml
+from kedro.framework.project import pipelines
+from kedro.framework.session import KedroSession
+from kedro.framework.startup import bootstrap_project
+from kedro.io import DataCatalog
+from kedro.pipeline import Pipeline
+
+from tests.factories import PROJECT
+from tests.integration.projects import create_project, hide_machine, run_command, write_local
+
+IN_DEFAULT = {"vgg16", "resnet50", "inceptionv3", "inceptionv3_adamw"}
+OF_ALL = {
+    "__default__",
+    "ingestion",
+    "deduplication",
+    "splitting",
+    "preprocessing",
+    "cross_validation",
+    "leakage",
+    "model_comparison",
+    "reporting",
+}
+OF_ONE = {"train", "cross_validate", "leakage", "bias_audit"}
+
+
+class Opened(NamedTuple):
+    """What a session sees."""
+
+    pipelines: dict[str, Pipeline]
+    catalog: DataCatalog
+
+
+def open_project(
+    project: Path, env: str | None = None, parameters: Mapping[str, Any] | None = None
+) -> Opened:
+    """Return the registered pipelines and the catalog of a session."""
+    bootstrap_project(project)
+    session = KedroSession.create(
+        project_path=project, env=env, runtime_params=dict(parameters or {})
+    )
+    catalog = session.load_context().catalog
+    return Opened(dict(pipelines), catalog)
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A project with its own conf/base alone."""
+    with hide_machine():
+        made = create_project(tmp_path_factory.mktemp("pipelines") / "project", {"benign": 1})
+        (made / "conf/local/parameters.yml").unlink()
+        yield made
+
+
+@pytest.fixture(scope="module")
+def opened(project: Path) -> Opened:
+    return open_project(project)
+
+
+def list_experiments(catalog: DataCatalog) -> set[str]:
+    return set(catalog.load("params:experiments"))
+
+
+def list_namespaces(pipeline: Pipeline, depth: int = 1) -> set[str]:
+    """Return the first `depth` parts of the nodes' namespaces."""
+    parts = [node.namespace.split(".") for node in pipeline.nodes if node.namespace]
+    return {".".join(part[:depth]) for part in parts if len(part) >= depth}
+
+
+def test_pipelines_have_the_names_users_type(opened: Opened) -> None:
+    experiments = list_experiments(opened.catalog)
+    assert experiments > IN_DEFAULT
+    expected = OF_ALL | {f"{what}_{name}" for what in OF_ONE for name in experiments}
+    assert set(opened.pipelines) == expected
+
+
+def test_default_pipelines_are_of_the_default_experiments(opened: Opened) -> None:
+    default, folds = opened.pipelines["__default__"], opened.pipelines["cross_validation"]
+    assert list_namespaces(default) == IN_DEFAULT
+    assert {"compare_experiments", "build_manifest", "split_images"} <= {
+        node.name for node in default.nodes
+    }
+    assert list_namespaces(folds) == IN_DEFAULT | {"ensemble", "cross_validation"}
+
+
+@pytest.mark.parametrize("env", [None, "demo"])
+def test_every_dataset_is_in_the_catalog(project: Path, env: str | None) -> None:
+    """TRAP: a misspelt factory pattern silently becomes a MemoryDataset and nothing is saved."""
+    opened = open_project(project, env)
+    names = {name for pipeline in opened.pipelines.values() for name in pipeline.datasets()}
+    for name in names:
+        if name.startswith("params:"):
+            assert name in opened.catalog, name
+        else:
+            assert type(opened.catalog.get(name)).__name__ != "MemoryDataset", name
+
+
+@pytest.mark.parametrize("env", [None, "demo"])
+def test_no_two_datasets_share_a_file(project: Path, env: str | None) -> None:
+    opened = open_project(project, env)
+    places: dict[str, str] = {}
+    everything = sum(opened.pipelines.values(), Pipeline([]))
+    for name in sorted(everything.all_outputs()):
+        described = opened.catalog.get(name)._describe()
+        place = str(described.get("filepath") or described["path"])
+        assert place.startswith(str(project)), f"{name} is not below the project"
+        assert place not in places, f"{name} and {places.get(place)} both write {place}"
+        places[place] = name
+
+
+def test_a_fold_is_a_node(project: Path) -> None:
+    opened = open_project(project, parameters={"cross_validation": {"folds": 3, "repeats": 2}})
+    nodes = opened.pipelines["cross_validate_resnet50"].nodes
+    trainings = sorted(node.name for node in nodes if node.name.endswith(".train_fold"))
+    assert trainings == [
+        f"resnet50.cross_validation.repeat_{repeat}_fold_{fold}.train_fold"
+        for repeat in (1, 2)
+        for fold in (1, 2, 3)
+    ]
+    leakage = opened.pipelines["leakage_resnet50"].nodes
+    random = [n for n in leakage if n.name.startswith("resnet50.random_folds.repeat")]
+    assert len(random) == 3, "duplicates are parted once"
+
+
+def test_a_fold_needs_no_other_fold(opened: Opened) -> None:
+    pipeline = opened.pipelines["cross_validate_resnet50"]
+    name = "resnet50.cross_validation.repeat_1_fold_1.train_fold"
+    before = pipeline.to_nodes(name).nodes
+    assert [n.name for n in before if n.name.endswith("train_fold")] == [name]
+
+
+@pytest.mark.parametrize(
+    ("entry", "size"), [("{backbone: densenet121}", 224), ("{backbone: vgg16, image_size: 96}", 96)]
+)
+def test_one_more_experiment_is_one_entry(project: Path, entry: str, size: int) -> None:
+    before = open_project(project).pipelines
+    opened = open_project(project, parameters={"experiments": {"mine": yaml.safe_load(entry)}})
+    train = opened.pipelines["train_mine"]
+    assert list_namespaces(train) == {"mine"}
+    assert f"prepare_images_{size}" in {node.name for node in train.nodes}
+    assert "mine.metrics" in opened.pipelines["model_comparison"].inputs()
+    assert "mine" in list_namespaces(opened.pipelines["__default__"])
+    added = {f"{what}_mine" for what in OF_ONE}
+    assert set(opened.pipelines) == set(before) | added
+    for name in before.keys() - OF_ALL:
+        assert opened.pipelines[name].describe() == before[name].describe(), name
+
+
+def test_replications_have_the_published_settings(opened: Opened) -> None:
+    experiments = opened.catalog.load("params:experiments")
+    for name in IN_DEFAULT:
+        settings = experiments[f"replication_{name}"]
+        training, phase = settings.training, settings.training.head_phase
+        assert settings.baseline_of == name
+        assert not settings.fine_tunes, "the base stayed frozen"
+        assert (training.head.dense_units, training.head.dropout) == (512, 0.5)
+        assert training.head.batch_normalization
+        assert training.label_smoothing == 0.1
+        assert (phase.epochs, phase.patience) == (20, 5)
+        assert phase.batch_size == (8 if "inception" in name else 16)
+        assert phase.optimizer.name == ("rmsprop" if name == "inceptionv3" else "adamw")
+        assert phase.optimizer.learning_rate == 1e-4
+        assert (phase.optimizer.schedule, phase.optimizer.plateau_factor) == ("plateau", 0.2)
+        assert settings.augmentation.per_image == 20
+
+
+@pytest.fixture(scope="module")
+def drawn(project: Path) -> Callable[[str], Any]:
+    """What Kedro-Viz draws of a pipeline of the demo."""
+    from kedro_viz.api.rest.responses.pipelines import get_pipeline_response
+    from kedro_viz.server import load_and_populate_data
+
+    load_and_populate_data(project, env="demo")
+    return get_pipeline_response
+
+
+def test_lineage_is_drawn_with_layers(drawn: Callable[[str], Any]) -> None:
+    """TRAP: Kedro-Viz takes a circle of layers as no order at all and draws none."""
+    order = ["raw", "intermediate", "primary", "feature", "model_input", "models", "model_output"]
+    for name in ("__default__", "train_resnet50"):
+        assert drawn(name).layers == [*order, "reporting"], name
+    layers = drawn("cross_validation").layers
+    assert [layer for layer in layers if layer != "models"] == [*order[:5], *order[6:], "reporting"]
+
+
+def test_lineage_is_that_of_the_environment(drawn: Callable[[str], Any]) -> None:
+    """TRAP: Kedro-Viz runs no hooks, so a hook cannot give the registry its parameters."""
+    assert "prepare_images_96" in {node.name for node in drawn("train_inceptionv3").nodes}
+
+
+def test_lineage_shows_every_fold(drawn: Callable[[str], Any]) -> None:
+    names = [node.name for node in drawn("cross_validate_resnet50").nodes]
+    assert names.count("train_fold") == 3
+    assert "resnet50.cross_validation.repeat_1_fold_1" in names
+
+
+def test_registry_does_not_wait_for_tensorflow() -> None:
+    code = (
+        "import sys, busi_pipeline.pipeline_registry as registry; registry.register_pipelines(); "
+        "assert not {'tensorflow', 'keras'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=PROJECT)
+
+
+def test_pinned_set_names_no_host_and_no_path() -> None:
+    lines = (PROJECT / "requirements.lock").read_text().splitlines()
+    pins = [line for line in lines if line and not line.startswith("#")]
+    assert len(pins) > 100
+    assert all("==" in line and "://" not in line and "@" not in line for line in pins)
+    declared = yaml.safe_load((PROJECT / "conf/base/globals.yml").read_text())
+    assert not declared["data"].startswith("/")
+
+
+def test_wrong_entry_is_answered_in_one_line(project: Path) -> None:
+    write_local(project / "conf", {"experiments": {"mine": {"backbone": "resnet5"}}})
+    done = run_command(project, "--pipeline=train_mine")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("Error: ")
+    assert "backbone must be one of" in done.stderr.splitlines()[-1]

@@ -1,0 +1,324 @@
+"""Duplicates: found where they are, not where they are not, and kept together."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image, ImageDraw
+
+from busi_pipeline.caching.cache import Cache
+from busi_pipeline.config.schemas import DeduplicationSettings
+from busi_pipeline.errors import BadInputError
+from busi_pipeline.imaging import duplicate_search
+from busi_pipeline.imaging.decoding import DecodedImage, decode_image
+from busi_pipeline.imaging.duplicate_matching import describe_picture, flip_picture
+from busi_pipeline.imaging.duplicate_search import PAIR_COLUMNS
+from busi_pipeline.pipelines.deduplication.grouping import group_images
+from busi_pipeline.pipelines.deduplication.nodes import find_duplicates
+from busi_pipeline.pipelines.deduplication.plots import plot_duplicate_pairs
+from busi_pipeline.synthetic import simulate_scan
+from tests.factories import RawFiles, as_raw_images, encode_image, load_parameters
+
+SETTINGS = load_parameters()["deduplication"]
+
+
+def choose_use(use: str) -> DeduplicationSettings:
+    return SETTINGS.updated({"patient_groups": use})
+
+
+def label_images(labels: str) -> pd.DataFrame:
+    """Return a manifest of one image a letter, with that label."""
+    ids = [f"{label}/{i}" for i, label in enumerate(labels)]
+    return pd.DataFrame({"image_id": ids, "path": [f"{i}.png" for i in ids], "label": list(labels)})
+
+
+def pair(*pairs: tuple[str, str]) -> pd.DataFrame:
+    return pd.DataFrame(pairs, columns=["image_a", "image_b"])
+
+
+# Groups
+
+
+def test_connected_images_share_a_group() -> None:
+    pairs = pair(("b/0", "b/2"), ("b/2", "m/4"))
+    groups, summary = group_images(label_images("bbbmmn"), pairs, None, choose_use("join"))
+    assert groups["group"].tolist() == ["b/0", "b/1", "b/0", "m/3", "b/0", "n/5"]
+    assert groups["group_size"].tolist() == [3, 1, 3, 1, 3, 1]
+    assert groups["mixed_labels"].tolist() == [True, False, True, False, True, False]
+    assert summary["duplicates"] == {
+        "groups": 4,
+        "groups_with_duplicates": 1,
+        "images_in_them": 3,
+        "largest_group": 3,
+        "groups_of_mixed_labels": 1,
+        "images_of_mixed_labels": 3,
+    }
+
+
+def test_no_pair_leaves_every_image_alone() -> None:
+    groups, _ = group_images(label_images("bmn"), pair(), None, choose_use("join"))
+    assert groups["group"].tolist() == groups["image_id"].tolist()
+
+
+@pytest.mark.parametrize(
+    ("use", "expected"),
+    [
+        ("join", ["b/0", "b/0", "b/0", "m/3"]),
+        ("only", ["b/0", "b/1", "b/1", "m/3"]),
+        ("ignore", ["b/0", "b/0", "b/2", "m/3"]),
+    ],
+)
+def test_patient_groups_join_replace_or_stand_aside(use: str, expected: list[str]) -> None:
+    patients = pd.DataFrame(
+        {"image_id": ["b/0", "b/1", "b/2", "m/3"], "group": ["p1", "p2", "p2", "p3"]}
+    )
+    groups, _ = group_images(label_images("bbbm"), pair(("b/0", "b/1")), patients, choose_use(use))
+    assert groups["group"].tolist() == expected
+
+
+def test_patient_groups_may_name_files_and_leave_images_out() -> None:
+    patients = pd.DataFrame({"path": ["b/0.png", "b/2.png"], "group": ["p", "p"]})
+    groups, _ = group_images(label_images("bbb"), pair(), patients, choose_use("join"))
+    assert groups["group"].tolist() == ["b/0", "b/1", "b/0"]
+
+
+def test_images_with_an_empty_group_stand_alone(caplog: pytest.LogCaptureFixture) -> None:
+    """An unknown patient is not one patient."""
+    patients = pd.DataFrame(
+        {"image_id": ["b/0", "b/1", "b/2", "b/3"], "group": ["p", None, np.nan, "p"]}
+    )
+    groups, _ = group_images(label_images("bbbb"), pair(), patients, choose_use("join"))
+    assert groups["group"].tolist() == ["b/0", "b/1", "b/2", "b/0"]
+    assert "gives 2 images no group" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("patients", "use", "message"),
+    [
+        (None, "only", "there is no groups.csv"),
+        ({"image_id": ["b/0"], "group": ["p"]}, "only", "leaves out 2 images"),
+        ({"image_id": ["b/9"], "group": ["p"]}, "join", "1 images that are not in the manifest"),
+        ({"image": ["b/0"], "group": ["p"]}, "join", "needed are image_id"),
+        ({"image_id": ["b/0", "b/1", "b/2"], "group": ["p", "p", None]}, "only", "leaves out 1"),
+    ],
+)
+def test_wrong_patient_groups_are_named(
+    patients: dict[str, Any] | None, use: str, message: str
+) -> None:
+    table = None if patients is None else pd.DataFrame(patients)
+    with pytest.raises(BadInputError, match=message) as caught:
+        group_images(label_images("bbb"), pair(), table, choose_use(use))
+    assert "\n" not in str(caught.value)
+
+
+# The search
+
+
+def write_on(image: Image.Image, text: str, *places: tuple[int, int]) -> Image.Image:
+    """Return the image with a caption and callipers drawn on it."""
+    drawn = image.copy()
+    pen = ImageDraw.Draw(drawn)
+    pen.text((12, image.height - 26), text, fill=255, font_size=16)
+    for x, y in places:
+        pen.line([(x - 5, y), (x + 5, y)], fill=255)
+        pen.line([(x, y - 5), (x, y + 5)], fill=255)
+    return drawn
+
+
+@pytest.fixture(scope="module")
+def pictures() -> dict[str, Image.Image]:
+    """Nine scans with the same lettering, and duplicates of some of them."""
+    labels = ["benign", "malignant", "normal"] * 3
+    scans = [
+        Image.fromarray(simulate_scan(label, 300, 380, np.random.default_rng(i)).image)
+        for i, label in enumerate(labels)
+    ]
+    images = {f"scan{i}": write_on(scan, "RT AXILLA") for i, scan in enumerate(scans)}
+    images["file"] = images["scan0"]
+    images["annotated"] = write_on(scans[1], "RT AXILLA", (120, 90), (240, 170))
+    images["cropped"] = images["scan2"].crop((40, 30, 350, 270))
+    images["enlarged"] = images["scan3"].resize((494, 390), Image.Resampling.BICUBIC)
+    images["enlarged cropped"] = images["scan3"].crop((60, 40, 340, 280)).resize((420, 360))
+    images["flipped"] = scans[4].transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    images["brighter"] = images["scan5"].point(lambda v: min(255, int(1.2 * v + 10)))
+    return images
+
+
+@pytest.fixture(scope="module")
+def raw_images(pictures: dict[str, Image.Image]) -> RawFiles:
+    return as_raw_images({f"{name}.png": encode_image(image) for name, image in pictures.items()})
+
+
+@pytest.fixture(scope="module")
+def pictured(pictures: dict[str, Image.Image], raw_images: RawFiles) -> pd.DataFrame:
+    """The manifest of the pictures; the enlarged ones carry another label than their scan."""
+    names = list(pictures)
+    return pd.DataFrame(
+        {
+            "image_id": names,
+            "path": [f"{name}.png" for name in names],
+            "label": ["malignant" if "enlarged" in name else "benign" for name in names],
+            "byte_sha256": [
+                hashlib.sha256(raw_images[f"{name}.png"]()).hexdigest() for name in names
+            ],
+            "pixel_sha256": [
+                hashlib.sha256(pictures[name].tobytes()).hexdigest() for name in names
+            ],
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def pairs(
+    raw_images: RawFiles, pictured: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory
+) -> pd.DataFrame:
+    return find_duplicates(
+        raw_images, pictured, SETTINGS, Cache(tmp_path_factory.mktemp("duplicates"))
+    )
+
+
+def test_duplicates_are_found_with_their_kind_and_no_others(pairs: pd.DataFrame) -> None:
+    found = {(a, b): k for a, b, k in zip(pairs.image_a, pairs.image_b, pairs.kind, strict=True)}
+    assert found == {
+        ("scan0", "file"): "identical file",
+        ("scan1", "annotated"): "re-annotated",
+        ("scan2", "cropped"): "re-cropped",
+        ("scan3", "enlarged"): "zoomed",
+        ("scan3", "enlarged cropped"): "zoomed",
+        ("enlarged", "enlarged cropped"): "zoomed",
+        ("scan4", "flipped"): "re-annotated",
+        ("scan5", "brighter"): "re-annotated",
+    }
+    assert list(pairs.columns) == PAIR_COLUMNS
+    assert pairs["same_frame"].all()
+    assert pairs.loc[pairs["flipped"], "image_b"].tolist() == ["flipped"]
+    assert (pairs["score"] > 0.92).all()
+    of_pair = pairs.set_index("image_b")
+    assert of_pair.loc["file", "score"] == 1
+    assert of_pair.loc["enlarged", "scale"] == pytest.approx(380 / 494, abs=0.01)
+    assert of_pair.loc["cropped", "overlap"] == pytest.approx(310 * 240 / (380 * 300), abs=0.03)
+
+
+def test_flipped_features_are_those_of_the_flipped_image(pictures: dict[str, Image.Image]) -> None:
+    pixels = np.stack([np.asarray(pictures["scan7"])] * 3, axis=-1)
+    turned = flip_picture(describe_picture(pixels, 512, 300))
+    seen = describe_picture(np.ascontiguousarray(pixels[:, ::-1]), 512, 300)
+    np.testing.assert_array_equal(turned.grey, seen.grey)
+    apart = np.linalg.norm(turned.points[:, None] - seen.points[None], axis=2)
+    found = apart.min(axis=1) < 0.5
+    assert found.mean() > 0.2
+    likeness = (turned.descriptors * seen.descriptors[apart.argmin(axis=1)]).sum(axis=1)
+    assert np.median(likeness[found]) > 0.98
+
+
+def test_lettering_alone_is_no_duplicate(pairs: pd.DataFrame) -> None:
+    scans = [f"scan{i}" for i in range(9)]
+    assert not (pairs["image_a"].isin(scans) & pairs["image_b"].isin(scans)).any()
+
+
+def test_a_pair_far_down_the_list_is_found_through_its_group(
+    raw_images: RawFiles, pictured: pd.DataFrame, tmp_path: Path
+) -> None:
+    """With one likely partner each, the third of a group is reached through the second."""
+    three = pictured[pictured["image_id"].isin(["scan3", "enlarged", "enlarged cropped"])]
+    one_each = SETTINGS.updated({"candidates": 1})
+    assert len(find_duplicates(raw_images, three, one_each, Cache(tmp_path))) == 3
+
+
+def test_pictures_beyond_the_memory_are_described_once(
+    raw_images: RawFiles,
+    pictured: pd.DataFrame,
+    pairs: pd.DataFrame,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    described: list[bytes] = []
+
+    def describe(content: bytes) -> DecodedImage:
+        described.append(content)
+        return decode_image(content)
+
+    monkeypatch.setattr(duplicate_search, "_HELD", 3)
+    monkeypatch.setattr(duplicate_search, "_BLOCK", 4)
+    monkeypatch.setattr(duplicate_search, "decode_image", describe)
+    found = find_duplicates(raw_images, pictured, SETTINGS, Cache(tmp_path))
+    pd.testing.assert_frame_equal(found, pairs)
+    assert len(described) == len(pictured)
+
+
+def test_duplicates_are_found_among_images_not_learned_from(
+    raw_images: RawFiles,
+    pictured: pd.DataFrame,
+    pairs: pd.DataFrame,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setattr(duplicate_search, "_LEARNED_FROM", 3)
+    one_each = SETTINGS.updated({"candidates": 1})
+    found = find_duplicates(raw_images, pictured, one_each, Cache(tmp_path))
+    pd.testing.assert_frame_equal(found, pairs)
+
+
+def test_identical_files_are_found_without_a_feature(
+    raw_images: RawFiles, pictured: pd.DataFrame, tmp_path: Path
+) -> None:
+    blank = encode_image(Image.new("L", (200, 160), 40))
+    rows = pictured.iloc[[0, 0]].assign(
+        image_id=["blank", "blank again"], path=["blank.png", "blank again.png"]
+    )
+    rows["byte_sha256"] = rows["pixel_sha256"] = "of the blank"
+    found = find_duplicates(
+        raw_images | as_raw_images({"blank.png": blank, "blank again.png": blank}),
+        pd.concat([pictured.iloc[:4], rows], ignore_index=True),
+        SETTINGS,
+        Cache(tmp_path),
+    )
+    assert found[["image_a", "image_b", "kind"]].to_numpy().tolist() == [
+        ["blank", "blank again", "identical file"]
+    ]
+
+
+@pytest.fixture
+def searches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many images each search looked at; none is really made."""
+    made: list[int] = []
+
+    def search(raw_images: Any, manifest: pd.DataFrame, settings: Any) -> pd.DataFrame:
+        made.append(len(manifest))
+        return pd.DataFrame(columns=PAIR_COLUMNS)
+
+    monkeypatch.setattr(duplicate_search, "_search", search)
+    return made
+
+
+def test_the_search_is_repeated_only_where_something_changed(
+    pictured: pd.DataFrame, searches: list[int], tmp_path: Path
+) -> None:
+    def count_searches(manifest: pd.DataFrame, **changes: Any) -> int:
+        before = len(searches)
+        find_duplicates({}, manifest, SETTINGS.updated(changes), Cache(tmp_path))
+        return len(searches) - before
+
+    assert count_searches(pictured) == 1
+    assert count_searches(pictured) == 0
+    assert count_searches(pictured, patient_groups="only") == 0
+    for name in type(SETTINGS).model_fields:
+        if name != "patient_groups":
+            step = 1 if isinstance(getattr(SETTINGS, name), int) else -0.01
+            assert count_searches(pictured, **{name: getattr(SETTINGS, name) + step}) == 1, name
+    assert count_searches(pictured.iloc[1:]) == 1
+    assert count_searches(pictured.assign(byte_sha256="other")) == 1
+
+
+def test_the_plot_shows_the_pairs(
+    raw_images: RawFiles, pictured: pd.DataFrame, pairs: pd.DataFrame
+) -> None:
+    figure = plot_duplicate_pairs(raw_images, pictured, pairs)
+    titles = [axis.get_title() for axis in figure.axes]
+    assert sum("different labels" in title for title in titles) == 2
+    assert len([axis for axis in figure.axes if axis.images]) == 2 * (4 + 2)
+    nothing = plot_duplicate_pairs(raw_images, pictured, pairs.iloc[:0])
+    assert "0 pairs" in nothing.get_suptitle()
