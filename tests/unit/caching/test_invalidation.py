@@ -156,7 +156,7 @@ ALL = {"features", "pooled", "training"}
         ({"training": {"augment_on": "device"}}, ALL),
         ({"training": {"precision": "mixed_bfloat16"}}, ALL),
     ],
-    ids=str,
+    ids=lambda value: str(sorted(value)) if isinstance(value, set) else str(value),
 )
 def test_settings_invalidate_what_they_decide(change: dict[str, Any], stale: set[str]) -> None:
     base = {"training": {"precision": "float32"}}
