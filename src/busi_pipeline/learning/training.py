@@ -47,6 +47,7 @@ TRAINING = Step(
     "training",
     1,
     (
+        "busi_pipeline.learning.features:build_for_training",
         "busi_pipeline.learning.training:fit_network",
         "busi_pipeline.learning.training:assemble_model",
     ),
@@ -56,6 +57,7 @@ FOLD_TRAINING = Step(
     "fold_training",
     1,
     (
+        "busi_pipeline.learning.features:build_for_training",
         "busi_pipeline.learning.training:fit_network",
         "busi_pipeline.learning.predicting:predict_rows",
     ),
