@@ -41,7 +41,7 @@ test: install
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-unit: install
-	$(BIN)/python -m pytest tests/unit
+	$(BIN)/python -m pytest tests/unit -n 2
 
 lint: install
 	$(BIN)/ruff check .

@@ -13,6 +13,8 @@ import busi_pipeline  # noqa: F401  # sets the telemetry switches before MLflow 
 from busi_pipeline.synthetic import write_synthetic_set
 from tests.factories import CLASSES, PROJECT, close_mlflow
 
+pytest_plugins = ["tests.small_project"]
+
 if TYPE_CHECKING:
     import mlflow
 

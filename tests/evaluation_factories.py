@@ -24,7 +24,7 @@ FOUR = Classes(("cyst", "fibroadenoma", "suspicious", "cancer"), ("suspicious", 
 CLASS_SETS = [TWO, THREE, FOUR]
 
 EVALUATION = EvaluationSettings(
-    target_sensitivity=0.95, threshold_rule="conformal", prevalence=0.05, n_resamples=40, seed=0
+    target_sensitivity=0.95, threshold_rule="conformal", prevalence=0.05, n_resamples=20, seed=0
 )
 
 

@@ -13,7 +13,7 @@ from busi_pipeline.config.messages import describe_allowed
 from busi_pipeline.config.schemas import EvaluationSettings, TrainingSettings
 from busi_pipeline.errors import BadInputError
 from busi_pipeline.stats.classes import Classes
-from tests.conftest import PROJECT
+from tests.factories import PROJECT
 
 
 def refuse(parameters: dict[str, Any], path: str, value: Any) -> str:

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from busi_pipeline.config.loader import activate
-from tests.conftest import PROJECT
+from tests.factories import PROJECT
 
 REGISTRY = """
 from kedro.pipeline import Node, Pipeline
