@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 import busi_pipeline  # noqa: F401  # sets the telemetry switches before MLflow is imported
-from busi_pipeline.synthetic import write_synthetic_set
-from tests.factories import CLASSES, PROJECT, close_mlflow
+from tests.factories import close_mlflow
 
 pytest_plugins = ["tests.small_project"]
 
@@ -41,33 +40,6 @@ def mlflow_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
     mlflow.MlflowClient(f"sqlite:///{path}").search_experiments()
     return path
-
-
-@pytest.fixture
-def make_project(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mlflow_database: Path
-) -> Iterator[Callable[..., Path]]:
-    """Make a copy of the project's configuration with tiny synthetic data, and stand in it."""
-
-    def make(counts: Mapping[str, int] | None = None) -> Path:
-        project = tmp_path / "project"
-        project.mkdir()
-        shutil.copytree(PROJECT / "conf", project / "conf", ignore=shutil.ignore_patterns("local"))
-        (project / "conf" / "local").mkdir()
-        shutil.copy(PROJECT / "pyproject.toml", project)
-        shutil.copy(PROJECT / ".telemetry", project)
-        shutil.copy(mlflow_database, project)
-        (project / "src").mkdir()  # Kedro wants the folder; the package is the installed one
-        write_synthetic_set(
-            project / "data/01_raw/Dataset_BUSI_with_GT",
-            dict(counts or dict.fromkeys(CLASSES, 12)),
-            seed=1,
-        )
-        monkeypatch.chdir(project)
-        return project
-
-    yield make
-    close_mlflow()
 
 
 @pytest.fixture

@@ -1,13 +1,11 @@
 """Made-up predictions and metrics, of any classes, for tests of plots, comparison and report."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from busi_pipeline.caching.arrays import StoredArray
-from busi_pipeline.config.schemas import EvaluationSettings, ExperimentSettings
+from busi_pipeline.config.schemas import EvaluationSettings
 from busi_pipeline.stats.calibration import Calibration
 from busi_pipeline.stats.classes import Classes
 from busi_pipeline.stats.scoring import (
@@ -26,19 +24,6 @@ CLASS_SETS = [TWO, THREE, FOUR]
 EVALUATION = EvaluationSettings(
     target_sensitivity=0.95, threshold_rule="conformal", prevalence=0.05, n_resamples=20, seed=0
 )
-
-
-def make_settings(title: str = "ResNet50", **changes: Any) -> ExperimentSettings:
-    """Return settings with a title, and nothing else but `changes`; they are not checked."""
-    return ExperimentSettings.model_construct(
-        **{"title": title, "backbone": "resnet50", "image_size": 224} | changes
-    )
-
-
-def store_array(image_ids: Sequence[str], values: np.ndarray) -> StoredArray:
-    """Return an array as a node gets it, one row an image."""
-    keys = [str(number) for number in range(len(values))]
-    return StoredArray(pd.DataFrame({"image_id": list(image_ids)}), values, keys, "made up")
 
 
 def make_predictions(

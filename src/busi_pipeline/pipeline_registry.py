@@ -13,7 +13,7 @@ from kedro.pipeline import Pipeline
 
 from busi_pipeline.config.checking import Parameters
 from busi_pipeline.config.experiments import ENSEMBLE
-from busi_pipeline.config.loader import load_active_parameters
+from busi_pipeline.config.loader import allow_dots, load_active_parameters
 from busi_pipeline.learning.folds import list_folds
 from busi_pipeline.pipelines import (
     bias_audit,
@@ -38,7 +38,8 @@ def register_pipelines() -> dict[str, Pipeline]:
 
     Raises BadInputError where a parameter is wrong.
     """
-    return create_pipelines(load_active_parameters())
+    with allow_dots():
+        return create_pipelines(load_active_parameters())
 
 
 def create_pipelines(parameters: Parameters) -> dict[str, Pipeline]:

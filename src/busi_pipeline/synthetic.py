@@ -105,7 +105,7 @@ def write_synthetic_set(folder: Path, counts: dict[str, int], seed: int) -> None
 
 
 def main() -> None:
-    """Write the demo's images; `--help` tells the arguments."""
+    """Write the demo's images; `--help` lists the arguments."""
     parser = argparse.ArgumentParser(description="Write synthetic ultrasound in BUSI's layout.")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--seed", type=int, default=7)

@@ -111,7 +111,10 @@ def resolve_experiment(
         raise BadInputError(
             f"experiments.{name} names no backbone: add `backbone: <entry of models/backbones.py>`."
         )
-    backbone = get_backbone(str(entry["backbone"]))
+    try:
+        backbone = get_backbone(str(entry["backbone"]))
+    except BadInputError as error:
+        raise BadInputError(f"experiments.{name}: {error}") from None
     shared = {
         "title": entry["backbone"],
         "image_size": backbone.image_size,

@@ -9,15 +9,17 @@ import logging
 import math
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import keras
 import numpy as np
 from tqdm.keras import TqdmCallback
 
-from busi_pipeline.config.schemas import OptimizerSettings, PhaseSettings
 from busi_pipeline.learning.batches import FeatureBatches, Rows, as_keras_input
-from busi_pipeline.learning.training_data import TrainingData
+
+if TYPE_CHECKING:
+    from busi_pipeline.config.schemas import OptimizerSettings, PhaseSettings
+    from busi_pipeline.learning.training_data import TrainingData
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +36,7 @@ class PhaseResult(NamedTuple):
     seconds: float
 
 
-def make_optimizer(settings: OptimizerSettings, steps: int) -> keras.optimizers.Optimizer:
+def make_optimizer(settings: "OptimizerSettings", steps: int) -> keras.optimizers.Optimizer:
     """Build the optimiser for a phase of `steps` updates."""
     rate: Any = settings.learning_rate
     if settings.schedule == "cosine":
@@ -95,7 +97,7 @@ class _EpochLog(keras.callbacks.Callback):
 
 
 def evaluate_phase(
-    model: keras.Model, values: Rows, training_data: TrainingData, phase: PhaseSettings
+    model: keras.Model, values: Rows, training_data: "TrainingData", phase: "PhaseSettings"
 ) -> dict[str, float]:
     """Return what an epoch of `fit_phase` would log of the weights as they are.
 
@@ -108,7 +110,7 @@ def evaluate_phase(
 
 
 def _make_batches(
-    values: Rows, training_data: TrainingData, phase: PhaseSettings, seed: int
+    values: Rows, training_data: "TrainingData", phase: "PhaseSettings", seed: int
 ) -> tuple[FeatureBatches, FeatureBatches]:
     """Return the batches of the training and of the validation images."""
     one_hot = np.eye(len(training_data.class_weights), dtype=np.float32)
@@ -134,7 +136,7 @@ def _make_batches(
 
 
 def _compile(
-    model: keras.Model, training_data: TrainingData, optimizer: keras.optimizers.Optimizer | str
+    model: keras.Model, training_data: "TrainingData", optimizer: keras.optimizers.Optimizer | str
 ) -> None:
     model.compile(
         optimizer=optimizer,
@@ -152,8 +154,8 @@ def fit_phase(
     name: str,
     model: keras.Model,
     values: Rows,
-    training_data: TrainingData,
-    phase: PhaseSettings,
+    training_data: "TrainingData",
+    phase: "PhaseSettings",
     seed: int,
     roll_back: bool = False,
 ) -> PhaseResult:

@@ -17,15 +17,8 @@ from busi_pipeline.pipelines.bias_audit.nodes import (
 )
 from busi_pipeline.pipelines.bias_audit.plots import plot_bias_audit, plot_burned_in_annotations
 from busi_pipeline.stats.classes import Classes
-from tests.evaluation_factories import (
-    EVALUATION,
-    FOUR,
-    THREE,
-    TWO,
-    make_predictions,
-    make_settings,
-    store_array,
-)
+from tests.evaluation_factories import EVALUATION, FOUR, THREE, TWO, make_predictions
+from tests.factories import make_settings, store_array
 
 FOLDS = CrossValidationSettings(folds=2, repeats=1, seed=0, validation=0.2)
 

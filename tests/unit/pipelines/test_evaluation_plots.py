@@ -25,9 +25,8 @@ from tests.evaluation_factories import (
     TWO,
     make_metrics,
     make_predictions,
-    make_settings,
-    store_array,
 )
+from tests.factories import make_settings, store_array
 
 POINT = {"operating_point": {"threshold": 0.2}}
 

@@ -7,7 +7,8 @@ import pytest
 from busi_pipeline.caching.arrays import StoredArray
 from busi_pipeline.pipelines.explanation.nodes import resize_map, score_localization
 from busi_pipeline.pipelines.explanation.plots import plot_gradcam_gallery
-from tests.evaluation_factories import EVALUATION, THREE, make_settings, store_array
+from tests.evaluation_factories import EVALUATION, THREE
+from tests.factories import make_settings, store_array
 
 SETTINGS = make_settings("Tiny")
 

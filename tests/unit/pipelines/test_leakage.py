@@ -7,7 +7,8 @@ from busi_pipeline.pipelines.leakage import create_experiment_pipeline, create_s
 from busi_pipeline.pipelines.leakage.nodes import measure_leakage, summarise_leakage
 from busi_pipeline.pipelines.leakage.plots import plot_leakage
 from busi_pipeline.stats.classes import Classes
-from tests.evaluation_factories import CLASS_SETS, EVALUATION, make_predictions, make_settings
+from tests.evaluation_factories import CLASS_SETS, EVALUATION, make_predictions
+from tests.factories import make_settings
 
 
 @pytest.mark.parametrize("classes", CLASS_SETS, ids=len)

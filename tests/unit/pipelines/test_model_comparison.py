@@ -16,14 +16,8 @@ from busi_pipeline.pipelines.model_comparison.plots import (
 )
 from busi_pipeline.stats.classes import Classes
 from busi_pipeline.stats.comparison import COLUMNS, compare_predictions
-from tests.evaluation_factories import (
-    CLASS_SETS,
-    EVALUATION,
-    THREE,
-    make_metrics,
-    make_predictions,
-    make_settings,
-)
+from tests.evaluation_factories import CLASS_SETS, EVALUATION, THREE, make_metrics, make_predictions
+from tests.factories import make_settings
 
 COUNTS = {"benign": 437, "malignant": 210, "normal": 133}
 SUMMARY = {"images": COUNTS | {"all": 780}}

@@ -3,7 +3,6 @@
 import base64
 import re
 from html import unescape
-from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -37,8 +36,8 @@ from tests.evaluation_factories import (
     THREE,
     make_metrics,
     make_predictions,
-    make_settings,
 )
+from tests.factories import make_settings
 
 PICTURE = b"\x89PNG picture"
 FACT, LIMITATION = "Collected in Cairo.", "One hospital alone."
@@ -77,7 +76,7 @@ def write(classes: Classes = THREE, dataset: DatasetSettings | None = None, **fo
         classes,
         dataset or describe_dataset(classes),
         EVALUATION,
-        {"resnet50": make_settings("ResNet <50>", training=SimpleNamespace(weights="imagenet"))},
+        {"resnet50": make_settings("ResNet <50>", training={"weights": "imagenet"})},
         EnsembleSettings(title="All together"),
         **arguments | found,
     )
@@ -295,9 +294,7 @@ def write_card(
     metrics = make_metrics(make_predictions(classes), classes)
     metrics["depends_on"] = metrics["depends_on"] | {"weights": weights}
     return write_model_card(
-        make_settings(
-            training=SimpleNamespace(average_with_pretuned=True, tta_horizontal_flip=True)
-        ),
+        make_settings(training={"average_with_pretuned": True, "tta_horizontal_flip": True}),
         {"training": {"best_epoch": best_epoch or {"head": 1, "fine_tuning": 7}}},
         metrics,
         {

@@ -10,7 +10,6 @@ from kedro.pipeline import Node, Pipeline
 from matplotlib.figure import Figure
 
 from busi_pipeline.config.experiments import ENSEMBLE, name_item
-from busi_pipeline.config.loader import allow_dots
 from busi_pipeline.stats.comparison import compare_predictions
 
 from .decision_plots import plot_calibration, plot_decision_curve
@@ -130,34 +129,33 @@ def create_ensemble_pipeline(experiments: Sequence[str]) -> Pipeline:
             for item, dataset in of_experiment.items()
         }
 
-    with allow_dots():
-        averages = Pipeline(
-            [
-                Node(
-                    average_experiments,
-                    inputs=list_inputs(items),
-                    outputs=[
-                        f"{namespace}.{name}"
-                        for name in ("uncalibrated_predictions", "training_report", "training_tags")
-                    ],
-                    name="average_experiments",
-                    tags=_STAGE,
-                ),
-                Node(
-                    average_linear_probes,
-                    inputs=list_inputs(probe_items),
-                    outputs=f"{namespace}.uncalibrated_linear_probe_predictions",
-                    name="average_linear_probes",
-                    tags=_STAGE,
-                ),
-            ]
-        )
-        return averages + Pipeline(
-            [*_list_nodes(), *_list_linear_probe_nodes()],
-            namespace=namespace,
-            inputs={"split_tags": "cross_validation.fold_tags"},
-            parameters={"params:settings": f"params:{ENSEMBLE}", **_PARAMETERS},
-        )
+    averages = Pipeline(
+        [
+            Node(
+                average_experiments,
+                inputs=list_inputs(items),
+                outputs=[
+                    f"{namespace}.{name}"
+                    for name in ("uncalibrated_predictions", "training_report", "training_tags")
+                ],
+                name="average_experiments",
+                tags=_STAGE,
+            ),
+            Node(
+                average_linear_probes,
+                inputs=list_inputs(probe_items),
+                outputs=f"{namespace}.uncalibrated_linear_probe_predictions",
+                name="average_linear_probes",
+                tags=_STAGE,
+            ),
+        ]
+    )
+    return averages + Pipeline(
+        [*_list_nodes(), *_list_linear_probe_nodes()],
+        namespace=namespace,
+        inputs={"split_tags": "cross_validation.fold_tags"},
+        parameters={"params:settings": f"params:{ENSEMBLE}", **_PARAMETERS},
+    )
 
 
 def _list_nodes() -> list[Node]:

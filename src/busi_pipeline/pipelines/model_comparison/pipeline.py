@@ -4,7 +4,6 @@ from collections.abc import Iterable, Mapping
 
 from kedro.pipeline import Node, Pipeline
 
-from busi_pipeline.config.loader import allow_dots
 from busi_pipeline.stats.comparison import compare_predictions
 
 from .nodes import compare_experiments
@@ -16,30 +15,29 @@ _STAGE = "model_comparison"
 def create_pipeline(experiments: Iterable[str]) -> Pipeline:
     """<experiment>.metrics, <experiment>.predictions of all experiments -> tables and plots."""
     names = list(experiments)
-    with allow_dots():
-        tables = Pipeline(
-            [
-                Node(
-                    compare_experiments,
-                    inputs={
-                        "classes": "params:classes",
-                        "dataset": "params:dataset",
-                        "data_summary": "data_summary",
-                        **{name: f"{name}.metrics" for name in names},
-                    },
-                    outputs="comparison_table",
-                    name="compare_experiments",
-                    tags=_STAGE,
-                ),
-                Node(
-                    plot_model_comparison,
-                    inputs=["comparison_table", "params:classes"],
-                    outputs="comparison_plot",
-                    name="plot_model_comparison",
-                    tags=_STAGE,
-                ),
-            ]
-        )
+    tables = Pipeline(
+        [
+            Node(
+                compare_experiments,
+                inputs={
+                    "classes": "params:classes",
+                    "dataset": "params:dataset",
+                    "data_summary": "data_summary",
+                    **{name: f"{name}.metrics" for name in names},
+                },
+                outputs="comparison_table",
+                name="compare_experiments",
+                tags=_STAGE,
+            ),
+            Node(
+                plot_model_comparison,
+                inputs=["comparison_table", "params:classes"],
+                outputs="comparison_plot",
+                name="plot_model_comparison",
+                tags=_STAGE,
+            ),
+        ]
+    )
     predictions = {name: f"{name}.predictions" for name in names}
     return tables + create_pairwise_pipeline(predictions, "pairwise_comparisons")
 
@@ -48,26 +46,25 @@ def create_pairwise_pipeline(
     predictions: Mapping[str, str], output: str, stage: str = _STAGE
 ) -> Pipeline:
     """{experiment: dataset of its predictions} -> <output>, <output>_plot: every two, paired."""
-    with allow_dots():
-        return Pipeline(
-            [
-                Node(
-                    compare_predictions,
-                    inputs={
-                        "evaluation": "params:evaluation",
-                        "classes": "params:classes",
-                        **predictions,
-                    },
-                    outputs=output,
-                    name=f"compute_{output}",
-                    tags=stage,
-                ),
-                Node(
-                    plot_pairwise_comparisons,
-                    inputs=[output, "params:experiments", "params:ensemble"],
-                    outputs=f"{output}_plot",
-                    name=f"plot_{output}",
-                    tags=stage,
-                ),
-            ]
-        )
+    return Pipeline(
+        [
+            Node(
+                compare_predictions,
+                inputs={
+                    "evaluation": "params:evaluation",
+                    "classes": "params:classes",
+                    **predictions,
+                },
+                outputs=output,
+                name=f"compute_{output}",
+                tags=stage,
+            ),
+            Node(
+                plot_pairwise_comparisons,
+                inputs=[output, "params:experiments", "params:ensemble"],
+                outputs=f"{output}_plot",
+                name=f"plot_{output}",
+                tags=stage,
+            ),
+        ]
+    )

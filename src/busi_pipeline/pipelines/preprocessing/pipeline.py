@@ -1,7 +1,7 @@
 """Images at the network's size, and how each training image is augmented."""
 
 from collections.abc import Callable
-from functools import partial
+from functools import partial, update_wrapper
 
 from kedro.pipeline import Node, Pipeline
 
@@ -34,7 +34,7 @@ def _create_size_pipeline(prepare: Callable[..., StoredArray], what: str, size: 
         [
             Node(
                 # The size is part of the dataset's name, so it belongs to the node, too.
-                partial(prepare, size=size),
+                update_wrapper(partial(prepare, size=size), prepare),
                 inputs=["raw_images", "manifest", "cache"],
                 outputs=f"{what}_{size}",
                 name=f"prepare_{what}_{size}",

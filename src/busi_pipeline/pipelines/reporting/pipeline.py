@@ -5,7 +5,6 @@ from collections.abc import Iterable
 from kedro.pipeline import Node, Pipeline
 
 from busi_pipeline.config.experiments import ENSEMBLE, name_item
-from busi_pipeline.config.loader import allow_dots
 
 from .nodes import write_model_card, write_report
 
@@ -58,10 +57,9 @@ def create_pipeline(experiments: Iterable[str]) -> Pipeline:
             inputs[name_item(experiment, item)] = f"{experiment}.{dataset}"
     for item, dataset in OF_CROSS_VALIDATION.items():
         inputs[name_item(ENSEMBLE, item)] = f"{ENSEMBLE}.{dataset}"
-    with allow_dots():
-        return Pipeline(
-            [Node(write_report, inputs=inputs, outputs="report", name="write_report", tags=_STAGE)]
-        )
+    return Pipeline(
+        [Node(write_report, inputs=inputs, outputs="report", name="write_report", tags=_STAGE)]
+    )
 
 
 def create_experiment_pipeline(experiment: str) -> Pipeline:

@@ -1,7 +1,7 @@
 """Which image is in which part: the hold-out split, and the folds of a cross-validation."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import partial, update_wrapper
 
 from kedro.pipeline import Node, Pipeline
 
@@ -59,7 +59,7 @@ def _create_pipeline(
         Pipeline(
             [
                 Node(
-                    partial(select_fold, fold=fold),
+                    update_wrapper(partial(select_fold, fold=fold), select_fold),
                     inputs={
                         "fold_manifest": "fold_manifest",
                         "cross_validation": "params:cross_validation",

@@ -10,7 +10,7 @@ shows it and a runner may run folds apart:
 """
 
 from collections.abc import Sequence
-from functools import partial
+from functools import partial, update_wrapper
 
 from kedro.pipeline import Node, Pipeline
 
@@ -127,7 +127,7 @@ def _create_fold_pipeline(experiment: str, evaluation: str, fold: Fold) -> Pipel
     return Pipeline(
         [
             Node(
-                partial(train_fold, fold=fold),
+                update_wrapper(partial(train_fold, fold=fold), train_fold),
                 inputs=["features", "pooled_features", "split_manifest", *_GIVEN],
                 outputs=["uncalibrated_predictions", "fold_record", "trained_with"],
                 name="train_fold",
