@@ -75,6 +75,11 @@ def load_parameters(*changes: Mapping[str, Any]) -> Parameters:
     return check_parameters(merge_settings(_read_base_parameters(), no_weights, *changes))
 
 
+@cache
+def _load_shared_settings() -> Parameters:
+    return load_parameters({"training": {"precision": "float32"}})
+
+
 def make_settings(title: str = "ResNet50", **changes: Any) -> ExperimentSettings:
     """Return the checked settings of an experiment: ResNet50 with random weights in float32.
 
@@ -82,7 +87,7 @@ def make_settings(title: str = "ResNet50", **changes: Any) -> ExperimentSettings
         title: of the experiment.
         changes: settings that differ, nested as in YAML.
     """
-    shared = load_parameters({"training": {"precision": "float32"}})
+    shared = _load_shared_settings()
     return resolve_experiment(
         {"backbone": "resnet50", "title": title} | changes,
         shared["augmentation"].model_dump(),
