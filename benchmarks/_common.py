@@ -168,7 +168,7 @@ def prepare_data(folder: Path, workspace: Path, experiment: ExperimentSettings) 
     """Run ingestion, splitting and preprocessing as the pipelines do."""
     parameters = read_parameters()
     classes = parameters["classes"]
-    raw = RawImagesDataset(str(folder)).load()
+    raw = RawImagesDataset({"main": str(folder)}).load()
     manifest = build_manifest(raw, parameters["ingestion"], classes).manifest
     # The published split: speed does not depend on where the duplicates are.
     alone = manifest[["image_id"]].assign(group=manifest["image_id"], mixed_labels=False)

@@ -132,7 +132,7 @@ def main() -> None:
     arguments = parser.parse_args()
     print(describe_machine())
     parameters = read_parameters()
-    raw = RawImagesDataset(os.environ["BUSI_RAW_DIR"]).load()
+    raw = RawImagesDataset({"main": os.environ["BUSI_RAW_DIR"]}).load()
     manifest = build_manifest(raw, parameters["ingestion"], parameters["classes"]).manifest
     if arguments.exhaustive:
         compare_all(raw, manifest, parameters["deduplication"])

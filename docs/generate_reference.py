@@ -45,7 +45,7 @@ OTHER_PAGES = (
 
 _PLACEHOLDER = re.compile(r"^<!-- generated: (?P<what>\S+)(?: (?P<name>\S+))? -->$", re.MULTILINE)
 _UNSET = object()
-EXPERIMENTS = "experiments"
+EXPERIMENTS, SITES = "experiments", "sites"
 _LONGEST_DEFAULT = 50
 _SHARED = ("augmentation.", "training.")  # of an experiment: listed under groups of their own
 # What a browser would load from elsewhere.
@@ -71,8 +71,8 @@ def write_parameters(_: str | None = None) -> str:
     sections = []
     undescribed: dict[str, None] = {}
     for group, model in _import_groups().items():
-        if group == EXPERIMENTS:
-            shown, values = f"{group}.<experiment>", {}
+        if group in (EXPERIMENTS, SITES):
+            shown, values = f"{group}.<{group.removesuffix('s')}>", {}
             settings = [s for s in list_settings(model) if not s.name.startswith(_SHARED)]
         else:
             shown, values, settings = group, defaults.get(group, {}), list_settings(model)
@@ -145,10 +145,10 @@ def _import_groups() -> dict[str, Any]:
     """Return {parameter group: its class of settings}."""
     try:
         from busi_pipeline.config.checking import GROUPS
-        from busi_pipeline.config.schemas import ExperimentSettings
+        from busi_pipeline.config.schemas import ExperimentSettings, SiteSettings
     except Exception as error:
         raise PluginError(f"the parameter reference cannot read the schemas: {error!r}") from error
-    return {**GROUPS, EXPERIMENTS: ExperimentSettings}
+    return {SITES: SiteSettings, **GROUPS, EXPERIMENTS: ExperimentSettings}
 
 
 def _load_parameters() -> dict[str, Any]:
@@ -272,14 +272,14 @@ def find_unknown_parameters(text: str) -> list[str]:
     """Return the parameters that a text sets with `--params` and that no schema knows."""
     known = set(_load_parameters())
     for group, model in _import_groups().items():
-        prefix = f"{group}.*." if group == EXPERIMENTS else f"{group}."
+        prefix = f"{group}.*." if group in (EXPERIMENTS, SITES) else f"{group}."
         known |= {row.name for row in list_settings(model, prefix)}
     parts = [
         part for given in re.findall(r"--params[= ]([^\s`]+)", text) for part in given.split(",")
     ]
     used = [part.partition("=")[0] for part in parts if "=" in part]
-    of_any = re.compile(rf"^{EXPERIMENTS}\.\w+\.")
-    return [name for name in used if of_any.sub(f"{EXPERIMENTS}.*.", name) not in known]
+    of_any = re.compile(rf"^({EXPERIMENTS}|{SITES})\.\w+\.")
+    return [name for name in used if of_any.sub(r"\1.*.", name) not in known]
 
 
 def find_broken_links(page: Path) -> list[str]:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import busi_pipeline  # noqa: F401  # sets the telemetry switches before MLflow is imported
-from tests.factories import close_mlflow
+from tests.factories import MACHINE_VARIABLES, close_mlflow
 
 pytest_plugins = ["tests.small_project"]
 
@@ -23,7 +23,7 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 @pytest.fixture(autouse=True)
 def own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """No test sees the machine's data, weights or tracking server."""
-    for name in ("BUSI_RAW_DIR", "BUSI_WEIGHTS_DIR", "MLFLOW_TRACKING_URI", "KEDRO_ENV"):
+    for name in MACHINE_VARIABLES:
         monkeypatch.delenv(name, raising=False)
 
 

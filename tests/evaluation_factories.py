@@ -8,6 +8,7 @@ import pandas as pd
 from busi_pipeline.config.schemas import EvaluationSettings
 from busi_pipeline.stats.calibration import Calibration
 from busi_pipeline.stats.classes import Classes
+from busi_pipeline.stats.external import score_site
 from busi_pipeline.stats.scoring import (
     OperatingPoint,
     apply_operating_point,
@@ -63,6 +64,34 @@ def make_predictions(
     return apply_operating_point(pd.concat(tables, ignore_index=True), point, classes).assign(
         temperature=0.9, threshold=threshold
     )
+
+
+def make_external_metrics(
+    predictions: pd.DataFrame, classes: Classes, site: str = "elsewhere", training: str = "t"
+) -> dict[str, Any]:
+    """Return the metrics of an external validation that gave these predictions.
+
+    Args:
+        predictions: of `make_predictions`.
+        classes: of them.
+        site: name of the site.
+        training: SHA-256 of the training that the model is of.
+    """
+    table = predictions.assign(
+        is_positive=classes.is_positive(predictions["label"]),
+        positive_score=classes.positive_score(predictions[probability_columns(classes)].to_numpy()),
+    )
+    scores = score_site(table, 0.05, EVALUATION.n_resamples, EVALUATION.seed)
+    verdict = {"travels": "no", "ranking": "held", "finding": "missed", "cost": "missed"}
+    return {
+        "external": {
+            "site": site,
+            "model": {"title": "ResNet50", "training_sha256": training},
+            "images": scores,
+            "inside": scores,
+            "verdict": verdict | {"calibration": "held"},
+        }
+    }
 
 
 def make_metrics(

@@ -29,6 +29,16 @@ PROJECT = Path(__file__).resolve().parents[1]
 CLASSES = Classes(("benign", "malignant", "normal"), ("malignant",))
 BUSI_COUNTS = {"benign": 437, "malignant": 210, "normal": 133}
 
+# What a machine may have set, and no run of a test may see.
+MACHINE_VARIABLES = (
+    "BUSI_RAW_DIR",
+    "BUS_BRA_RAW_DIR",
+    "BUSI_WEIGHTS_DIR",
+    "BUSI_PSEUDONYM_KEY",
+    "MLFLOW_TRACKING_URI",
+    "KEDRO_ENV",
+)
+
 RawFiles = dict[str, Callable[[], bytes]]
 
 TINY = """
@@ -105,9 +115,23 @@ def encode_image(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes
     return buffer.getvalue()
 
 
-def make_png(value: int, side: int = 40) -> bytes:
-    """Return a PNG of one grey, `side` pixels high and five wider."""
-    return encode_image(Image.fromarray(np.full((side, side + 5), value, dtype=np.uint8)))
+def make_png(seed: int, side: int = 40) -> bytes:
+    """Return a PNG of grey noise, `side` pixels high and five wider; another one for each seed."""
+    noise = np.random.default_rng(seed).integers(0, 256, (side, side + 5), dtype=np.uint8)
+    return encode_image(Image.fromarray(noise))
+
+
+def make_mask(rows: slice = np.s_[10:20], colour: int | tuple[int, ...] = 255) -> bytes:
+    """Return a PNG of the size of `make_png`: black, but for some rows.
+
+    Args:
+        rows: that are set.
+        colour: their grey, or their red, green and blue.
+    """
+    shape = (40, 45) if isinstance(colour, int) else (40, 45, 3)
+    mask = np.zeros(shape, dtype=np.uint8)
+    mask[rows] = colour
+    return encode_image(Image.fromarray(mask))
 
 
 def as_raw_images(files: Mapping[str, bytes]) -> RawFiles:
@@ -127,6 +151,9 @@ def make_manifest(counts: Mapping[str, int] | None = None) -> pd.DataFrame:
             "label": [label for label, k in counts.items() for _ in range(k)],
             "byte_sha256": hashes,
             "pixel_sha256": hashes,
+            "site": "main",
+            "patient": "",
+            "mask_paths": "[]",
         }
     )
 

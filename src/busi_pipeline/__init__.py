@@ -13,4 +13,4 @@ if os.environ.get("BUSI_ALLOW_BACKEND") != "1":
     os.environ["KERAS_BACKEND"] = "tensorflow"
 os.environ["TF_USE_LEGACY_KERAS"] = "0"
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"

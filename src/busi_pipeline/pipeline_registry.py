@@ -6,7 +6,11 @@
 `e` is an experiment, an entry under `experiments` in the parameters. A hold-out split has one
 training, in the namespace `<e>`; a cross-validation has one a fold, in
 `<e>.cross_validation.<fold>`, and everything after training is the same for both. Beside them stand
-`leakage` (the same folds with duplicates parted) and `bias_audit` (annotations, occluded lesions).
+`leakage` (the same folds with duplicates parted), `bias_audit` (annotations, occluded lesions) and
+`leave_one_site_out` (a fold is a site). A delivered model goes on to a site that it has not seen:
+
+    external.raw_images -> ingestion, deduplication, preprocessing -> external_validation(e)
+        -> adaptation(e)
 """
 
 from kedro.pipeline import Pipeline
@@ -14,15 +18,18 @@ from kedro.pipeline import Pipeline
 from busi_pipeline.config.checking import Parameters
 from busi_pipeline.config.experiments import ENSEMBLE
 from busi_pipeline.config.loader import allow_dots, load_active_parameters
-from busi_pipeline.learning.folds import list_folds
+from busi_pipeline.learning.folds import list_folds, list_site_folds, list_within_site_folds
 from busi_pipeline.pipelines import (
+    adaptation,
     bias_audit,
     deduplication,
     evaluation,
     explanation,
+    external_validation,
     feature_extraction,
     ingestion,
     leakage,
+    leave_one_site_out,
     model_comparison,
     preprocessing,
     reporting,
@@ -48,6 +55,13 @@ def create_pipelines(parameters: Parameters) -> dict[str, Pipeline]:
     in_default = [name for name, settings in experiments.items() if settings.in_default]
     folds = list(list_folds(parameters["cross_validation"]))
     first_folds = [fold for fold in folds if fold.repeat == 1]
+    sites = parameters["ingestion"].sites
+    of_sites = {
+        leave_one_site_out.LEAVE_OUT: list_site_folds(sites),
+        leave_one_site_out.WITHIN: list_within_site_folds(
+            sites, parameters["cross_validation"].folds
+        ),
+    }
 
     ingest = ingestion.create_pipeline()
     deduplicate = ingest + deduplication.create_pipeline()
@@ -55,7 +69,17 @@ def create_pipelines(parameters: Parameters) -> dict[str, Pipeline]:
     assign = deduplicate + splitting.create_folds_pipeline(folds)
     assign_randomly = assign + splitting.create_random_folds_pipeline(first_folds)
 
+    assign_sites = assign
+    for evaluated, site_folds in of_sites.items():
+        assign_sites += splitting.create_site_folds_pipeline(evaluated, site_folds)
+    external = (
+        ingestion.create_external_pipeline()
+        + external_validation.create_site_pipeline()
+        + deduplication.create_external_pipeline()
+    )
+
     prepared, trained, validated, leaked, audited = {}, {}, {}, {}, {}
+    left_out, tested_outside, adapted = {}, {}, {}
     for name, settings in experiments.items():
         size = settings.image_size
         images, masks = (
@@ -72,10 +96,13 @@ def create_pipelines(parameters: Parameters) -> dict[str, Pipeline]:
             + explanation.create_pipeline(name, size)
             + reporting.create_experiment_pipeline(name)
         )
-        validated[name] = (
+        extracted = (
             images
             + preprocessing.create_cross_validation_pipeline(name)
             + feature_extraction.create_pipeline(name, f"images_{size}", _CROSS_VALIDATION)
+        )
+        validated[name] = (
+            extracted
             + training.create_cross_validation_pipeline(name, _CROSS_VALIDATION, folds)
             + evaluation.create_cross_validation_pipeline(name, _CROSS_VALIDATION)
         )
@@ -96,6 +123,17 @@ def create_pipelines(parameters: Parameters) -> dict[str, Pipeline]:
             + evaluation.create_occluded_pipeline(name)
             + bias_audit.create_experiment_pipeline(name, size)
         )
+        left_out[name] = extracted + leave_one_site_out.create_experiment_pipeline(name)
+        for evaluated, site_folds in of_sites.items():
+            left_out[name] += training.create_cross_validation_pipeline(
+                name, evaluated, site_folds
+            ) + evaluation.create_calibration_pipeline(name, evaluated)
+        tested_outside[name] = (
+            preprocessing.create_external_images_pipeline(size)
+            + external_validation.create_experiment_pipeline(name, size)
+            + reporting.create_external_pipeline(name)
+        )
+        adapted[name] = adaptation.create_pipeline(name)
     audit = assign + bias_audit.create_annotations_pipeline()
     compare = model_comparison.create_pipeline(experiments)
     predictions = {
@@ -110,6 +148,14 @@ def create_pipelines(parameters: Parameters) -> dict[str, Pipeline]:
     def join(parts: dict[str, Pipeline], first: Pipeline) -> Pipeline:
         return sum((parts[name] for name in in_default), first)
 
+    leave_out = {
+        "leave_one_site_out": join(left_out, assign_sites)
+        + leave_one_site_out.create_summary_pipeline(in_default),
+        **{f"leave_one_site_out_{name}": assign_sites + part for name, part in left_out.items()},
+    }
+    if len(sites) == 1:
+        leave_out = dict.fromkeys(leave_out, leave_one_site_out.create_refusal_pipeline())
+
     return {
         "ingestion": ingest,
         "deduplication": deduplicate,
@@ -121,7 +167,13 @@ def create_pipelines(parameters: Parameters) -> dict[str, Pipeline]:
         **{f"cross_validate_{name}": assign + part for name, part in validated.items()},
         **{f"leakage_{name}": assign_randomly + part for name, part in leaked.items()},
         **{f"bias_audit_{name}": audit + part for name, part in audited.items()},
+        **leave_out,
+        **{f"validate_external_{name}": external + part for name, part in tested_outside.items()},
+        **{f"adapt_{name}": part for name, part in adapted.items()},
         "leakage": join(leaked, assign_randomly) + leakage.create_summary_pipeline(in_default),
         "cross_validation": join(validated, assign) + ensemble,
+        "validate_external": join(tested_outside, external)
+        + external_validation.create_comparison_pipeline(in_default),
+        "adapt": join(adapted, Pipeline([])),
         "__default__": join(trained, split) + compare,
     }

@@ -24,10 +24,15 @@ from PIL import Image
 
 from busi_pipeline.config.schemas import merge_settings
 from busi_pipeline.synthetic import simulate_scan
-from tests.factories import CLASSES, PROJECT, TINY, TINY_EXPERIMENTS, close_mlflow
+from tests.factories import (
+    CLASSES,
+    MACHINE_VARIABLES,
+    PROJECT,
+    TINY,
+    TINY_EXPERIMENTS,
+    close_mlflow,
+)
 
-# What a machine may have set, and no run of a test may see.
-MACHINE_VARIABLES = ("BUSI_RAW_DIR", "BUSI_WEIGHTS_DIR", "MLFLOW_TRACKING_URI", "KEDRO_ENV")
 RAW = "data/01_raw/Dataset_BUSI_with_GT"
 
 

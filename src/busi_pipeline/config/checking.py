@@ -9,6 +9,7 @@ from busi_pipeline.stats.classes import Classes
 from .experiments import load_experiments
 from .messages import check_settings, describe_unknown, refuse_renamed
 from .schemas import (
+    AdaptationSettings,
     AugmentationSettings,
     CrossValidationSettings,
     DatasetSettings,
@@ -16,11 +17,15 @@ from .schemas import (
     EnsembleSettings,
     EvaluationSettings,
     ExperimentSettings,
+    ExternalSettings,
     IngestionSettings,
+    PrivacySettings,
     Settings,
+    SiteSettings,
     SplitSettings,
     TrainingSettings,
 )
+from .sites import check_sites
 
 GROUPS: dict[str, type[Settings]] = {
     "dataset": DatasetSettings,
@@ -32,8 +37,11 @@ GROUPS: dict[str, type[Settings]] = {
     "training": TrainingSettings,
     "evaluation": EvaluationSettings,
     "ensemble": EnsembleSettings,
+    "external": ExternalSettings,
+    "adaptation": AdaptationSettings,
+    "privacy": PrivacySettings,
 }
-ALL_GROUPS = ("classes", "positive_classes", *GROUPS, "experiments")
+ALL_GROUPS = ("classes", "positive_classes", "sites", *GROUPS, "experiments")
 
 
 class Parameters(TypedDict):
@@ -49,6 +57,10 @@ class Parameters(TypedDict):
     training: TrainingSettings
     evaluation: EvaluationSettings
     ensemble: EnsembleSettings
+    external: ExternalSettings
+    adaptation: AdaptationSettings
+    privacy: PrivacySettings
+    sites: dict[str, SiteSettings]
     experiments: dict[str, ExperimentSettings]
 
 
@@ -78,5 +90,6 @@ def check_parameters(
     }
     for group, schema in GROUPS.items():
         checked[group] = check_settings(schema, parameters[group], group)
+    checked["sites"] = check_sites(parameters["sites"], checked["ingestion"], checked["external"])
     checked["experiments"] = load_experiments(parameters, command_line)
     return checked  # type: ignore[return-value]

@@ -14,6 +14,8 @@ KERAS_STAGES = frozenset(
         "cross_validation",
         "leakage",
         "bias_audit",
+        "external_validation",
+        "adaptation",
     }
 )
 

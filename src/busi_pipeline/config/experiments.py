@@ -23,6 +23,7 @@ TAKEN_NAMES = frozenset(
     {
         ENSEMBLE,
         *SHARED_GROUPS,
+        "adaptation",
         "classes",
         "cross_validation",
         "dataset",
@@ -30,14 +31,19 @@ TAKEN_NAMES = frozenset(
         "duplicates",
         "evaluation",
         "experiments",
+        "external",
         "images",
         "ingestion",
+        "leave_one_site_out",
         "positive_classes",
+        "privacy",
         "random_folds",
         "seconds",
+        "sites",
         "split",
         "test",
         "validation",
+        "within_site",
     }
 )
 _SEPARATOR = "__"

@@ -21,6 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 from busi_pipeline.errors import BadInputError
 
 from .checking import Parameters, check_parameters
+from .sites import find_external_site, list_training_folders
 
 LOADER_ARGUMENTS: dict[str, Any] = {
     "base_env": "base",
@@ -108,6 +109,11 @@ class ProjectConfigLoader(OmegaConfigLoader):
             "weights_choice": _resolve_weights_choice,
             "project_root": self.project_root.as_posix,
             "artifact_location": self._resolve_artifact_location,
+            "training_folders": self._resolve_training_folders,
+            "external_folders": self._resolve_external_folders,
+            "external_site": self._resolve_external_site,
+            "folders_to_keep": self._resolve_folders_to_keep,
+            "dicom_settings": self._resolve_dicom_settings,
             **(self._custom_resolvers or {}),
         }
         for name, resolver in resolvers.items():
@@ -118,6 +124,31 @@ class ProjectConfigLoader(OmegaConfigLoader):
         if os.environ.get("MLFLOW_TRACKING_URI", "").strip():
             return None
         return (self.project_root / "mlartifacts").as_uri()
+
+    def _resolve_training_folders(self) -> dict[str, str]:
+        """`${training_folders:}`: {site: folder} of the sites that models learn from."""
+        parameters = self["parameters"]
+        return list_training_folders(parameters["sites"], parameters["ingestion"])
+
+    def _resolve_external_folders(self) -> dict[str, str]:
+        """`${external_folders:}`: {site: folder} of the external site; empty for none."""
+        parameters = self["parameters"]
+        found = find_external_site(parameters["external"], parameters["sites"])
+        return {found[0]: found[1].folder} if found else {}
+
+    def _resolve_external_site(self) -> str:
+        """`${external_site:}`: its name, for paths; `unnamed` where none is named."""
+        return next(iter(self._resolve_external_folders()), "unnamed")
+
+    def _resolve_folders_to_keep(self) -> list[str]:
+        """`${folders_to_keep:}`: names of folders that are classes, so no patient's."""
+        parameters = self["parameters"]
+        return [*parameters["classes"], *parameters["ingestion"].class_names]
+
+    def _resolve_dicom_settings(self) -> dict[str, Any]:
+        """`${dicom_settings:}`: how DICOM files are read, and the largest picture."""
+        ingestion = self["parameters"]["ingestion"]
+        return ingestion.dicom.model_dump() | {"max_pixels": ingestion.max_pixels}
 
     def _has_environment(self, name: str) -> bool:
         if self._protocol not in ("file", "tar", "zip"):

@@ -4,11 +4,12 @@ They are frozen, and refuse unknown keys and impossible values. The text under a
 description, which pydantic keeps (`model_fields[name].description`).
 """
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 from omegaconf import OmegaConf
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from busi_pipeline.models.backbones import Backbone, get_backbone
 
@@ -20,6 +21,8 @@ CountOrNone = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 ProperShare = Annotated[float, Field(gt=0, lt=1)]
 Correlation = Annotated[float, Field(ge=0, le=1)]
+
+_FRAMES = re.compile(r"first|middle|all|every [1-9][0-9]*|[1-9][0-9]*")
 
 
 class Settings(BaseModel):
@@ -73,13 +76,93 @@ class DatasetSettings(Settings):
         return all(counts.get(name) == n for name, n in expected.items())
 
 
+class SiteSettings(Settings):
+    """One site: a hospital, a scanner room, a public data set."""
+
+    folder: Text
+    """Where its images lie."""
+    layout: Text | None = None
+    """How the folder is laid out; null takes `ingestion.layout`."""
+
+
+class DicomSettings(Settings):
+    """How DICOM files are read."""
+
+    frames: Text | Count
+    """Of a file with several frames: `first`, `middle`, `all`, `every 10`, or the number of one."""
+    crop_to_region: bool
+    """Cut out the ultrasound region that the header names: names and scales around it go."""
+
+    @field_validator("frames")
+    @classmethod
+    def _check_frames(cls, frames: str | int) -> str | int:
+        if isinstance(frames, int) or _FRAMES.fullmatch(frames):
+            return frames
+        raise ValueError(
+            f"must be first, middle, all, 'every <number>' or the number of a frame; got {frames!r}"
+        )
+
+
 class IngestionSettings(Settings):
     """Which files are images to work with."""
 
+    sites: Texts
+    """Entries of `sites` that are read. Of several, a manifest names the site of each image."""
+    layout: Text
+    """How the folders are laid out; `auto` recognises it."""
+    class_names: dict[str, str]
+    """{name that a site uses: class}, as in `{malign: malignant}`; upper and lower case are one."""
+    extended_names: Literal["stop", "image"]
+    """What `a_left.png` beside `a.png` is, if it does not look like a mask: it stops the run, since
+    it may be a drawing on `a.png`, or it is an image of its own."""
     min_side: Count
     """Shortest side in pixels; smaller images go to quarantine."""
+    max_pixels: Count
+    """Pixels of an image (height times width); larger files go to quarantine unread."""
     min_images_per_class: Count
     """Fewer stop the run."""
+    dicom: DicomSettings
+
+
+class ExternalSettings(Settings):
+    """A site that the models have not seen."""
+
+    site: Text | None
+    """An entry of `sites`; with `folder`, the name that the folder gets."""
+    folder: Text | None
+    """Where its images lie, if it is no entry of `sites`."""
+    layout: Text | None
+    """How the folder is laid out; null takes that of the site, or recognises it."""
+    min_images: Count
+    """Images, and patients, of either kind below which the metrics of a subgroup are left out."""
+    min_auc: ProperShare
+    """A model travels if the lower bound of its AUC is at least this, and the next three hold."""
+    min_sensitivity: ProperShare
+    """The lower bound of the flag's sensitivity is at least this."""
+    min_specificity: ProperShare
+    """The specificity of the flag is at least this."""
+    max_miscalibration: Annotated[float, Field(ge=1)]
+    """Slope, and observed over expected positives, lie between one over this and this."""
+
+
+class AdaptationSettings(Settings):
+    """How a model is fitted to a new site by labelled images of it."""
+
+    sizes: Annotated[tuple[Count, ...], Field(strict=False, min_length=1)]
+    """Numbers of labelled images that are tried."""
+    n_draws: Annotated[int, Field(ge=2)]
+    """How often so many images are drawn, patient by patient."""
+    images: Count
+    """Labelled images by which the delivered version is fitted."""
+    seed: Seed
+    """Of the drawing."""
+
+
+class PrivacySettings(Settings):
+    """What may leave with a run."""
+
+    cover_text: bool
+    """Cover burned-in text in every picture that is written."""
 
 
 class DeduplicationSettings(Settings):
@@ -100,7 +183,8 @@ class DeduplicationSettings(Settings):
     neighbouring_frame: Correlation
     """Correlation from which they show neighbouring frames of one scan."""
     patient_groups: Literal["join", "only", "ignore"]
-    """What a groups.csv beside the class folders does: join what is found, replace it, nothing."""
+    """What patients do, where they are known: `join` the duplicates that are found, replace them,
+    nothing."""
 
     @model_validator(mode="after")
     def _check_order(self) -> Self:

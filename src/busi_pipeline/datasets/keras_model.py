@@ -89,10 +89,12 @@ class DeliveredModelDataset(AbstractDataset[DeliveredModel, DeliveredModel]):
         return load_delivered_model(self._path)
 
     def save(self, data: DeliveredModel) -> None:
-        """Write the folder; log to MLflow if a run is known."""
-        save_delivered_model(data, self._path)
+        """Write the folder, with the id of the MLflow run if one is known; log to that run."""
         run = mlflow.active_run()
         run_id = self.run_id or (run.info.run_id if run else None)
+        if run_id is not None:
+            data = data._replace(description=data.description | {"mlflow_run_id": run_id})
+        save_delivered_model(data, self._path)
         if run_id is not None and self._logging_activated:
             self._log_model(data, run_id)
 

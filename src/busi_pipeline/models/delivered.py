@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -10,11 +11,16 @@ import numpy as np
 from busi_pipeline.errors import BadInputError
 from busi_pipeline.imaging.decoding import UInt8Array, UnusableImageError, decode_image
 from busi_pipeline.imaging.resizing import resize_image
+from busi_pipeline.stats.classes import Classes
 
 if TYPE_CHECKING:
     import keras
 
 MODEL_FILE, DESCRIPTION_FILE = "model.keras", "description.json"
+# Hashes of the pixels that the model learned from, one a line: so that it is never tested on them.
+TRAINING_FILE = "training_pixels.txt"
+# Parts of a split whose images a model learned from: fitted to, or chosen by.
+LEARNED_FROM = ("train", "validation")
 # What a description needs so that the model can be used.
 _DESCRIBED = {"image_size", "classes", "positive_classes", "threshold", "model_sha256"}
 
@@ -44,11 +50,15 @@ class DeliveredModel(NamedTuple):
             see wrappers.add_flag.
         description: `title`, `image_size`, `classes`, `positive_classes`, and what was chosen on
             validation images: `threshold`, `temperature`, `offsets`, `expected_sensitivity`,
-            `target_sensitivity`, `threshold_rule`.
+            `target_sensitivity`, `threshold_rule`; where it comes from: `sites`, `data_sha256`,
+            `split_sha256`, `training_sha256`, `mlflow_run_id`, `parent` (of an adapted model); of
+            one that was loaded also `model_sha256`.
+        training_pixels: `pixel_sha256` of the training and validation images.
     """
 
     model: "keras.Model"
     description: dict[str, Any]
+    training_pixels: frozenset[str] = frozenset()
 
     def predict_file(self, path: str | Path) -> Finding:
         """Return the finding on an image file; raises BadInputError where it cannot be read."""
@@ -73,11 +83,47 @@ class DeliveredModel(NamedTuple):
         )
 
 
+def build_delivered_model(
+    trained_model: "keras.Model",
+    operating_point: Mapping[str, Any],
+    classes: Classes,
+    about: Mapping[str, Any],
+    training_pixels: Iterable[str],
+) -> DeliveredModel:
+    """Put calibration and flag into a trained model, and what they are beside it.
+
+    Args:
+        trained_model: uint8 (n, size, size, 3) -> float32 (n, classes) probabilities.
+        operating_point: `temperature`, `offsets`, `threshold` and what they were chosen for.
+        classes: in the order of the probabilities.
+        about: further entries of the description, `title` among them.
+        training_pixels: see DeliveredModel.
+    """
+    from busi_pipeline.models.wrappers import add_flag, calibrate
+
+    calibrated = calibrate(
+        trained_model, operating_point["temperature"], operating_point["offsets"]
+    )
+    positive = [classes.index(name) for name in classes.positive]
+    model = add_flag(calibrated, positive, operating_point["threshold"])
+    description = {
+        **about,
+        "image_size": trained_model.input_shape[1],
+        "classes": list(classes.names),
+        **operating_point,
+    }
+    return DeliveredModel(model, description, frozenset(training_pixels))
+
+
 def save_delivered_model(delivered: DeliveredModel, folder: Path) -> None:
-    """Write the model and its description, with the SHA-256 of the model file, into a folder."""
+    """Write a model, its description and the hashes of what it learned from into a folder.
+
+    The description gets the SHA-256 of the model file.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     delivered.model.save(folder / MODEL_FILE)
     description = delivered.description | {"model_sha256": _hash_file(folder / MODEL_FILE)}
+    (folder / TRAINING_FILE).write_text("\n".join(sorted(delivered.training_pixels)))
     (folder / DESCRIPTION_FILE).write_text(json.dumps(description, indent=2))
 
 
@@ -97,13 +143,15 @@ def load_delivered_model(folder: str | Path) -> DeliveredModel:
             "`kedro run --pipeline=train_<experiment>` writes data/06_models/<experiment>."
         )
     description = _read_description(folder / DESCRIPTION_FILE)
-    if description.pop("model_sha256") != _hash_file(folder / MODEL_FILE):
+    if description["model_sha256"] != _hash_file(folder / MODEL_FILE):
         raise BadInputError(
             f"{folder / MODEL_FILE} is not the model that {DESCRIPTION_FILE} beside it describes: "
             "train the experiment again, or copy both files from one run."
         )
     model = keras.saving.load_model(folder / MODEL_FILE, compile=False)
-    return DeliveredModel(model, description)
+    pixels = folder / TRAINING_FILE
+    hashes = pixels.read_text().split() if pixels.is_file() else []
+    return DeliveredModel(model, description, frozenset(hashes))
 
 
 def _read_description(path: Path) -> dict[str, Any]:

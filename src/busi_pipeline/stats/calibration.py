@@ -4,10 +4,13 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy.optimize import minimize
+from scipy.special import log_softmax
 from sklearn.metrics import log_loss
 
 _LOG_TEMPERATURES = (-3.0, 3.0)
+_SPREAD_OF_LOG_TEMPERATURE, _SPREAD_OF_OFFSET = 1.0, 2.0
 _TINY = 1e-7
+_TINIEST = 1e-300
 
 
 class Calibration(NamedTuple):
@@ -53,12 +56,61 @@ def fit_calibration(labels: np.ndarray, probabilities: np.ndarray) -> Calibratio
     return assemble(found.x)
 
 
-def apply_calibration(probabilities: np.ndarray, calibration: Calibration) -> np.ndarray:
-    """Return float (n, classes) calibrated probabilities."""
-    logits = np.log(np.clip(probabilities, _TINY, 1.0)) / calibration.temperature
+def fit_site_calibration(labels: np.ndarray, probabilities: np.ndarray) -> Calibration:
+    """Return the calibration for another site: a temperature, and a free offset for each class.
+
+    Args:
+        labels: int (n,), class positions; a class may be absent.
+        probabilities: float (n, classes), of images of the site.
+
+    At another site a network may be wrong about a class by more than its frequency explains, so the
+    offsets are free. Few images must not decide too much: the numbers have a normal prior, of
+    standard deviation 1 for the log of the temperature and 2 for an offset. Source: Alexandari et
+    al. 2020, "Maximum likelihood with bias-corrected calibration is hard-to-beat at label shift
+    adaptation" (without a prior).
+    """
+    logits = np.log(np.clip(probabilities, _TINY, 1.0))
+    targets = np.eye(probabilities.shape[1])[labels]
+
+    def measure(numbers: np.ndarray) -> tuple[float, np.ndarray]:
+        heat, offsets = np.exp(-numbers[0]), numbers[1:]
+        scores = logits * heat + offsets
+        log_p = log_softmax(scores, axis=1)
+        error = np.exp(log_p) - targets
+        value = -(targets * log_p).sum() + ((numbers / spread) ** 2).sum() / 2
+        gradient = np.array([-(error * logits).sum() * heat, *error.sum(axis=0)])
+        return float(value), gradient + numbers / spread**2
+
+    spread = np.array([_SPREAD_OF_LOG_TEMPERATURE] + [_SPREAD_OF_OFFSET] * probabilities.shape[1])
+    found = minimize(measure, np.zeros(len(spread)), jac=True, method="L-BFGS-B")
+    return Calibration(float(np.exp(found.x[0])), tuple(found.x[1:].tolist()))
+
+
+def apply_calibration(
+    probabilities: np.ndarray, calibration: Calibration, lowest: float = _TINY
+) -> np.ndarray:
+    """Return float (n, classes) calibrated probabilities; those below `lowest` count as it."""
+    logits = np.log(np.clip(probabilities, lowest, 1.0)) / calibration.temperature
     logits = logits + np.array(calibration.offsets)
     weights = np.exp(logits - logits.max(axis=1, keepdims=True))
     return weights / weights.sum(axis=1, keepdims=True)
+
+
+def invert_calibration(probabilities: np.ndarray, calibration: Calibration) -> np.ndarray:
+    """Return float (n, classes), the probabilities before `apply_calibration`."""
+    logits = np.log(np.clip(probabilities, _TINIEST, 1.0)) - np.array(calibration.offsets)
+    return apply_calibration(
+        np.exp(logits - logits.max(axis=1, keepdims=True)),
+        Calibration(1 / calibration.temperature, (0.0,) * probabilities.shape[1]),
+        _TINIEST,
+    )
+
+
+def relate_calibrations(old: Calibration, new: Calibration) -> Calibration:
+    """Return the calibration that makes of probabilities calibrated by `old` those by `new`."""
+    ratio = old.temperature / new.temperature
+    offsets = (n - o * ratio for n, o in zip(new.offsets, old.offsets, strict=True))
+    return Calibration(1 / ratio, tuple(offsets))
 
 
 def measure_calibration_error(correct: np.ndarray, confidence: np.ndarray, bins: int = 10) -> float:

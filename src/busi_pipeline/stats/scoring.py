@@ -1,6 +1,6 @@
 """Everything that is measured on a table of predictions, with its intervals."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -89,7 +89,10 @@ def select_test(predictions: pd.DataFrame) -> pd.DataFrame:
 
 
 def fit_operating_point(
-    predictions: pd.DataFrame, classes: Classes, evaluation: Evaluation
+    predictions: pd.DataFrame,
+    classes: Classes,
+    evaluation: Evaluation,
+    fit: Callable[[np.ndarray, np.ndarray], Calibration] = fit_calibration,
 ) -> OperatingPoint:
     """Fit the calibration, then choose the threshold that has the sensitivity by the rule.
 
@@ -97,6 +100,7 @@ def fit_operating_point(
         predictions: of validation images alone: `label` and the uncalibrated probabilities.
         classes: in the order of the probabilities.
         evaluation: its `target_sensitivity` and `threshold_rule`.
+        fit: takes class positions and probabilities, returns the calibration.
 
     Raises BadInputError where no image is positive.
     """
@@ -107,7 +111,7 @@ def fit_operating_point(
             "to choose a threshold on. Give the validation part more images."
         )
     uncalibrated = predictions[probability_columns(classes, uncalibrated=True)].to_numpy()
-    calibration = fit_calibration(classes.positions(predictions["label"]), uncalibrated)
+    calibration = fit(classes.positions(predictions["label"]), uncalibrated)
     score = classes.positive_score(apply_calibration(uncalibrated, calibration))
     chosen = choose_threshold_by_rule(
         is_positive, score, evaluation.target_sensitivity, evaluation.threshold_rule

@@ -134,7 +134,9 @@ def test_missing_configuration_is_one_line(tmp_path: Path) -> None:
 
 
 def test_missing_environment_names_those_there_are(make_conf: Callable[..., Path]) -> None:
-    with pytest.raises(BadInputError, match=r"no environment 'dmo' .* base, demo, local\.$"):
+    with pytest.raises(
+        BadInputError, match=r"no environment 'dmo' .* base, bus_bra, demo, local, two_sites\.$"
+    ):
         open_loader(make_conf(), env="dmo")["parameters"]
 
 

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from busi_pipeline.caching.cache import Cache
+from busi_pipeline.imaging.annotation_search import find_burned_in_annotations
 from busi_pipeline.imaging.burned_in_annotations import find_cross, find_text
-from busi_pipeline.pipelines.bias_audit.annotation_nodes import find_burned_in_annotations
 from tests.factories import as_raw_images, encode_image
 
 

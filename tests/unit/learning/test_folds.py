@@ -14,9 +14,13 @@ from busi_pipeline.learning.folds import (
     Fold,
     assign_cv_groups,
     assign_groups,
+    assign_parts,
     list_folds,
+    list_site_folds,
+    list_within_site_folds,
     name_repeat,
     select_fold,
+    select_site_fold,
 )
 from tests.factories import make_manifest
 
@@ -121,8 +125,6 @@ def test_folds_come_repeat_by_repeat_and_have_names() -> None:
     folds = list(list_folds(CHOICE))
     assert [tuple(fold) for fold in folds] == [(r, f) for r in (1, 2) for f in (1, 2, 3, 4, 5)]
     assert [fold.name for fold in folds][4:6] == ["repeat_1_fold_5", "repeat_2_fold_1"]
-    for fold in (*folds, Fold(12, 34)):
-        assert Fold.parse(fold.name) == fold
 
 
 @pytest.mark.parametrize("validation", [0.55, 0.7])
@@ -130,7 +132,7 @@ def test_a_share_that_leaves_nothing_to_train_is_refused(
     busi: pd.DataFrame, validation: float
 ) -> None:
     choice = CHOICE.updated({"validation": validation})
-    with pytest.raises(BadInputError, match=f"validation of {validation} leaves nothing"):
+    with pytest.raises(BadInputError, match=r"validation.* leaves nothing to train"):
         select_fold(busi, Fold(1, 1), choice)
 
 
@@ -138,6 +140,25 @@ def test_half_of_the_rest_can_be_for_validation(busi: pd.DataFrame) -> None:
     split = select_fold(busi, Fold(1, 1), CHOICE.updated({"validation": 0.4}))
     counts = split["split"].value_counts()
     assert counts["validation"] == pytest.approx(counts["train"], abs=3)
+
+
+def test_a_class_of_one_group_beside_the_fold_is_named() -> None:
+    labels = np.repeat(["benign", "malignant"], [40, 2])
+    images = make_folds(labels, [f"g{n}" for n in range(42)])
+    choice = CHOICE.updated({"repeats": 1})
+    fold = next(f for f in range(1, 6) if (images["repeat_1"] == f)[40:].any())
+    with pytest.raises(BadInputError, match=f"^repeat_1_fold_{fold}, without its test") as caught:
+        select_fold(images, Fold(1, fold), choice)
+    assert "'malignant': 1" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_few_groups_bound_the_number_of_folds() -> None:
+    """Of two groups of a class, one is for validation and one to train on."""
+    labels = np.repeat(["benign", "malignant"], [60, 60])
+    images = pd.DataFrame({"label": labels, "group": [f"g{n // 30}" for n in range(120)]})
+    parts = assign_parts(images, {"validation": 0.1}, most=10, seed=0)
+    assert (pd.crosstab(parts, labels) == 30).all(axis=None)
 
 
 def test_too_few_images_for_the_folds_are_refused() -> None:
@@ -156,3 +177,75 @@ def test_a_class_smaller_than_the_folds_is_no_warning() -> None:
     assert set(assigned) == set(range(5))
     assert assign_groups(images, 5, seed=1).tolist() != assigned.tolist()
     assert assign_groups(images, 5, seed=2**32).tolist() == assigned.tolist(), "counted modulo it"
+
+
+# Sites
+
+
+def make_two_sites(count: int = 120) -> pd.DataFrame:
+    """Return the fold manifest of two sites, a third and two thirds of the images."""
+    numbers = np.arange(count)
+    images = pd.DataFrame(
+        {
+            "image_id": [f"i{n}" for n in numbers],
+            "path": [f"i{n}.png" for n in numbers],
+            "label": np.where(numbers % 4 == 0, "malignant", "benign"),
+            "group": [f"g{n // 2}" for n in numbers],
+            "cv_group": [f"g{n // 2}" for n in numbers],
+            "site": np.where(numbers < count // 3, "one", "two"),
+        }
+    )
+    return images.assign(repeat_1=1 + assign_cv_groups(images, CHOICE.folds, 0))
+
+
+def test_a_site_is_tested_by_what_was_learned_from_the_others() -> None:
+    images = make_two_sites()
+    for fold in list_site_folds(["one", "two"]):
+        split = select_site_fold(images, fold, CHOICE).set_index("image_id")
+        site = images.set_index("image_id")["site"]
+        assert set(site[split.index[split["split"] == "test"]]) == {fold.site}
+        assert set(site[split.index[split["split"] != "test"]]) == {"one", "two"} - {fold.site}
+        learned = split[split["split"] != "test"]
+        share = (learned["split"] == "validation").mean()
+        assert share == pytest.approx(CHOICE.validation / (1 - 1 / CHOICE.folds), abs=0.06)
+
+
+def test_a_patient_at_both_sites_is_not_learned_from() -> None:
+    images = make_two_sites()
+    images.loc[images["image_id"] == "i100", ["group", "cv_group"]] = "g0"
+    split = select_site_fold(images, list_site_folds(["one", "two"])[0], CHOICE)
+    assert "i100" not in set(split["image_id"])
+    assert {"i0", "i1"} <= set(split.loc[split["split"] == "test", "image_id"])
+
+
+def test_within_a_site_each_image_is_tested_once_by_models_of_the_site() -> None:
+    images = make_two_sites()
+    folds = list_within_site_folds(["one", "two"], CHOICE.folds)
+    assert len({fold.fold for fold in folds}) == len(folds) == 2 * CHOICE.folds
+    tested: list[str] = []
+    for fold in folds:
+        split = select_site_fold(images, fold, CHOICE)
+        assert set(images.set_index("image_id").loc[split["image_id"], "site"]) == {fold.site}
+        assert set(split["split"]) == {"train", "validation", "test"}
+        parts = split.groupby("group")["split"].nunique()
+        assert (parts == 1).all()
+        tested += split.loc[split["split"] == "test", "image_id"].tolist()
+    assert sorted(tested) == sorted(images["image_id"])
+
+
+def test_folds_of_sites_are_named_by_the_site() -> None:
+    assert [fold.name for fold in list_site_folds(["one", "two"])] == ["one", "two"]
+    names = [fold.name for fold in list_within_site_folds(["one"], 2)]
+    assert names == ["one_fold_1", "one_fold_2"]
+
+
+def test_a_site_that_lacks_a_class_is_refused() -> None:
+    images = make_two_sites()
+    images.loc[images["site"] == "two", "label"] = "benign"
+    with pytest.raises(BadInputError, match="site two has no image of class malignant"):
+        select_site_fold(images, list_site_folds(["one", "two"])[0], CHOICE)
+
+
+def test_a_site_without_images_is_refused_and_the_others_named() -> None:
+    with pytest.raises(BadInputError, match="no image of site three, but of one, two"):
+        select_site_fold(make_two_sites(), list_site_folds(["three"])[0], CHOICE)

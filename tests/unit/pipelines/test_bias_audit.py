@@ -6,10 +6,11 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.patches import Rectangle
 from PIL import Image
 
 from busi_pipeline.caching.arrays import StoredArray
-from busi_pipeline.config.schemas import CrossValidationSettings
+from busi_pipeline.config.schemas import CrossValidationSettings, PrivacySettings
 from busi_pipeline.pipelines.bias_audit.nodes import (
     ANNOTATIONS,
     audit_bias,
@@ -18,7 +19,8 @@ from busi_pipeline.pipelines.bias_audit.nodes import (
 from busi_pipeline.pipelines.bias_audit.plots import plot_bias_audit, plot_burned_in_annotations
 from busi_pipeline.stats.classes import Classes
 from tests.evaluation_factories import EVALUATION, FOUR, THREE, TWO, make_predictions
-from tests.factories import make_settings, store_array
+from tests.factories import as_raw_images, encode_image, make_settings, store_array
+from tests.privacy_factories import COVERED, INK, UNCOVERED, list_pictures, make_named_picture
 
 FOLDS = CrossValidationSettings(folds=2, repeats=1, seed=0, validation=0.2)
 
@@ -139,6 +141,32 @@ def test_annotations_are_shown_where_they_were_found() -> None:
     for name in ("callipers", "text"):
         for key in ("left", "top", "width", "height", "score"):
             found[f"{name}_{key}"] = [None, 15 if name == "callipers" else None]
-    figure = plot_burned_in_annotations(raw, manifest, found)
+    figure = plot_burned_in_annotations(raw, manifest, found, UNCOVERED)
     assert "callipers on 1 of 2, text on 0 of 2, colour on 1 of 2" in figure.get_suptitle()
     assert sum(bool(axis.images) for axis in figure.axes) == 1
+
+
+@pytest.mark.parametrize("privacy", [COVERED, UNCOVERED])
+def test_text_that_was_found_is_framed_and_covered(privacy: PrivacySettings) -> None:
+    picture = make_named_picture()
+    raw = as_raw_images({"a.png": encode_image(Image.fromarray(picture))})
+    manifest = pd.DataFrame({"image_id": ["a"], "path": ["a.png"]})
+    found = manifest[["image_id"]].assign(callipers=False, text=True, colour=False)
+    rows, columns = (np.flatnonzero((picture == INK).any(axis=(2, n))) for n in (1, 0))
+    left, top = int(columns[0]), int(rows[0])
+    width, height = int(columns[-1]) - left + 1, int(rows[-1]) - top + 1
+    place = {"left": left, "top": top, "width": width, "height": height, "score": 7}
+    for key, value in place.items():
+        found[f"callipers_{key}"], found[f"text_{key}"] = None, value
+    figure = plot_burned_in_annotations(raw, manifest, found, privacy)
+    (axis,) = (axis for axis in figure.axes if axis.images)
+    (frame,) = axis.patches
+    (shown,) = list_pictures(figure)
+    assert isinstance(frame, Rectangle)
+    assert (shown == INK).any() != privacy.cover_text
+    x, y = (round(value + 0.5) for value in frame.get_xy())
+    inside = np.zeros(shown.shape[:2], dtype=bool)
+    inside[y : y + height, x : x + width] = True
+    assert (frame.get_width(), frame.get_height()) == (width, height)
+    if not privacy.cover_text:
+        assert (inside[(shown == INK).all(axis=2)]).all(), "all of the text is in the frame"

@@ -7,6 +7,8 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
+from busi_pipeline.config.schemas import PrivacySettings
+from busi_pipeline.imaging.text_cover import cover_text
 from busi_pipeline.pipelines.evaluation.decision_plots import plot_calibration, plot_decision_curve
 from busi_pipeline.pipelines.evaluation.plots import (
     describe_evaluation,
@@ -27,6 +29,7 @@ from tests.evaluation_factories import (
     make_predictions,
 )
 from tests.factories import make_settings, store_array
+from tests.privacy_factories import COVERED, UNCOVERED, list_pictures, make_named_picture
 
 POINT = {"operating_point": {"threshold": 0.2}}
 
@@ -162,7 +165,7 @@ def make_wrong() -> pd.DataFrame:
 def test_positives_classified_as_another_class_come_first() -> None:
     predictions = make_wrong()
     images = store_array(predictions["image_id"], np.zeros((5, 8, 8, 3), np.uint8))
-    figure = plot_misclassified(predictions, images, make_settings(), THREE)
+    figure = plot_misclassified(predictions, images, make_settings(), UNCOVERED, THREE)
     assert list_titles(figure) == [
         "i1\nmalignant classified as benign, 90 %\nnot flagged: missed",
         "i0\nmalignant classified as benign, 70 %\nflagged for review",
@@ -175,10 +178,21 @@ def test_positives_classified_as_another_class_come_first() -> None:
     )
 
 
+@pytest.mark.parametrize("privacy", [COVERED, UNCOVERED])
+def test_names_are_covered_if_privacy_says_so(privacy: PrivacySettings) -> None:
+    predictions, picture = make_wrong(), make_named_picture(128, 128)
+    images = store_array(predictions["image_id"], np.repeat(picture[None], 5, axis=0))
+    figure = plot_misclassified(predictions, images, make_settings(), privacy, THREE)
+    expected = cover_text(picture) if privacy.cover_text else picture
+    shown = list_pictures(figure)
+    assert len(shown) == 4
+    assert all((pixels == expected).all() for pixels in shown)
+
+
 def test_no_mistake_is_no_error() -> None:
     predictions = make_wrong().tail(1)
     images = store_array(predictions["image_id"], np.zeros((1, 8, 8, 3), np.uint8))
-    figure = plot_misclassified(predictions, images, make_settings(), THREE)
+    figure = plot_misclassified(predictions, images, make_settings(), UNCOVERED, THREE)
     assert "None is malignant classified as non-malignant." in read_title(figure)
 
 

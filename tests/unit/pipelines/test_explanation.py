@@ -5,10 +5,13 @@ import pandas as pd
 import pytest
 
 from busi_pipeline.caching.arrays import StoredArray
+from busi_pipeline.config.schemas import PrivacySettings
+from busi_pipeline.imaging.text_cover import cover_text
 from busi_pipeline.pipelines.explanation.nodes import resize_map, score_localization
 from busi_pipeline.pipelines.explanation.plots import plot_gradcam_gallery
 from tests.evaluation_factories import EVALUATION, THREE
 from tests.factories import make_settings, store_array
+from tests.privacy_factories import COVERED, UNCOVERED, list_pictures, make_named_picture
 
 SETTINGS = make_settings("Tiny")
 
@@ -87,7 +90,7 @@ def test_gallery_shows_misclassified_positives_first(flagged: bool, count: int, 
     gradcam, masks, predictions = make_case()
     predictions.loc[0, "flagged"] = flagged
     images = store_array(predictions["image_id"], np.full((3, 8, 8, 3), 90, dtype=np.uint8))
-    figure = plot_gradcam_gallery(gradcam, images, masks, predictions, SETTINGS, THREE)
+    figure = plot_gradcam_gallery(gradcam, images, masks, predictions, SETTINGS, UNCOVERED, THREE)
     titles = [axis.get_title() for axis in figure.axes]
     assert titles[0] == f"i0\nmalignant, classified as benign\n{flag}"
     assert sorted(titles[1:3]) == [
@@ -105,5 +108,19 @@ def test_gallery_without_misclassified_positives_says_so() -> None:
     gradcam, masks, predictions = make_case()
     images = store_array(predictions["image_id"], np.full((3, 8, 8, 3), 90, dtype=np.uint8))
     rest = predictions.tail(2)
-    figure = plot_gradcam_gallery(gradcam, images, masks, rest, SETTINGS, THREE)
+    figure = plot_gradcam_gallery(gradcam, images, masks, rest, SETTINGS, UNCOVERED, THREE)
     assert "No test image is malignant classified as" in figure.get_suptitle().replace("\n", " ")
+
+
+@pytest.mark.parametrize("privacy", [COVERED, UNCOVERED])
+def test_gallery_covers_names_if_privacy_says_so(privacy: PrivacySettings) -> None:
+    gradcam, _, predictions = make_case()
+    picture = make_named_picture(128, 128)
+    ids = predictions["image_id"]
+    images = store_array(ids, np.repeat(picture[None], 3, axis=0))
+    masks = store_array(ids, np.zeros((3, 128, 128), dtype=np.uint8))
+    figure = plot_gradcam_gallery(gradcam, images, masks, predictions, SETTINGS, privacy, THREE)
+    expected = cover_text(picture) if privacy.cover_text else picture
+    shown = list_pictures(figure)
+    assert len(shown) == 3
+    assert all((pixels == expected).all() for pixels in shown)

@@ -1,6 +1,7 @@
 """The report says what was found, of the data that it was found on, and names what was not run."""
 
 import base64
+import json
 import re
 from html import unescape
 from typing import Any
@@ -15,6 +16,7 @@ from busi_pipeline.pipelines.reporting import create_experiment_pipeline, create
 from busi_pipeline.pipelines.reporting.checklists import ITEMS
 from busi_pipeline.pipelines.reporting.nodes import (
     INTERVALS,
+    describe_training,
     show_table,
     stack_interval,
     write_model_card,
@@ -34,6 +36,8 @@ from tests.evaluation_factories import (
     EVALUATION,
     FOUR,
     THREE,
+    TWO,
+    make_external_metrics,
     make_metrics,
     make_predictions,
 )
@@ -276,7 +280,8 @@ def test_every_item_points_to_a_section() -> None:
     sections = set(re.findall(r'<h2 id="(\w+)"', page))
     assert {item.place for item in ITEMS} <= sections
     assert set(re.findall(r'href="#(\w+)"', page)) == sections
-    assert {item.guideline for item in ITEMS} == {"TRIPOD+AI", "CLAIM"}
+    guidelines = {item.guideline for item in ITEMS}
+    assert guidelines == {"TRIPOD+AI", "CLAIM", "STARD, STARD-AI", "FUTURE-AI"}
 
 
 def test_checklists_hold_for_any_data_set() -> None:
@@ -290,10 +295,12 @@ def write_card(
     best_epoch: dict[str, int] | None = None,
     dataset: DatasetSettings | None = None,
     weights: str = "imagenet",
+    external: dict[str, Any] | None = None,
+    newest: dict[str, Any] | None = None,
 ) -> str:
     metrics = make_metrics(make_predictions(classes), classes)
-    metrics["depends_on"] = metrics["depends_on"] | {"weights": weights}
-    return write_model_card(
+    metrics["depends_on"] = metrics["depends_on"] | {"weights": weights, "training_sha256": "t"}
+    described = describe_training(
         make_settings(training={"average_with_pretuned": True, "tta_horizontal_flip": True}),
         {"training": {"best_epoch": best_epoch or {"head": 1, "fine_tuning": 7}}},
         metrics,
@@ -313,6 +320,61 @@ def write_card(
         dataset or describe_dataset(classes),
         classes,
     )
+    # Written beside the model, and read again where the model is used.
+    return write_model_card(json.loads(json.dumps(described)), external or {}, newest)
+
+
+def test_model_card_of_a_model_that_was_tested_nowhere_else_says_so() -> None:
+    card = write_card()
+    assert "The model was not tested on another site." in card
+    assert card.index("## At other sites") < card.index("## On the test images")
+
+
+def test_model_card_has_the_external_figures_of_this_model_alone() -> None:
+    predictions = make_predictions(TWO, skill=0.7)
+    of_site = make_external_metrics(predictions, TWO)
+    earlier = make_external_metrics(predictions, TWO, "old clinic", training="earlier")
+    card = write_card(external={"elsewhere": of_site, "old clinic": earlier})
+    auc = format_number(of_site["external"]["images"], "auc")
+    assert f"| elsewhere | 120 (60) | {auc} |" in card
+    assert "old clinic" not in card
+    assert "not tested on another site" not in card
+
+
+def test_model_card_takes_the_newest_external_figures() -> None:
+    of_site = make_external_metrics(make_predictions(TWO, skill=0.7), TWO)
+    newest = make_external_metrics(make_predictions(TWO, skill=3.0), TWO)
+    card = write_card(external={"elsewhere": of_site}, newest=newest)
+    assert format_number(newest["external"]["images"], "auc") in card
+    assert format_number(of_site["external"]["images"], "auc") not in card
+
+
+def test_report_sets_external_figures_before_all_others() -> None:
+    metrics = evaluate(THREE, training_sha256="t")
+    of_site = make_external_metrics(make_predictions(TWO, skill=0.7), TWO)
+    page = write(
+        resnet50__metrics=metrics,
+        resnet50__cross_validation_metrics=metrics,
+        resnet50__external_results={"elsewhere": of_site},
+        resnet50__external_curves={"elsewhere": PICTURE},
+        external_comparison_plots={"elsewhere": PICTURE},
+    )
+    auc = format_number(of_site["external"]["images"], "auc")
+    inside = page.index("has the highest AUC")
+    assert page.index(f"ResNet &lt;50&gt; has an AUC of {auc}") < inside
+    assert page.count("<img") == 2
+    assert "finding, cost missed" in page
+    assert "Not run yet. Nothing here says" not in page
+
+
+def test_report_names_external_figures_of_an_earlier_model_as_such() -> None:
+    of_site = make_external_metrics(make_predictions(TWO), TWO, training="earlier")
+    page = write(
+        resnet50__metrics=evaluate(THREE, training_sha256="t"),
+        resnet50__external_results={"elsewhere": of_site},
+    )
+    assert "At elsewhere, ResNet &lt;50&gt; was tested before the last training." in page
+    assert format_number(of_site["external"]["images"], "auc") not in page
 
 
 @pytest.mark.parametrize(

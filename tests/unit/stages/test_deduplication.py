@@ -10,17 +10,19 @@ import pytest
 from PIL import Image, ImageDraw
 
 from busi_pipeline.caching.cache import Cache
-from busi_pipeline.config.schemas import DeduplicationSettings
+from busi_pipeline.config.schemas import DeduplicationSettings, PrivacySettings
 from busi_pipeline.errors import BadInputError
 from busi_pipeline.imaging import duplicate_search
 from busi_pipeline.imaging.decoding import DecodedImage, decode_image
 from busi_pipeline.imaging.duplicate_matching import describe_picture, flip_picture
 from busi_pipeline.imaging.duplicate_search import PAIR_COLUMNS
+from busi_pipeline.imaging.text_cover import cover_text
 from busi_pipeline.pipelines.deduplication.grouping import group_images
 from busi_pipeline.pipelines.deduplication.nodes import find_duplicates
 from busi_pipeline.pipelines.deduplication.plots import plot_duplicate_pairs
 from busi_pipeline.synthetic import simulate_scan
 from tests.factories import RawFiles, as_raw_images, encode_image, load_parameters
+from tests.privacy_factories import COVERED, UNCOVERED, list_pictures, make_named_picture
 
 SETTINGS = load_parameters()["deduplication"]
 
@@ -29,10 +31,19 @@ def choose_use(use: str) -> DeduplicationSettings:
     return SETTINGS.updated({"patient_groups": use})
 
 
-def label_images(labels: str) -> pd.DataFrame:
-    """Return a manifest of one image a letter, with that label."""
+def label_images(labels: str, patients: str = "") -> pd.DataFrame:
+    """Return a manifest of one image a letter, with that label and patient; `-` is none."""
     ids = [f"{label}/{i}" for i, label in enumerate(labels)]
-    return pd.DataFrame({"image_id": ids, "path": [f"{i}.png" for i in ids], "label": list(labels)})
+    return pd.DataFrame(
+        {
+            "image_id": ids,
+            "path": [f"{i}.png" for i in ids],
+            "label": list(labels),
+            "patient": [name.strip("-") for name in patients or "-" * len(labels)],
+            "byte_sha256": ids,
+            "pixel_sha256": ids,
+        }
+    )
 
 
 def pair(*pairs: tuple[str, str]) -> pd.DataFrame:
@@ -44,7 +55,7 @@ def pair(*pairs: tuple[str, str]) -> pd.DataFrame:
 
 def test_connected_images_share_a_group() -> None:
     pairs = pair(("b/0", "b/2"), ("b/2", "m/4"))
-    groups, summary = group_images(label_images("bbbmmn"), pairs, None, choose_use("join"))
+    groups, summary = group_images(label_images("bbbmmn"), pairs, choose_use("join"))
     assert groups["group"].tolist() == ["b/0", "b/1", "b/0", "m/3", "b/0", "n/5"]
     assert groups["group_size"].tolist() == [3, 1, 3, 1, 3, 1]
     assert groups["mixed_labels"].tolist() == [True, False, True, False, True, False]
@@ -59,7 +70,7 @@ def test_connected_images_share_a_group() -> None:
 
 
 def test_no_pair_leaves_every_image_alone() -> None:
-    groups, _ = group_images(label_images("bmn"), pair(), None, choose_use("join"))
+    groups, _ = group_images(label_images("bmn"), pair(), choose_use("join"))
     assert groups["group"].tolist() == groups["image_id"].tolist()
 
 
@@ -71,47 +82,48 @@ def test_no_pair_leaves_every_image_alone() -> None:
         ("ignore", ["b/0", "b/0", "b/2", "m/3"]),
     ],
 )
-def test_patient_groups_join_replace_or_stand_aside(use: str, expected: list[str]) -> None:
-    patients = pd.DataFrame(
-        {"image_id": ["b/0", "b/1", "b/2", "m/3"], "group": ["p1", "p2", "p2", "p3"]}
-    )
-    groups, _ = group_images(label_images("bbbm"), pair(("b/0", "b/1")), patients, choose_use(use))
+def test_patients_join_replace_or_stand_aside(use: str, expected: list[str]) -> None:
+    manifest = label_images("bbbm", "xyyz")
+    groups, _ = group_images(manifest, pair(("b/0", "b/1")), choose_use(use))
     assert groups["group"].tolist() == expected
 
 
-def test_patient_groups_may_name_files_and_leave_images_out() -> None:
-    patients = pd.DataFrame({"path": ["b/0.png", "b/2.png"], "group": ["p", "p"]})
-    groups, _ = group_images(label_images("bbb"), pair(), patients, choose_use("join"))
-    assert groups["group"].tolist() == ["b/0", "b/1", "b/0"]
-
-
-def test_images_with_an_empty_group_stand_alone(caplog: pytest.LogCaptureFixture) -> None:
+def test_images_without_a_patient_stand_alone(caplog: pytest.LogCaptureFixture) -> None:
     """An unknown patient is not one patient."""
-    patients = pd.DataFrame(
-        {"image_id": ["b/0", "b/1", "b/2", "b/3"], "group": ["p", None, np.nan, "p"]}
-    )
-    groups, _ = group_images(label_images("bbbb"), pair(), patients, choose_use("join"))
+    groups, _ = group_images(label_images("bbbb", "p--p"), pair(), choose_use("join"))
     assert groups["group"].tolist() == ["b/0", "b/1", "b/2", "b/0"]
-    assert "gives 2 images no group" in caplog.text
+    assert "2 images have no patient" in caplog.text
 
 
-@pytest.mark.parametrize(
-    ("patients", "use", "message"),
-    [
-        (None, "only", "there is no groups.csv"),
-        ({"image_id": ["b/0"], "group": ["p"]}, "only", "leaves out 2 images"),
-        ({"image_id": ["b/9"], "group": ["p"]}, "join", "1 images that are not in the manifest"),
-        ({"image": ["b/0"], "group": ["p"]}, "join", "needed are image_id"),
-        ({"image_id": ["b/0", "b/1", "b/2"], "group": ["p", "p", None]}, "only", "leaves out 1"),
-    ],
-)
-def test_wrong_patient_groups_are_named(
-    patients: dict[str, Any] | None, use: str, message: str
-) -> None:
-    table = None if patients is None else pd.DataFrame(patients)
-    with pytest.raises(BadInputError, match=message) as caught:
-        group_images(label_images("bbb"), pair(), table, choose_use(use))
+def test_only_patients_need_a_patient_for_every_image() -> None:
+    with pytest.raises(BadInputError, match="is 'only', but 2 of 3 images have no") as caught:
+        group_images(label_images("bbb", "p--"), pair(), choose_use("only"))
+    assert "'b/1', for one" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_patient_with_two_labels_is_kept_together_and_kept() -> None:
+    """A woman may have a cyst and a cancer; one scan may not be both."""
+    manifest = label_images("bmmbn", "ppqqq")
+    groups, summary = group_images(manifest, pair(("m/2", "b/3")), choose_use("join"))
+    assert groups["group"].tolist() == ["b/0", "b/0", "m/2", "m/2", "m/2"]
+    assert groups["mixed_labels"].tolist() == [False, False, True, True, False]
+    assert summary["duplicates"]["groups"] == 2
+    assert summary["duplicates"]["images_in_them"] == 2, "of one scan, not of one patient"
+    assert summary["duplicates"]["largest_group"] == 2
+    assert summary["duplicates"]["groups_of_mixed_labels"] == 1
+
+
+@pytest.mark.parametrize("column", ["byte_sha256", "pixel_sha256"])
+def test_identical_images_of_two_patients_are_counted(
+    column: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    manifest = label_images("bbbb", "pqrr").assign(**{column: ["1", "1", "2", "2"]})
+    pairs = pair(("b/0", "b/1"), ("b/2", "b/3"))
+    group_images(manifest, pairs, choose_use("join"))
+    assert "identical" not in caplog.text
+    group_images(manifest, pairs, choose_use("only"))
+    assert "2 images are identical to an image of another group" in caplog.text
 
 
 # The search
@@ -316,9 +328,27 @@ def test_the_search_is_repeated_only_where_something_changed(
 def test_the_plot_shows_the_pairs(
     raw_images: RawFiles, pictured: pd.DataFrame, pairs: pd.DataFrame
 ) -> None:
-    figure = plot_duplicate_pairs(raw_images, pictured, pairs)
+    figure = plot_duplicate_pairs(raw_images, pictured, pairs, UNCOVERED)
     titles = [axis.get_title() for axis in figure.axes]
     assert sum("different labels" in title for title in titles) == 2
     assert len([axis for axis in figure.axes if axis.images]) == 2 * (4 + 2)
-    nothing = plot_duplicate_pairs(raw_images, pictured, pairs.iloc[:0])
+    nothing = plot_duplicate_pairs(raw_images, pictured, pairs.iloc[:0], UNCOVERED)
     assert "0 pairs" in nothing.get_suptitle()
+
+
+@pytest.mark.parametrize("privacy", [COVERED, UNCOVERED])
+def test_the_plot_covers_names_if_privacy_says_so(privacy: PrivacySettings) -> None:
+    picture = make_named_picture()
+    files = {f"{name}.png": encode_image(Image.fromarray(picture)) for name in "ab"}
+    pair_found = pd.DataFrame(
+        {
+            **{"image_a": ["a"], "image_b": ["b"], "label_a": ["x"], "label_b": ["x"]},
+            **{"score": [1.0], "same_frame": [True], "kind": ["same file"]},
+        }
+    )
+    manifest = pd.DataFrame({"image_id": ["a", "b"], "path": list(files)})
+    figure = plot_duplicate_pairs(as_raw_images(files), manifest, pair_found, privacy)
+    expected = cover_text(picture) if privacy.cover_text else picture
+    shown = list_pictures(figure)
+    assert len(shown) == 2
+    assert all((pixels == expected).all() for pixels in shown)

@@ -1,27 +1,52 @@
 """Ingestion: every file is in the manifest, paired as a mask, or in quarantine with a reason."""
 
+import io
+import json
+from typing import Any
+
+import numpy as np
 import pytest
+from PIL import Image
 
-from busi_pipeline.config.schemas import IngestionSettings
+from busi_pipeline.config.schemas import SiteSettings
 from busi_pipeline.errors import BadInputError
-from busi_pipeline.pipelines.ingestion.nodes import MANIFEST_COLUMNS, Ingestion, build_manifest
+from busi_pipeline.imaging.raw_files import RawFiles
+from busi_pipeline.pipelines.ingestion import nodes
+from busi_pipeline.pipelines.ingestion.nodes import (
+    MANIFEST_COLUMNS,
+    Ingestion,
+    build_external_manifest,
+    build_manifest,
+)
 from busi_pipeline.stats.classes import Classes
-from tests.factories import CLASSES, as_raw_images, make_png
+from tests.factories import (
+    CLASSES,
+    as_raw_images,
+    encode_image,
+    load_parameters,
+    make_mask,
+    make_png,
+)
+from tests.unit.layouts.folders import FOLDERS
 
+PARAMETERS = load_parameters()
+SITES = PARAMETERS["sites"] | {
+    name: SiteSettings(folder=name) for name in ("north", "south", "benign")
+}
 FILES = {
     "benign/benign (2).png": make_png(2),
     "benign/benign (10).png": make_png(10),
-    "benign/benign (10)_mask.png": make_png(0),
-    "benign/benign (10)_mask_1.png": make_png(0),
+    "benign/benign (10)_mask.png": make_mask(),
+    "benign/benign (10)_mask_1.png": make_mask(),
     "malignant/malignant (1).png": make_png(30),
     "malignant/malignant (2).png": make_png(2),
     "normal/normal (1).jpg": make_png(50),
-    "normal/normal (1)_mask.png": make_png(0),
+    "normal/normal (1)_mask.png": make_mask(),
     "normal/normal (2).png": make_png(60)[:50],
     "normal/normal (3).png": b"",
     "normal/normal (4).png": b"hello",
     "normal/normal (5).png": make_png(70, side=20),
-    "normal/normal (6)_mask.png": make_png(0),
+    "normal/normal (6)_mask.png": make_mask(),
     "normal/notes.txt": b"hello",
     "cysts/cyst (1).png": make_png(80),
     "readme.png": make_png(90),
@@ -29,10 +54,24 @@ FILES = {
 
 
 def ingest(
-    files: dict[str, bytes], classes: Classes = CLASSES, min_images_per_class: int = 1
+    files: dict[str, bytes] | RawFiles,
+    classes: Classes = CLASSES,
+    min_images_per_class: int = 1,
+    **changes: Any,
 ) -> Ingestion:
-    settings = IngestionSettings(min_side=32, min_images_per_class=min_images_per_class)
-    return build_manifest(as_raw_images(files), settings, classes)
+    settings = PARAMETERS["ingestion"].updated(
+        {"min_images_per_class": min_images_per_class, **changes}
+    )
+    raw = files if isinstance(files, RawFiles) else as_raw_images(files)
+    return build_manifest(raw, settings, SITES, classes)
+
+
+def refuse(files: dict[str, bytes], **changes: Any) -> str:
+    """Return the one line that stops the run."""
+    with pytest.raises(BadInputError) as caught:
+        ingest(files, **changes)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
 
 
 def test_the_manifest_describes_every_usable_image() -> None:
@@ -69,7 +108,7 @@ def test_quarantine_says_why_and_nothing_is_lost() -> None:
         "normal/normal (5).png": "too small: 25 x 20 pixels, at least 32",
         "normal/normal (6)_mask.png": "mask without image",
         "normal/notes.txt": "not an image file",
-        "cysts/cyst (1).png": "unknown class folder",
+        "cysts/cyst (1).png": "label 'cysts' is no class (benign, malignant, normal)",
         "readme.png": "not in a class folder",
     }.items():
         assert reason in reasons.pop(path)
@@ -129,25 +168,331 @@ def test_classes_are_the_users() -> None:
 
 
 def test_a_class_without_enough_images_is_named() -> None:
-    with pytest.raises(BadInputError) as caught:
-        ingest(FILES, min_images_per_class=2)
-    message = str(caught.value)
+    message = refuse(FILES, min_images_per_class=2)
     assert "too few images of class normal" in message
     assert "'normal': 1" in message
-    assert "Expected layout" in message
-    assert "\n" not in message
+    assert "Labels that are no class: cysts (1 images)" in message
 
 
 def test_a_class_without_any_image_is_named() -> None:
-    with pytest.raises(BadInputError, match="too few images of class malignant"):
-        ingest({"benign/b (1).png": make_png(1), "normal/n (1).png": make_png(2)})
+    files = {"benign/b (1).png": make_png(1), "normal/n (1).png": make_png(2)}
+    assert "too few images of class malignant" in refuse(files)
 
 
-def test_no_image_at_all_is_named() -> None:
-    with pytest.raises(BadInputError, match="too few images of class benign, malignant, normal"):
-        ingest({"readme.txt": b"hello"})
+def test_a_folder_without_a_class_is_named() -> None:
+    assert "It holds readme.txt. Expected is one of" in refuse({"readme.txt": b"hello"})
 
 
 def test_the_users_groups_are_no_stray_file() -> None:
-    quarantine = ingest(FILES | {"groups.csv": b"image_id,group"}).quarantine
-    assert "groups.csv" not in set(quarantine["path"])
+    table = b"image_id,group\nbenign/benign (2),p1\n"
+    result = ingest(FILES | {"groups.csv": table})
+    assert "groups.csv" not in set(result.quarantine["path"])
+    assert result.manifest["patient"].tolist() == ["p1", "", "", "", ""]
+    assert result.summary["patients"] == 1
+
+
+def test_an_own_data_set_is_described_as_before() -> None:
+    """Ids, order and hash of a folder of classes are pinned: published results rest on them."""
+    result = ingest(FILES)
+    manifest = result.manifest
+    assert list(manifest.columns)[:11] == [
+        *("image_id", "path", "label", "height", "width", "mode", "byte_sha256", "pixel_sha256"),
+        *("masks", "colour_overlay", "byte_duplicate_of"),
+    ]
+    assert result.tags == {
+        "data_sha256": "786c35fe2a1dedf1f768e737505c020818f773288e45c119acbb121df3cfe8ad"
+    }
+    assert set(manifest["site"]) == {"main"}
+    assert manifest.loc[1, "path"] == "benign/benign (10).png"
+    assert json.loads(manifest.loc[1, "mask_paths"]) == [
+        "benign/benign (10)_mask.png",
+        "benign/benign (10)_mask_1.png",
+    ]
+    empty = ["patient", "device", "birads", "age", "density", "histology", "view", "box"]
+    assert set(manifest[[*empty, "pixel_spacing_mm", "note"]].to_numpy().ravel()) == {""}
+
+
+# Labels
+
+
+def test_names_of_a_site_are_mapped_to_classes() -> None:
+    names = {"Benigno": "benign", "MALIGN": "malignant", "sain": "normal"}
+    files = {f"{label}/x.png": make_png(n) for n, label in enumerate(["benigno", "Malign", "SAIN"])}
+    manifest = ingest(files | {"BENIGN/y.png": make_png(9)}, class_names=names).manifest
+    assert dict(zip(manifest["path"], manifest["label"], strict=True)) == {
+        "BENIGN/y.png": "benign",
+        "Malign/x.png": "malignant",
+        "SAIN/x.png": "normal",
+        "benigno/x.png": "benign",
+    }
+
+
+def test_the_nearest_label_is_suggested() -> None:
+    files = {f"{label}/x.png": make_png(n) for n, label in enumerate(["benign", "malign", "norma"])}
+    message = refuse(files)
+    assert "Did you mean ingestion.class_names: {malign: malignant, norma: normal}?" in message
+
+
+def test_a_class_name_must_be_one_of_a_class() -> None:
+    message = refuse(FILES, class_names={"cysts": "cyst"})
+    assert "ingestion.class_names: cysts is to be 'cyst', which is no class" in message
+
+
+def test_masks_of_images_without_a_class_are_in_quarantine() -> None:
+    files = FILES | {"cysts/cyst (1)_mask.png": make_mask()}
+    result = ingest(files)
+    assert len(result.manifest) + len(result.quarantine) + result.summary["masks"] == len(files)
+    assert "cysts/cyst (1)_mask.png" in set(result.quarantine["path"])
+
+
+# Masks
+
+
+def test_masks_are_known_by_what_they_are() -> None:
+    """Whatever they are named, as JPEG files, in colour or of one value."""
+    files = {
+        "benign/benign (2)_seg.png": make_mask(),
+        "benign/benign (2)_tumor.png": make_mask(colour=(255, 0, 0)),
+        "malignant/malignant (1) roi.png": make_mask(np.s_[:0]),
+        "malignant/malignant (2)_gt.jpg": encode_mask_as_jpeg(),
+    }
+    result = ingest(FILES | files)
+    masks = dict(zip(result.manifest["image_id"], result.manifest["masks"], strict=True))
+    assert masks["benign/benign (2)"] == 2
+    assert masks["malignant/malignant (1)"] == masks["malignant/malignant (2)"] == 1
+    assert result.summary["masks"] == 3 + 4
+    assert result.tags == ingest(FILES).tags
+
+
+def encode_mask_as_jpeg() -> bytes:
+    return encode_image(Image.open(io.BytesIO(make_mask())), "JPEG", quality=75)
+
+
+def test_a_two_valued_picture_is_never_an_image() -> None:
+    files = {path: c for path, c in FILES.items() if path != "normal/normal (6)_mask.png"}
+    result = ingest(files | {"benign/scan.png": make_mask()})
+    reasons = dict(zip(result.quarantine["path"], result.quarantine["reason"], strict=True))
+    assert reasons["benign/scan.png"] == "a two-valued picture, so a mask, and of no image"
+    assert len(result.manifest) == len(ingest(FILES).manifest)
+
+
+def test_many_masks_of_no_image_stop_the_run() -> None:
+    stray = {f"benign/M{n}.png": make_mask() for n in range(2)}
+    message = refuse(FILES | stray)
+    assert "3 of 17 pictures are masks of no image (benign/M0.png, for one)" in message
+    assert "x_mask.png" in message
+
+
+def test_a_drawing_stops_the_run_unless_it_is_an_image() -> None:
+    files = FILES | {"benign/benign (2)_overlay.png": make_png(5)}
+    message = refuse(files)
+    assert "benign/benign (2)_overlay.png may be a drawing on benign/benign (2).png" in message
+    assert len(ingest(files, extended_names="image").manifest) == 6
+
+
+# What is known of images
+
+
+def test_a_table_fills_the_manifest() -> None:
+    folder = FOLDERS["table"]()
+    result = ingest(folder.files, Classes(("benign", "malignant"), ("malignant",)))
+    row = result.manifest.iloc[0].to_dict()
+    assert {name: row[name] for name in folder.attributes} == folder.attributes
+    assert row["image_id"] == "scans/a"
+    assert row["patient"] == "007"
+    assert row["box"] == "1 2 3 4"
+    assert json.loads(row["mask_paths"]) == ["scans/a_1.png", "scans/a_2.png"]
+    assert row["masks"] == 2
+    assert result.manifest.iloc[1]["box"] == ""
+
+
+def test_a_table_goes_before_the_header_of_a_dicom_file() -> None:
+    table = b"image,label,patient,age\na.dcm,benign,p1,\nb.dcm,malignant,NA,50\n"
+    headers = {
+        "patient": "of header",
+        "age": "40",
+        "device": "GE",
+        "view": "left",
+        "pixel_spacing_mm": "0.1",
+        "frame": "3",
+    }
+    files = {"images.csv": table, "a_3.png": make_png(1), "b_3.png": make_png(2)}
+    raw = RawFiles(
+        as_raw_images(files),
+        unusable={"c.dcm": "no pixels"},
+        attributes={"a_3.png": headers, "b_3.png": headers},
+        originals={"a_3.png": "a.dcm", "b_3.png": "b.dcm"},
+    )
+    result = ingest(raw, Classes(("benign", "malignant"), ("malignant",)))
+    manifest = result.manifest
+    assert manifest["patient"].tolist() == ["p1", "of header"]
+    assert manifest["age"].tolist() == ["40", "50"]
+    assert manifest["device"].tolist() == ["GE", "GE"]
+    assert manifest["pixel_spacing_mm"].tolist() == ["0.1", "0.1"]
+    assert result.quarantine.to_numpy().tolist() == [["c.dcm", "no pixels"]]
+
+
+def test_notes_of_the_decoder_are_kept_and_counted(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    decode = nodes.decode_image
+    monkeypatch.setattr(
+        nodes, "decode_image", lambda *args, **kw: decode(*args, **kw)._replace(note="turned")
+    )
+    assert set(ingest(FILES).manifest["note"]) == {"turned"}
+    assert (
+        "5 images have a note in the manifest, such as benign/benign (2).png: turned" in caplog.text
+    )
+
+
+def test_an_image_of_too_many_pixels_is_not_decoded() -> None:
+    quarantine = ingest(
+        FILES | {"benign/b.png": make_png(5, side=60)}, max_pixels=60 * 60
+    ).quarantine
+    reasons = dict(zip(quarantine["path"], quarantine["reason"], strict=True))
+    assert "ingestion.max_pixels" in reasons["benign/b.png"]
+
+
+def test_folders_around_the_images_are_no_part_of_ids() -> None:
+    files = {f"BUSI/BUSI/{path}": content for path, content in FILES.items()}
+    result = ingest(files | {"licence.txt": b"free"})
+    assert result.tags == ingest(FILES).tags
+    assert result.manifest.loc[1, "path"] == "BUSI/BUSI/benign/benign (10).png"
+    assert json.loads(result.manifest.loc[4, "mask_paths"]) == [
+        "BUSI/BUSI/normal/normal (1)_mask.png"
+    ]
+    reasons = dict(zip(result.quarantine["path"], result.quarantine["reason"], strict=True))
+    assert reasons["licence.txt"] == "not within BUSI/BUSI/, where the images lie"
+    assert len(result.manifest) + len(result.quarantine) + result.summary["masks"] == len(files) + 1
+
+
+@pytest.mark.parametrize("name", ["a b", "a#1", "50%", "%41", "é", "e\u0301", "乳腺", "1²3"])
+def test_odd_names_are_read(name: str) -> None:
+    files = {f"{label}/{name}.PNG": make_png(n) for n, label in enumerate(CLASSES)}
+    assert list(ingest(files).manifest["image_id"]) == [f"{label}/{name}" for label in CLASSES]
+
+
+# Sites
+
+
+def join_sites(**folders: dict[str, bytes]) -> dict[str, bytes]:
+    return {f"{site}/{p}": c for site, files in folders.items() for p, c in files.items()}
+
+
+def test_sites_are_read_each_in_its_layout() -> None:
+    raw = join_sites(north=FOLDERS["class_folders"]().files, south=FOLDERS["bus_bra"]().files)
+    classes = Classes(("benign", "malignant"), ("malignant",))
+    result = ingest(raw, classes, sites=["north", "south"])
+    manifest = result.manifest
+    assert manifest["image_id"].tolist() == [
+        "north/Malignant/m 1",
+        "north/benign/b (1)",
+        "north/benign/b (10)",
+        "south/Images/bus_0001-l",
+        "south/Images/bus_0001-r",
+    ]
+    assert manifest["site"].tolist() == ["north"] * 3 + ["south"] * 2
+    assert manifest["patient"].tolist() == ["north:p2", "north:p1", "", "south:1", "south:1"]
+    assert json.loads(manifest.loc[3, "mask_paths"]) == ["south/Masks/mask_0001-l.png"]
+    assert set(raw) >= set(manifest["path"]) | {"south/Masks/mask_0001-l.png"}
+    assert result.summary["images"] == {
+        "north": 3,
+        "south": 2,
+        "benign": 3,
+        "malignant": 2,
+        "all": 5,
+    }
+
+
+def test_an_error_in_a_table_names_the_site() -> None:
+    south = FOLDERS["bus_bra"]().files | {"bus_data.csv": b""}
+    raw = join_sites(north=FOLDERS["class_folders"]().files, south=south)
+    assert "site south: bus_data.csv is empty" in refuse(raw, sites=["north", "south"])
+
+
+def test_a_table_may_name_the_site() -> None:
+    table = b"image,label,site,patient\na.png,benign,A,1\nb.png,malignant,,1\n"
+    files = {"images.csv": table, "a.png": make_png(1), "b.png": make_png(2)}
+    result = ingest(files, Classes(("benign", "malignant"), ("malignant",)))
+    assert result.manifest["site"].tolist() == ["A", "main"]
+    assert result.manifest["patient"].tolist() == ["1", "1"], "one table, one numbering"
+    assert result.summary["images"] == {"A": 1, "main": 1, "benign": 1, "malignant": 1, "all": 2}
+
+
+def test_the_layout_can_be_named() -> None:
+    table = FILES | {"images.csv": b"image,label\nbenign/benign (2).png,benign\n"}
+    assert "too few images of class malignant" in refuse(table)
+    assert len(ingest(table, layout="class_folders").manifest) == 5
+    assert "bus_bra: bus_data.csv beside" in refuse(FILES, layout="bus_bra")
+
+
+# The external site
+
+
+def ingest_external(files: dict[str, bytes], **external: Any) -> Ingestion:
+    changes = {"folder": "/data/Clinic 2"} | external
+    return build_external_manifest(
+        as_raw_images(files),
+        PARAMETERS["ingestion"].updated({"layout": "class_folders"}),
+        PARAMETERS["external"].updated(changes),
+        SITES,
+        CLASSES,
+    )
+
+
+def test_an_external_site_need_not_have_every_class() -> None:
+    result = ingest_external(FOLDERS["bus_bra"]().files)
+    assert result.manifest["image_id"].tolist() == ["Images/bus_0001-l", "Images/bus_0001-r"]
+    assert set(result.manifest["site"]) == {"clinic_2"}
+    assert result.manifest["patient"].tolist() == ["1", "1"]
+    assert result.summary["images"] == {"benign": 1, "malignant": 1, "normal": 0, "all": 2}
+
+
+def test_an_external_site_needs_one_image_of_a_class() -> None:
+    table = b"image,label\na.png,malign\n"
+    with pytest.raises(BadInputError) as caught:
+        ingest_external({"images.csv": table, "a.png": make_png(1)})
+    message = str(caught.value)
+    assert "the external site clinic_2 has no usable image of the classes benign" in message
+    assert "Did you mean ingestion.class_names: {malign: malignant}?" in message
+    assert "\n" not in message
+
+
+def test_an_external_site_must_be_named() -> None:
+    with pytest.raises(BadInputError, match=r"set external.site .* or external.folder"):
+        ingest_external(FILES, folder=None)
+
+
+# DICOM files
+
+
+@pytest.mark.parametrize("sites", [["main"], ["north", "south"]])
+def test_frames_of_a_wrapped_folder_are_found(sites: list[str]) -> None:
+    """The key of a frame has none of the folders that are no classes."""
+    starts = [f"{site}/" for site in sites] if len(sites) > 1 else [""]
+    files, originals = {}, {}
+    for number, start in enumerate(starts):
+        table = b"image,label\nscans/Doe.dcm,benign\nscans/b.png,malignant\n"
+        files |= {
+            f"{start}zip/images.csv": table,
+            f"{start}zip/scans/b.png": make_png(10 + number),
+            f"{start}4f.png": make_png(20 + number),
+        }
+        originals[f"{start}4f.png"] = f"{start}zip/scans/Doe.dcm"
+    raw = RawFiles(as_raw_images(files), originals=originals)
+    result = ingest(raw, Classes(("benign", "malignant"), ("malignant",)), sites=sites)
+    paths = [name for start in starts for name in (f"{start}4f.png", f"{start}zip/scans/b.png")]
+    assert result.manifest["path"].tolist() == paths
+    ids = [name for start in starts for name in (f"{start}4f", f"{start}scans/b")]
+    assert result.manifest["image_id"].tolist() == ids
+    assert result.quarantine.empty
+    assert "Doe" not in result.manifest.to_csv()
+
+
+def test_frames_are_found_in_class_folders_wherever_they_lie() -> None:
+    files = {f"{label}/4f_{n}.png": make_png(n) for n, label in enumerate(CLASSES)}
+    deep = {path: f"2024/{path.split('/')[0]}/Doe/1.dcm" for path in files}
+    raw = RawFiles(as_raw_images(files), originals=deep)
+    assert len(ingest(raw).manifest) == 3
+    years = {path: f"{2020 + n}/{deep[path]}" for n, path in enumerate(files)}
+    assert len(ingest(RawFiles(as_raw_images(files), originals=years)).manifest) == 3

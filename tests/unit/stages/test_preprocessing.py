@@ -10,9 +10,16 @@ import pytest
 from PIL import Image
 
 from busi_pipeline.caching.cache import Cache
-from busi_pipeline.config.schemas import ExperimentSettings
+from busi_pipeline.config.schemas import ExperimentSettings, PrivacySettings
 from busi_pipeline.errors import BadInputError
-from busi_pipeline.imaging.affine import FLIPPED, ORIGINAL, AffineTransform, list_transforms
+from busi_pipeline.imaging.affine import (
+    FLIPPED,
+    ORIGINAL,
+    AffineTransform,
+    apply_affine,
+    list_transforms,
+)
+from busi_pipeline.imaging.text_cover import cover_text
 from busi_pipeline.pipelines.preprocessing.nodes import (
     PLAN_COLUMNS,
     plan_all_images,
@@ -24,6 +31,7 @@ from busi_pipeline.pipelines.preprocessing.nodes import (
 )
 from busi_pipeline.synthetic import simulate_scan
 from tests.factories import as_raw_images, encode_image, make_settings, store_array
+from tests.privacy_factories import COVERED, UNCOVERED, list_pictures, make_named_picture
 
 AUGMENTATION = {
     "per_image": 6,
@@ -184,24 +192,50 @@ def test_masks_are_joined_and_follow_their_files(tmp_path: Path) -> None:
         mask[top : top + 10] = 255
         return encode_image(Image.fromarray(mask))
 
-    manifest = pd.DataFrame({"image_id": ["x/none", "x/two"]})
-    raw = as_raw_images({"x/two_mask.png": paint(0), "x/two_mask_1.png": paint(20)})
+    paths = ["[]", '["x/two_mask.png", "x/ä 1.png"]']
+    manifest = pd.DataFrame({"image_id": ["x/none", "x/two"], "mask_paths": paths})
+    raw = as_raw_images({"x/two_mask.png": paint(0), "x/ä 1.png": paint(20)})
     cache = Cache(tmp_path)
     masks = prepare_masks(raw, manifest, cache, size=20)
     assert masks.values[0].sum() == 0
     assert masks.values[1].mean() == 0.5
-    raw |= as_raw_images({"x/two_mask_1.png": paint(30)})
+    raw |= as_raw_images({"x/ä 1.png": paint(30)})
     again = prepare_masks(raw, manifest, cache, size=20)
     assert again.metadata["computed"] == 1
     assert again.values[1][-1].all()
+
+
+def test_a_mask_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    manifest = pd.DataFrame({"image_id": ["x/a"], "mask_paths": ['["x/a_mask.png"]']})
+    raw = as_raw_images({"x/a_mask.png": b"damaged"})
+    with pytest.raises(
+        BadInputError, match=r"the mask of x/a \(x/a_mask.png\) cannot be"
+    ) as caught:
+        prepare_masks(raw, manifest, Cache(tmp_path), size=20)
+    assert "\n" not in str(caught.value)
 
 
 def test_the_plot_shows_each_class(split_manifest: pd.DataFrame) -> None:
     settings = choose()
     plan = plan_augmentation(split_manifest, settings)
     images = store_array(split_manifest["image_id"], np.zeros((30, 32, 32, 3), dtype=np.uint8))
-    figure = plot_augmentation(images, split_manifest, plan, settings)
+    figure = plot_augmentation(images, split_manifest, plan, settings, UNCOVERED)
     titles = [axis.get_title() for axis in figure.axes]
     for label in ("benign", "malignant", "normal"):
         assert titles.count(f"original, {label}") == 2
     assert len(figure.axes) == 6 * 6
+
+
+@pytest.mark.parametrize("privacy", [COVERED, UNCOVERED])
+def test_the_plot_covers_names_before_it_turns_them(
+    split_manifest: pd.DataFrame, privacy: PrivacySettings
+) -> None:
+    settings, picture = choose(), make_named_picture(128, 128)
+    plan = plan_augmentation(split_manifest, settings)
+    images = store_array(split_manifest["image_id"], np.repeat(picture[None], 30, axis=0))
+    figure = plot_augmentation(images, split_manifest, plan, settings, privacy)
+    expected = cover_text(picture) if privacy.cover_text else picture
+    first = plan[plan["image_id"] == split_manifest["image_id"].iloc[0]].head(5)
+    rows = [expected, *(apply_affine(expected, move) for move in list_transforms(first))]
+    for shown, wanted in zip(list_pictures(figure)[:6], rows, strict=True):
+        assert (shown == wanted).all()

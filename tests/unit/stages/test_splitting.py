@@ -62,7 +62,9 @@ def draw_groups(draw: st.DrawFn) -> pd.DataFrame:
             for i, one in enumerate(labels)
         ]
     table = pd.DataFrame(rows, columns=["image_id", "label", "group", "mixed_labels"])
-    return table.assign(path=table["image_id"]).sample(frac=1, random_state=seed % 1000)
+    return table.assign(path=table["image_id"], site="main").sample(
+        frac=1, random_state=seed % 1000
+    )
 
 
 FEW_GROUPS = pd.DataFrame(
@@ -72,7 +74,25 @@ FEW_GROUPS = pd.DataFrame(
         "group": [f"g{n // 6}_{n % 3}" for n in range(90)],
         "mixed_labels": False,
     }
-).assign(path="p")
+).assign(path="p", site="main")
+
+
+@st.composite
+def draw_patients(draw: st.DrawFn) -> pd.DataFrame:
+    """Few patients of two or three labels with many images, some with images of two labels."""
+    labels = "abc"[: draw(st.integers(2, 3))]
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    rows = []
+    for label in labels:
+        for number in range(draw(st.integers(1, 7))):
+            size = int(rng.choice([1, 2, 5, 40]))
+            other = rng.choice(list(labels)) if rng.random() < 0.2 else label
+            own = [label] * (size - size // 3) + [other] * (size // 3)
+            rows += [(one, f"{label}{number}") for one in own]
+    table = pd.DataFrame(rows, columns=["label", "group"])
+    ids = [f"i{n}" for n in range(len(table))]
+    return table.assign(image_id=ids, path=ids, site="main", mixed_labels=False)
+
 
 # The hold-out split
 
@@ -180,6 +200,58 @@ def test_a_class_too_small_is_named(choice: SplitSettings) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_three_patients_a_class_are_one_for_each_part() -> None:
+    images = make_manifest({"a": 300, "b": 300})
+    groups = group_alone(images).assign(group=[f"p{n // 100}" for n in range(600)])
+    assigned = split_images(images, groups, GROUPED).split_manifest
+    assert (pd.crosstab(assigned["split"], assigned["label"]) == 100).all(axis=None)
+    two = groups.assign(group=[f"p{n // 150}" for n in range(600)])
+    with pytest.raises(BadInputError, match=r"each class needs at least 3 groups.*'a': 2"):
+        split_images(images, two, GROUPED)
+
+
+@settings(max_examples=40, deadline=None)
+@given(images=draw_patients(), seed=st.integers(0, 2**32 - 1))
+def test_few_patients_are_parted_whole_or_refused(images: pd.DataFrame, seed: int) -> None:
+    patients = images.groupby("label")["group"].nunique()
+    try:
+        assigned = split_images(images, images, GROUPED.updated({"seed": seed})).split_manifest
+    except BadInputError:
+        is_mixed = images.groupby("group")["label"].nunique().max() > 1
+        assert is_mixed or patients.min() < 3
+        return
+    assert patients.min() >= 3
+    assert assigned.groupby("group")["split"].nunique().max() == 1
+    counts = pd.crosstab(assigned["split"], assigned["label"])
+    assert set(counts.index) == {"train", "validation", "test"}
+    assert (counts > 0).all(axis=None)
+
+
+def test_few_patients_come_near_the_shares() -> None:
+    """Four patients a class, one with most of the images: that one is trained on."""
+    sizes = [70, 10, 10, 10]
+    groups = np.repeat([f"{label}{n}" for label in "ab" for n in range(4)], sizes * 2)
+    images = make_manifest({"a": 100, "b": 100})
+    for seed in range(5):
+        split = GROUPED.updated({"seed": seed})
+        assigned = split_images(images, group_alone(images).assign(group=groups), split)
+        shares = assigned.split_manifest["split"].value_counts(normalize=True)
+        assert shares["test"] == shares["validation"] == pytest.approx(0.1)
+
+
+def test_splits_and_folds_carry_the_site(manifest: pd.DataFrame) -> None:
+    sites = np.where(np.arange(len(manifest)) % 2, "north", "south")
+    images, groups = manifest.assign(site=sites), pair_up(manifest)
+    groups.loc[:9, "mixed_labels"] = True
+    hold_out = split_images(images, groups, GROUPED)
+    assert hold_out.split_manifest["site"].tolist() == sites.tolist()
+    folds = assign_folds(images, groups, GROUPED, FOLDS)
+    assert folds.fold_manifest["site"].tolist() == sites[10:].tolist()
+    plain = assign_folds(manifest, groups, GROUPED, FOLDS)
+    assert folds.fold_tags == plain.fold_tags
+    assert hold_out.tags == split_images(manifest, groups, GROUPED).tags
+
+
 # Folds
 
 
@@ -275,9 +347,36 @@ def test_random_folds_part_duplicates_of_the_same_images(manifest: pd.DataFrame)
 
 def test_more_folds_than_images_are_named() -> None:
     few = make_manifest({"benign": 9, "malignant": 3})
-    with pytest.raises(BadInputError, match="folds is 5, but the smallest class has 3") as caught:
+    with pytest.raises(
+        BadInputError, match="5, but class malignant has images of 3 groups"
+    ) as caught:
         assign_folds(few, group_alone(few), GROUPED, FOLDS)
     assert "\n" not in str(caught.value)
+
+
+def test_more_folds_than_patients_of_a_class_are_named() -> None:
+    images = make_manifest({"benign": 60, "malignant": 60})
+    groups = group_alone(images).assign(group=[f"p{n // 15}" for n in range(120)])
+    with pytest.raises(BadInputError, match="folds is 5, but class benign has images of 4 groups"):
+        assign_folds(images, groups, GROUPED, FOLDS)
+    assign_folds(images, groups, RANDOM, FOLDS)
+
+
+@settings(max_examples=20, deadline=None)
+@given(images=draw_patients(), seed=st.integers(0, 2**32 - 1), folds=st.integers(2, 4))
+def test_folds_of_few_patients_are_whole_or_refused(
+    images: pd.DataFrame, seed: int, folds: int
+) -> None:
+    cross_validation = FOLDS.updated({"folds": folds, "repeats": 1, "seed": seed})
+    try:
+        table = assign_folds(images, images, GROUPED, cross_validation).fold_manifest
+        splits = [select_fold(table, f, cross_validation) for f in list_folds(cross_validation)]
+    except BadInputError:
+        return
+    for split in splits:
+        assert split.groupby("group")["split"].nunique().max() == 1
+        learned = split[split["split"] != "test"]
+        assert (pd.crosstab(learned["split"], learned["label"]) > 0).all(axis=None)
 
 
 def test_every_fold_is_a_node() -> None:

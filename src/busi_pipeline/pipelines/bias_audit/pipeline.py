@@ -2,9 +2,9 @@
 
 from kedro.pipeline import Node, Pipeline
 
+from busi_pipeline.imaging.annotation_search import find_burned_in_annotations
 from busi_pipeline.imaging.occlusion import occlude_lesions
 
-from .annotation_nodes import find_burned_in_annotations
 from .nodes import audit_bias, predict_from_bounding_box
 from .plots import plot_bias_audit, plot_burned_in_annotations
 
@@ -24,7 +24,7 @@ def create_annotations_pipeline() -> Pipeline:
             ),
             Node(
                 plot_burned_in_annotations,
-                inputs=["raw_images", "manifest", "burned_in_annotations"],
+                inputs=["raw_images", "manifest", "burned_in_annotations", "params:privacy"],
                 outputs="burned_in_annotations_plot",
                 name="plot_burned_in_annotations",
                 tags=_STAGE,

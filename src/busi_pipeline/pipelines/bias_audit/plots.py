@@ -5,9 +5,11 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
-from busi_pipeline.config.schemas import ExperimentSettings
+from busi_pipeline.config.schemas import ExperimentSettings, PrivacySettings
 from busi_pipeline.imaging.decoding import decode_image
+from busi_pipeline.imaging.text_cover import cover_text
 from busi_pipeline.plotting.style import PALETTE, new_figure, new_picture_grid, show_picture
 from busi_pipeline.stats.bootstrap import HIGH, LOW
 from busi_pipeline.stats.classes import Classes
@@ -21,8 +23,12 @@ def plot_burned_in_annotations(
     raw_images: Mapping[str, Callable[[], bytes]],
     manifest: pd.DataFrame,
     burned_in_annotations: pd.DataFrame,
+    privacy: PrivacySettings,
 ) -> Figure:
-    """Show the least certain callipers and the shortest texts: where the detector may err."""
+    """Show the least certain callipers and the shortest texts, framed: the detector may err there.
+
+    Text is covered all the same, so of a text its place is seen.
+    """
     found = burned_in_annotations
     path_of = manifest.set_index("image_id")["path"]
     names = [name for name in ANNOTATIONS if f"{name}_score" in found]  # colour has no place
@@ -36,14 +42,19 @@ def plot_burned_in_annotations(
         least = found[found[name]].sort_values(f"{name}_score").head(_SHOWN)
         for axis, row in zip(line, least.to_dict("records"), strict=False):
             pixels = decode_image(raw_images[path_of[row["image_id"]]]()).pixels
+            if privacy.cover_text:
+                pixels = cover_text(pixels)
             left, top, width, height = (
                 int(row[f"{name}_{key}"]) for key in ("left", "top", "width", "height")
             )
             side = max(width, height) + 16
-            top, left = max(0, top + height // 2 - side // 2), max(0, left + width // 2 - side // 2)
-            crop = pixels[top : top + side, left : left + side]
+            first = max(0, top + height // 2 - side // 2)
+            begin = max(0, left + width // 2 - side // 2)
+            crop = pixels[first : first + side, begin : begin + side]
             score = row[f"{name}_score"]
             show_picture(axis, crop, f"{row['image_id'].rsplit('/', 1)[-1]}\nscore {score:.3g}")
+            corner = (left - begin - 0.5, top - first - 0.5)
+            axis.add_patch(Rectangle(corner, width, height, fill=False, edgecolor=PALETTE[1]))
         line[0].text(-0.1, 0.5, name, rotation=90, ha="right", va="center", fontsize=11)
         line[0].texts[-1].set_transform(line[0].transAxes)
     return figure

@@ -1,8 +1,9 @@
-"""Which images belong together: duplicates, and what the user knows (a patient, say)."""
+"""Which images belong together: duplicates, and images of one patient."""
 
 import logging
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from busi_pipeline.config.schemas import DeduplicationSettings
@@ -11,16 +12,14 @@ from busi_pipeline.imaging.duplicate_search import label_components
 
 logger = logging.getLogger(__name__)
 
-_REMEDY = "The file stands beside the class folders, with the columns image_id and group."
-
 
 class Grouping(NamedTuple):
     """What grouping hands over.
 
     Attributes:
         image_groups: one row an image of the manifest, in its order: `image_id`, `label`, `group`
-            (the first image of it), `group_size`, `mixed_labels` (whether the group holds images
-            of different labels).
+            (the first image of it), `group_size`, `mixed_labels` (whether duplicates of the image
+            carry another label).
         summary: counts, for MLflow's metrics.
     """
 
@@ -29,42 +28,41 @@ class Grouping(NamedTuple):
 
 
 def group_images(
-    manifest: pd.DataFrame,
-    duplicate_pairs: pd.DataFrame,
-    patient_groups: pd.DataFrame | None,
-    deduplication: DeduplicationSettings,
+    manifest: pd.DataFrame, duplicate_pairs: pd.DataFrame, deduplication: DeduplicationSettings
 ) -> Grouping:
-    """Put images that are connected by pairs, or by a group of the user's own, into one group.
+    """Put images that are connected by duplicates, or by a patient, into one group.
+
+    A patient may have images of several labels. Duplicates may not: those are of mixed labels.
 
     Args:
-        manifest: one row an image.
+        manifest: one row an image; `patient` is "" where it is not known: such an image is of no
+            patient, not of one.
         duplicate_pairs: `image_a`, `image_b`.
-        patient_groups: `image_id` (or `path`), `group`: an image that is left out or has an empty
-            group stands alone. None where there is no such file.
-        deduplication: `patient_groups` says what they are for: `join` connects by both, `only`
+        deduplication: `patient_groups` says what patients are for: `join` connects by both, `only`
             puts them in the place of the pairs, `ignore` leaves them aside.
 
-    Raises BadInputError where the user's groups name no image, or do not name all in `only`.
+    Raises BadInputError where an image has no patient in `only`.
     """
     use = deduplication.patient_groups
     position = {image_id: i for i, image_id in enumerate(manifest["image_id"])}
-    links: list[tuple[int, int]] = []
+    duplicates: list[tuple[int, int]] = []
     if use != "only":
-        links += [
+        duplicates = [
             (position[a], position[b])
             for a, b in zip(duplicate_pairs["image_a"], duplicate_pairs["image_b"], strict=True)
         ]
-    if use != "ignore" and patient_groups is not None:
-        links += _link_patients(manifest, patient_groups, complete=use == "only")
-    elif use == "only":
-        raise BadInputError(
-            f"deduplication.patient_groups is 'only', but there is no groups.csv. {_REMEDY}"
-        )
-    groups = _connect(manifest, links)
-    summary = _summarise(groups)
+    patients = [] if use == "ignore" else _link_patients(manifest, is_complete=use == "only")
+    groups = manifest[["image_id", "label"]].reset_index(drop=True)
+    members = groups.groupby(label_components([*duplicates, *patients], len(groups)))
+    groups["group"] = members["image_id"].transform("first")
+    groups["group_size"] = members["image_id"].transform("size")
+    of_scan = groups.groupby(label_components(duplicates, len(groups)))
+    groups["mixed_labels"] = of_scan["label"].transform("nunique") > 1
+    _warn_of_parted_files(manifest, groups["group"])
+    summary = _summarise(groups, of_scan["image_id"].transform("first"))
     logger.info(
-        "%d groups of %d images; %d hold more than one image (%d images), "
-        "%d images in groups of mixed labels",
+        "%d groups of %d images; %d scans have duplicates (%d images), "
+        "%d images in duplicates of mixed labels",
         summary["groups"],
         len(groups),
         summary["groups_with_duplicates"],
@@ -74,58 +72,46 @@ def group_images(
     return Grouping(groups, {"duplicates": summary})
 
 
-def _link_patients(
-    manifest: pd.DataFrame, patient_groups: pd.DataFrame, complete: bool
-) -> list[tuple[int, int]]:
-    """Return links from the first image of each of the user's groups to the others."""
-    key = next((name for name in ("image_id", "path") if name in patient_groups), None)
-    if key is None or "group" not in patient_groups:
+def _link_patients(manifest: pd.DataFrame, is_complete: bool) -> list[tuple[int, int]]:
+    """Return links from the first image of each patient to the others."""
+    patients = manifest["patient"].tolist()
+    without = [i for i, patient in enumerate(patients) if not patient]
+    if without and is_complete:
         raise BadInputError(
-            f"groups.csv has the columns {list(patient_groups.columns)}; needed are image_id (or "
-            "path) and group."
+            f"deduplication.patient_groups is 'only', but {len(without)} of {len(patients)} images "
+            f"have no patient ({manifest['image_id'].iloc[without[0]]!r}, for one): name it in the "
+            "table of the site, or in a groups.csv (columns image_id and group) beside the class "
+            "folders."
         )
-    position = {name: i for i, name in enumerate(manifest[key])}
-    without = patient_groups["group"].isna()
-    if without.any():
-        logger.warning("groups.csv gives %d images no group: they stand alone", without.sum())
-        patient_groups = patient_groups[~without]
-    named = patient_groups[key].astype(str)
-    unknown = [name for name in named if name not in position]
-    if unknown:
-        raise BadInputError(
-            f"groups.csv names {len(unknown)} images that are not in the manifest "
-            f"({unknown[0]!r} is the first). The column {key} must hold names such as "
-            f"{manifest[key].iloc[0]!r}."
-        )
-    if complete and (left := set(position) - set(named)):
-        raise BadInputError(
-            f"deduplication.patient_groups is 'only', but groups.csv leaves out {len(left)} images "
-            f"({min(left)!r}, for one). {_REMEDY}"
-        )
+    if without and len(without) < len(patients):
+        logger.warning("%d images have no patient: each is taken as of its own", len(without))
     first: dict[str, int] = {}
-    return [
-        (first.setdefault(str(group), position[name]), position[name])
-        for name, group in zip(named, patient_groups["group"], strict=True)
-    ]
+    return [(first.setdefault(name, i), i) for i, name in enumerate(patients) if name]
 
 
-def _connect(manifest: pd.DataFrame, links: list[tuple[int, int]]) -> pd.DataFrame:
-    component = label_components(links, len(manifest))
-    groups = manifest[["image_id", "label"]].reset_index(drop=True)
-    members = groups.groupby(component)
-    groups["group"] = members["image_id"].transform("first")
-    groups["group_size"] = members["image_id"].transform("size")
-    groups["mixed_labels"] = members["label"].transform("nunique") > 1
-    return groups
+def _warn_of_parted_files(manifest: pd.DataFrame, group: pd.Series) -> None:
+    """Warn where images of the same bytes or pixels are in several groups."""
+    parted = np.zeros(len(manifest), dtype=bool)
+    for column in ("byte_sha256", "pixel_sha256"):
+        same = group.groupby(manifest[column].to_numpy())
+        parted |= (same.transform("nunique") > 1).to_numpy()
+    if parted.any():
+        logger.warning(
+            "%d images are identical to an image of another group, so one may be trained on and "
+            "the other tested (deduplication.patient_groups)",
+            parted.sum(),
+        )
 
 
-def _summarise(groups: pd.DataFrame) -> dict[str, Any]:
-    several, mixed = groups["group_size"] > 1, groups["mixed_labels"]
+def _summarise(groups: pd.DataFrame, scan: pd.Series) -> dict[str, Any]:
+    """Count groups, and what is in the scans that have duplicates."""
+    sizes = scan.map(scan.value_counts())
+    several, mixed = sizes > 1, groups["mixed_labels"]
     return {
         "groups": int(groups["group"].nunique()),
-        "groups_with_duplicates": int(groups.loc[several, "group"].nunique()),
+        "groups_with_duplicates": int(scan[several].nunique()),
         "images_in_them": int(several.sum()),
-        "largest_group": int(groups["group_size"].max()),
-        "groups_of_mixed_labels": int(groups.loc[mixed, "group"].nunique()),
+        "largest_group": int(sizes.max()),
+        "groups_of_mixed_labels": int(scan[mixed].nunique()),
         "images_of_mixed_labels": int(mixed.sum()),
     }

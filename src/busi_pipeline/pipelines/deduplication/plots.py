@@ -8,7 +8,9 @@ from collections.abc import Callable, Mapping
 import pandas as pd
 from matplotlib.figure import Figure
 
+from busi_pipeline.config.schemas import PrivacySettings
 from busi_pipeline.imaging.decoding import decode_image
+from busi_pipeline.imaging.text_cover import cover_text
 from busi_pipeline.plotting.style import PALETTE, new_picture_grid, show_picture
 
 # Pairs shown of each kind.
@@ -19,6 +21,7 @@ def plot_duplicate_pairs(
     raw_images: Mapping[str, Callable[[], bytes]],
     manifest: pd.DataFrame,
     duplicate_pairs: pd.DataFrame,
+    privacy: PrivacySettings,
 ) -> Figure:
     """Show the pairs by which a person can check the search.
 
@@ -45,9 +48,10 @@ def plot_duplicate_pairs(
         differs = row["label_a"] != row["label_b"]
         for axis, side in zip(pair, "ab", strict=True):
             name = row[f"image_{side}"].rsplit("/", 1)[-1]
+            pixels = decode_image(raw_images[paths[row[f"image_{side}"]]]()).pixels
             show_picture(
                 axis,
-                decode_image(raw_images[paths[row[f"image_{side}"]]]()).pixels,
+                cover_text(pixels) if privacy.cover_text else pixels,
                 f"{title if side == 'a' else row['kind']}\n{name}"
                 + (f" (score {row['score']:.2f})" if side == "a" else ""),
                 PALETTE[1] if differs else "black",

@@ -14,7 +14,7 @@ from busi_pipeline.caching.arrays import StoredArray
 from busi_pipeline.config.experiments import gather_experiments
 from busi_pipeline.config.schemas import EnsembleSettings, EvaluationSettings, ExperimentSettings
 from busi_pipeline.errors import BadInputError
-from busi_pipeline.models.delivered import DeliveredModel
+from busi_pipeline.models.delivered import LEARNED_FROM, DeliveredModel, build_delivered_model
 from busi_pipeline.progress import track
 from busi_pipeline.stats.classes import Classes
 from busi_pipeline.stats.scoring import (
@@ -219,21 +219,34 @@ def deliver_model(
     operating_point: Mapping[str, Any],
     settings: ExperimentSettings,
     classes: Classes,
+    manifest: pd.DataFrame,
+    split_manifest: pd.DataFrame,
+    data_tags: Mapping[str, str],
+    split_tags: Mapping[str, str],
+    training_tags: Mapping[str, str],
 ) -> DeliveredModel:
-    """Put calibration and flag into the model, and what they are beside it."""
-    from busi_pipeline.models.wrappers import add_flag, calibrate
+    """Return the model with calibration and flag inside, and with what it learned from beside it.
 
-    chosen = dict(operating_point["operating_point"])
-    calibrated = calibrate(trained_model, chosen["temperature"], chosen["offsets"])
-    positive = [classes.index(name) for name in classes.positive]
-    model = add_flag(calibrated, positive, chosen["threshold"])
-    description = {
+    Args:
+        trained_model: as fitted.
+        operating_point: {`operating_point`: what was chosen on validation images}.
+        settings, classes: of the training.
+        manifest: `site` and `pixel_sha256` of each image.
+        split_manifest: which images were learned from.
+        data_tags, split_tags, training_tags: `data_sha256`, `split_sha256`, `training_sha256`.
+    """
+    learned = split_manifest.loc[split_manifest["split"].isin(LEARNED_FROM), "image_id"]
+    images = manifest[manifest["image_id"].isin(learned)]
+    about = {
         "title": settings.title,
-        "image_size": settings.image_size,
-        "classes": list(classes.names),
-        **chosen,
+        "sites": sorted(images["site"].unique()),
+        "data_sha256": data_tags["data_sha256"],
+        "split_sha256": split_tags["split_sha256"],
+        "training_sha256": training_tags["training_sha256"],
     }
-    return DeliveredModel(model, description)
+    return build_delivered_model(
+        trained_model, operating_point["operating_point"], classes, about, images["pixel_sha256"]
+    )
 
 
 def average_experiments(

@@ -52,7 +52,17 @@ def create_hold_out_pipeline(experiment: str, image_size: int) -> Pipeline:
         ),
         Node(
             deliver_model,
-            inputs=["trained_model", "operating_point", "params:settings", "params:classes"],
+            inputs=[
+                "trained_model",
+                "operating_point",
+                "params:settings",
+                "params:classes",
+                "manifest",
+                "split_manifest",
+                "data_tags",
+                "split_tags",
+                "training_tags",
+            ],
             outputs="model",
             name="deliver_model",
             tags=_STAGE,
@@ -66,7 +76,7 @@ def create_hold_out_pipeline(experiment: str, image_size: int) -> Pipeline:
         ),
         Node(
             plot_misclassified,
-            inputs=["predictions", "images", "params:settings", "params:classes"],
+            inputs=["predictions", "images", "params:settings", "params:privacy", "params:classes"],
             outputs="misclassified_plot",
             name="plot_misclassified",
             tags=_STAGE,
@@ -76,11 +86,17 @@ def create_hold_out_pipeline(experiment: str, image_size: int) -> Pipeline:
         [*_list_nodes(), *nodes],
         namespace=experiment,
         inputs={
+            "manifest": "manifest",
+            "data_tags": "data_tags",
             "split_manifest": "split_manifest",
             "split_tags": "split_tags",
             "images": f"images_{image_size}",
         },
-        parameters={"params:settings": f"params:experiments.{experiment}", **_PARAMETERS},
+        parameters={
+            "params:settings": f"params:experiments.{experiment}",
+            "params:privacy": "params:privacy",
+            **_PARAMETERS,
+        },
     )
 
 
@@ -96,6 +112,15 @@ def create_cross_validation_pipeline(experiment: str, evaluation: str) -> Pipeli
         namespace=f"{experiment}.{evaluation}",
         inputs={"split_tags": f"{evaluation}.fold_tags"},
         parameters={"params:settings": f"params:experiments.{experiment}", **_PARAMETERS},
+    )
+
+
+def create_calibration_pipeline(experiment: str, evaluation: str) -> Pipeline:
+    """Out-of-fold predictions, calibrated, for those who score them site by site."""
+    return Pipeline(
+        [_make_calibration_node(), _make_linear_probe_node()],
+        namespace=f"{experiment}.{evaluation}",
+        parameters=_PARAMETERS,
     )
 
 
@@ -176,13 +201,7 @@ def _list_nodes() -> list[Node]:
         ),
     ]
     return [
-        Node(
-            calibrate_predictions,
-            inputs=["uncalibrated_predictions", "params:evaluation", "params:classes"],
-            outputs=["predictions", "operating_point"],
-            name="calibrate_predictions",
-            tags=_STAGE,
-        ),
+        _make_calibration_node(),
         Node(
             score_predictions,
             inputs=[
@@ -209,6 +228,16 @@ def _list_nodes() -> list[Node]:
             for plot, inputs in plots
         ),
     ]
+
+
+def _make_calibration_node() -> Node:
+    return Node(
+        calibrate_predictions,
+        inputs=["uncalibrated_predictions", "params:evaluation", "params:classes"],
+        outputs=["predictions", "operating_point"],
+        name="calibrate_predictions",
+        tags=_STAGE,
+    )
 
 
 def _list_linear_probe_nodes() -> list[Node]:

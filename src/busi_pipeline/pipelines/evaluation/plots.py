@@ -14,7 +14,8 @@ from matplotlib.ticker import MaxNLocator
 from sklearn.metrics import confusion_matrix, precision_recall_curve, roc_curve
 
 from busi_pipeline.caching.arrays import StoredArray
-from busi_pipeline.config.schemas import ExperimentSettings
+from busi_pipeline.config.schemas import ExperimentSettings, PrivacySettings
+from busi_pipeline.imaging.text_cover import cover_text
 from busi_pipeline.plotting.style import (
     PALETTE,
     class_colours,
@@ -215,6 +216,7 @@ def plot_misclassified(
     predictions: pd.DataFrame,
     images: StoredArray,
     settings: ExperimentSettings,
+    privacy: PrivacySettings,
     classes: Classes,
 ) -> Figure:
     """Show the test images whose likeliest class is wrong, the most certain mistakes first.
@@ -241,9 +243,10 @@ def plot_misclassified(
         flag = "flagged for review" if row["flagged"] else "not flagged"
         if row["label"] in classes.positive and not row["flagged"]:
             flag += ": missed"
+        pixels = np.asarray(images.values[images.find_rows([row["image_id"]])[0]])
         show_picture(
             axis,
-            np.asarray(images.values[images.find_rows([row["image_id"]])[0]]),
+            cover_text(pixels) if privacy.cover_text else pixels,
             f"{row['image_id'].rsplit('/', 1)[-1]}\n"
             f"{row['label']} classified as {row['predicted']}, {100 * row['certainty']:.0f} %\n"
             f"{flag}",

@@ -42,6 +42,7 @@ def create_pipeline(experiment: str, image_size: int) -> Pipeline:
                     "masks",
                     "predictions",
                     "params:settings",
+                    "params:privacy",
                     "params:classes",
                 ],
                 outputs="gradcam_gallery_plot",
@@ -55,5 +56,6 @@ def create_pipeline(experiment: str, image_size: int) -> Pipeline:
             "params:settings": f"params:experiments.{experiment}",
             "params:classes": "params:classes",
             "params:evaluation": "params:evaluation",
+            "params:privacy": "params:privacy",
         },
     )

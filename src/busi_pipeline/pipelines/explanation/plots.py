@@ -5,7 +5,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from busi_pipeline.caching.arrays import StoredArray
-from busi_pipeline.config.schemas import ExperimentSettings
+from busi_pipeline.config.schemas import ExperimentSettings, PrivacySettings
+from busi_pipeline.imaging.text_cover import cover_text
 from busi_pipeline.plotting.style import PALETTE, new_picture_grid, show_picture
 from busi_pipeline.stats.classes import Classes
 from busi_pipeline.stats.scoring import select_test
@@ -22,6 +23,7 @@ def plot_gradcam_gallery(
     masks: StoredArray,
     predictions: pd.DataFrame,
     settings: ExperimentSettings,
+    privacy: PrivacySettings,
     classes: Classes,
 ) -> Figure:
     """Show Grad-CAM over test images, the outline of the lesion in white.
@@ -52,7 +54,7 @@ def plot_gradcam_gallery(
             flag += ": missed"
         show_picture(
             axis,
-            pixels,
+            cover_text(pixels) if privacy.cover_text else pixels,
             f"{name.rsplit('/', 1)[-1]}\n{row['label']}, classified {as_class}\n{flag}",
             "black" if row["correct"] else PALETTE[1],
         )

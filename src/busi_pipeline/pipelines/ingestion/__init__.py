@@ -1,5 +1,5 @@
 """Files to manifest."""
 
-from .pipeline import create_pipeline
+from .pipeline import create_external_pipeline, create_pipeline
 
-__all__ = ["create_pipeline"]
+__all__ = ["create_external_pipeline", "create_pipeline"]

@@ -2,7 +2,9 @@
 
 from kedro.pipeline import Node, Pipeline
 
-from .nodes import build_manifest
+from .nodes import build_external_manifest, build_manifest
+
+_OUTPUTS = ["manifest", "quarantine", "data_summary", "data_tags"]
 
 
 def create_pipeline() -> Pipeline:
@@ -11,10 +13,28 @@ def create_pipeline() -> Pipeline:
         [
             Node(
                 build_manifest,
-                inputs=["raw_images", "params:ingestion", "params:classes"],
-                outputs=["manifest", "quarantine", "data_summary", "data_tags"],
+                inputs=["raw_images", "params:ingestion", "params:sites", "params:classes"],
+                outputs=_OUTPUTS,
                 name="build_manifest",
                 tags="ingestion",
             )
         ]
+    )
+
+
+def create_external_pipeline() -> Pipeline:
+    """external.raw_images -> build_external_manifest -> external.manifest, and so on."""
+    parameters = ["params:ingestion", "params:external", "params:sites", "params:classes"]
+    return Pipeline(
+        [
+            Node(
+                build_external_manifest,
+                inputs=["raw_images", *parameters],
+                outputs=_OUTPUTS,
+                name="build_manifest",
+                tags="ingestion",
+            )
+        ],
+        namespace="external",
+        parameters=set(parameters),
     )

@@ -1,6 +1,7 @@
 """Bring images and masks to the network's size, and decide how each training image is augmented."""
 
 import hashlib
+import json
 from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
@@ -10,7 +11,11 @@ from matplotlib.figure import Figure
 from busi_pipeline.caching.arrays import StoredArray
 from busi_pipeline.caching.cache import Cache
 from busi_pipeline.caching.fingerprints import Step
-from busi_pipeline.config.schemas import AugmentationSettings, ExperimentSettings
+from busi_pipeline.config.schemas import (
+    AugmentationSettings,
+    ExperimentSettings,
+    PrivacySettings,
+)
 from busi_pipeline.errors import BadInputError
 from busi_pipeline.imaging.affine import (
     FLIPPED,
@@ -19,9 +24,10 @@ from busi_pipeline.imaging.affine import (
     apply_affine,
     list_transforms,
 )
-from busi_pipeline.imaging.decoding import UInt8Array, decode_image
-from busi_pipeline.imaging.masks import hash_masks, list_masks, load_mask
+from busi_pipeline.imaging.decoding import UInt8Array, UnusableImageError, decode_image
+from busi_pipeline.imaging.masks import hash_masks, load_mask
 from busi_pipeline.imaging.resizing import resize_image
+from busi_pipeline.imaging.text_cover import cover_text
 from busi_pipeline.plotting.style import new_picture_grid, show_picture
 from busi_pipeline.progress import track
 
@@ -37,7 +43,7 @@ IMAGES = Step(
     ),
     ("numpy", "pillow"),
 )
-MASKS = Step("masks", 1, ("busi_pipeline.imaging.masks:load_mask",), ("pillow",))
+MASKS = Step("masks", 2, ("busi_pipeline.imaging.masks:load_mask",), ("pillow",))
 
 
 def prepare_images(
@@ -78,13 +84,21 @@ def prepare_masks(
     """Bring the masks to the network's size: uint8 (n, size, size), 1 inside a lesion.
 
     Several masks of one image are joined; an image that has none is 0 throughout.
+
+    Raises BadInputError where a mask is no picture that can be read.
     """
-    of_image = list_masks(raw_images)
-    masks = [of_image.get(image_id, []) for image_id in manifest["image_id"]]
+    masks = [json.loads(paths) for paths in manifest["mask_paths"]]
 
     def compute(positions: np.ndarray) -> Iterator[np.ndarray]:
         for position in positions:
-            yield load_mask(raw_images, masks[position], size)[None]
+            try:
+                yield load_mask(raw_images, masks[position], size)[None]
+            except UnusableImageError as error:
+                names = ", ".join(masks[position])
+                raise BadInputError(
+                    f"the mask of {manifest['image_id'].iloc[position]} ({names}) cannot be read: "
+                    f"{error}. Mend it or take it away, and rerun `kedro run --pipeline=ingestion`."
+                ) from None
 
     return cache.compute_array(
         MASKS.fingerprint(size=size),
@@ -172,6 +186,7 @@ def plot_augmentation(
     split_manifest: pd.DataFrame,
     augmentation_plan: pd.DataFrame,
     settings: ExperimentSettings,
+    privacy: PrivacySettings,
 ) -> Figure:
     """Show, for two training images a class, the original and its first augmented images."""
     per_class, shown_each = 2, min(5, settings.augmentation.per_image)
@@ -185,6 +200,8 @@ def plot_augmentation(
     )
     for row, (image_id, label) in enumerate(zip(shown["image_id"], shown["label"], strict=True)):
         pixels = np.asarray(images.values[images.find_rows([image_id])[0]])
+        if privacy.cover_text:
+            pixels = cover_text(pixels)  # before it is turned: text is found upright
         plan = augmentation_plan[augmentation_plan["image_id"] == image_id].head(shown_each)
         show_picture(axes[row, 0], pixels, f"original, {label}")
         for axis, transform in zip(axes[row, 1:], list_transforms(plan), strict=False):

@@ -24,6 +24,13 @@ def create_images_pipeline(size: int) -> Pipeline:
     return _create_size_pipeline(prepare_images, "images", size)
 
 
+def create_external_images_pipeline(size: int) -> Pipeline:
+    """external.raw_images, external.manifest -> external.images_<size>."""
+    return Pipeline(
+        [*create_images_pipeline(size).nodes], namespace="external", inputs={"cache": "cache"}
+    )
+
+
 def create_masks_pipeline(size: int) -> Pipeline:
     """raw_images, manifest -> prepare_masks_<size> -> masks_<size>."""
     return _create_size_pipeline(prepare_masks, "masks", size)
@@ -57,7 +64,13 @@ def create_hold_out_pipeline(experiment: str, image_size: int) -> Pipeline:
             ),
             Node(
                 plot_augmentation,
-                inputs=["images", "split_manifest", "augmentation_plan", "params:settings"],
+                inputs=[
+                    "images",
+                    "split_manifest",
+                    "augmentation_plan",
+                    "params:settings",
+                    "params:privacy",
+                ],
                 outputs="augmentation_plot",
                 name="plot_augmentation",
                 tags=_STAGE,
@@ -65,7 +78,10 @@ def create_hold_out_pipeline(experiment: str, image_size: int) -> Pipeline:
         ],
         namespace=experiment,
         inputs={"split_manifest": "split_manifest", "images": f"images_{image_size}"},
-        parameters={"params:settings": f"params:experiments.{experiment}"},
+        parameters={
+            "params:settings": f"params:experiments.{experiment}",
+            "params:privacy": "params:privacy",
+        },
     )
 
 

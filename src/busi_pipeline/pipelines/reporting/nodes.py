@@ -29,6 +29,10 @@ INTERVALS = (
     "value. They come from resampling whole groups of duplicates. They say nothing about other "
     "hospitals or scanners."
 )
+INTERVALS_OUTSIDE = (
+    "In brackets: 95 % confidence intervals, from resampling patients (or groups of duplicates "
+    "where no patients are known)."
+)
 _WEIGHTS = {
     "imagenet": "weights pretrained on everyday photographs (ImageNet)",
     "directory": "pretrained weights from a folder (BUSI_WEIGHTS_DIR)",
@@ -87,6 +91,8 @@ def write_report(
         best=best,
         paired=pairs is not None and len(pairs) > 0,
         significant=_select_significant(pairs, titles),
+        external=_list_external(results),
+        outdated=_list_outdated(results, titles),
         compared=_select_compared(common.pop("comparison_table"), classes),
         leakage=_name_experiments(common.pop("leakage_table"), ["experiment"], titles),
         items=ITEMS,
@@ -94,7 +100,7 @@ def write_report(
     )
 
 
-def write_model_card(
+def describe_training(
     settings: ExperimentSettings,
     training_report: Mapping[str, Any],
     metrics: Mapping[str, Any],
@@ -104,23 +110,53 @@ def write_model_card(
     evaluation: EvaluationSettings,
     dataset: DatasetSettings,
     classes: Classes,
+) -> dict[str, Any]:
+    """Return all that the card of a model says of its training, as plain values.
+
+    They lie beside the model and go with it, so that its card can be written anew elsewhere.
+    """
+    return {
+        "settings": settings.model_dump(
+            include={"title", "backbone", "image_size", "training"}, mode="json"
+        ),
+        "training": training_report["training"],
+        "test": metrics["test"],
+        "depends_on": metrics["depends_on"],
+        "weights": describe_weights([metrics["depends_on"]["weights"]]),
+        "operating_point": operating_point["operating_point"],
+        "images": data_summary["images"],
+        "split": split_summary["split"],
+        "evaluation": evaluation.model_dump(mode="json"),
+        "dataset": dataset.model_dump(mode="json"),
+        "described": _is_described(dataset, data_summary),
+        "classes": list(classes.names),
+        "positive_classes": list(classes.positive),
+    }
+
+
+def write_model_card(
+    training_card: Mapping[str, Any],
+    external_results: Mapping[str, Any],
+    newest: Mapping[str, Any] | None = None,
 ) -> str:
     """Return the card of one model as Markdown (Mitchell et al. 2019, "Model cards for model
-    reporting"): what it is, what it is for and not for, how good it is and on what."""
+    reporting"): what it is, what it is for and not for, how good it is and on what.
+
+    Args:
+        training_card: of `describe_training`.
+        external_results: {site: metrics of an external validation}; those of an earlier model do
+            not count.
+        newest: metrics of an external validation that has just been run.
+    """
+    if newest is not None:
+        external_results = {**external_results, newest["external"]["site"]: newest}
+    values = dict(training_card)
+    classes = Classes(values.pop("classes"), values.pop("positive_classes"))
     return _render(
         "model_card.md.j2",
-        settings=settings,
-        training=training_report["training"],
-        test=metrics["test"],
-        depends_on=metrics["depends_on"],
-        weights=describe_weights([metrics["depends_on"]["weights"]]),
-        operating_point=operating_point["operating_point"],
-        images=data_summary["images"],
-        split=split_summary["split"],
-        evaluation=evaluation,
-        dataset=dataset,
-        described=_is_described(dataset, data_summary),
         classes=classes,
+        external=select_current(external_results, training_card),
+        **values,
     )
 
 
@@ -143,6 +179,48 @@ def _measure_positive_share(data_summary: Mapping[str, Any] | None, classes: Cla
 
 def _list_named(results: Mapping[str, Mapping[str, Any]]) -> set[str]:
     return {name_item(name, item) for name, items in results.items() for item in items}
+
+
+def _list_external(
+    results: Mapping[str, Mapping[str, Any]],
+) -> dict[str, dict[str, Mapping[str, Any]]]:
+    """Return {site: {experiment: its scores there}} of the models as they are now."""
+    of_site: dict[str, dict[str, Mapping[str, Any]]] = {}
+    for name, items in results.items():
+        for site, scores in select_current(
+            items.get("external_results"), items.get("metrics")
+        ).items():
+            of_site.setdefault(site, {})[name] = scores
+    return dict(sorted(of_site.items()))
+
+
+def _list_outdated(
+    results: Mapping[str, Mapping[str, Any]], titles: Mapping[str, str]
+) -> dict[str, list[str]]:
+    """Return {site: titles of the experiments} whose results there are of an earlier model."""
+    of_site: dict[str, list[str]] = {}
+    for name, items in results.items():
+        found = items.get("external_results") or {}
+        for site in found.keys() - select_current(found, items.get("metrics")).keys():
+            of_site.setdefault(site, []).append(titles[name])
+    return dict(sorted(of_site.items()))
+
+
+def select_current(
+    external_results: Mapping[str, Any] | None, metrics: Mapping[str, Any] | None
+) -> dict[str, Mapping[str, Any]]:
+    """Return {site: scores} of the model that the hold-out metrics are of; others are outdated.
+
+    Args:
+        external_results: {site: metrics of an external validation}, or None.
+        metrics: of the hold-out split; `depends_on` says which training they are of.
+    """
+    training = metrics["depends_on"].get("training_sha256") if metrics else None
+    return {
+        site: found["external"]
+        for site, found in sorted((external_results or {}).items())
+        if found["external"]["model"].get("training_sha256") == training
+    }
 
 
 def _list_weights(
@@ -211,7 +289,11 @@ def _render(template: str, **values: Any) -> str:
         "stacked": stack_interval,
         "table": show_table,
     }
-    environment.globals |= {"INTERVALS": INTERVALS, "DEMO_BANNER": DEMO_BANNER}
+    environment.globals |= {
+        "INTERVALS": INTERVALS,
+        "INTERVALS_OUTSIDE": INTERVALS_OUTSIDE,
+        "DEMO_BANNER": DEMO_BANNER,
+    }
     return environment.get_template(template).render(**values)
 
 

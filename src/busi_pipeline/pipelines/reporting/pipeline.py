@@ -6,7 +6,7 @@ from kedro.pipeline import Node, Pipeline
 
 from busi_pipeline.config.experiments import ENSEMBLE, name_item
 
-from .nodes import write_model_card, write_report
+from .nodes import describe_training, write_model_card, write_report
 
 _STAGE = "reporting"
 
@@ -22,6 +22,7 @@ COMMON = (
     "cross_validation_comparisons_plot",
     "leakage_table",
     "leakage_plot",
+    "external_comparison_plots",
 )
 # Items of an experiment: {name in write_report: dataset in the experiment's namespace}.
 OF_CROSS_VALIDATION = {
@@ -41,6 +42,8 @@ OF_EXPERIMENT = OF_CROSS_VALIDATION | {
         "gradcam_gallery_plot",
         "bias_audit",
         "bias_audit_plot",
+        "external_results",
+        "external_curves",
     )
 }
 
@@ -63,11 +66,11 @@ def create_pipeline(experiments: Iterable[str]) -> Pipeline:
 
 
 def create_experiment_pipeline(experiment: str) -> Pipeline:
-    """metrics, operating_point -> write_model_card -> model_card."""
+    """metrics, operating_point -> describe_training -> training_card -> model_card."""
     return Pipeline(
         [
             Node(
-                write_model_card,
+                describe_training,
                 inputs=[
                     "params:settings",
                     "training_report",
@@ -79,10 +82,11 @@ def create_experiment_pipeline(experiment: str) -> Pipeline:
                     "params:dataset",
                     "params:classes",
                 ],
-                outputs="model_card",
-                name="write_model_card",
+                outputs="training_card",
+                name="describe_training",
                 tags=_STAGE,
-            )
+            ),
+            _make_card_node(["training_card", "external_results"]),
         ],
         namespace=experiment,
         inputs={"data_summary", "split_summary"},
@@ -92,4 +96,22 @@ def create_experiment_pipeline(experiment: str) -> Pipeline:
             "params:evaluation": "params:evaluation",
             "params:dataset": "params:dataset",
         },
+    )
+
+
+def create_external_pipeline(experiment: str) -> Pipeline:
+    """training_card, external.metrics -> model_card, after an external validation."""
+    return Pipeline(
+        [_make_card_node(["training_card", "external_results", "external.metrics"])],
+        namespace=experiment,
+    )
+
+
+def _make_card_node(inputs: list[str]) -> Node:
+    return Node(
+        write_model_card,
+        inputs=inputs,
+        outputs="model_card",
+        name="write_model_card",
+        tags=_STAGE,
     )

@@ -4,6 +4,12 @@ from .pipeline import (
     create_folds_pipeline,
     create_hold_out_pipeline,
     create_random_folds_pipeline,
+    create_site_folds_pipeline,
 )
 
-__all__ = ["create_folds_pipeline", "create_hold_out_pipeline", "create_random_folds_pipeline"]
+__all__ = [
+    "create_folds_pipeline",
+    "create_hold_out_pipeline",
+    "create_random_folds_pipeline",
+    "create_site_folds_pipeline",
+]

@@ -41,9 +41,10 @@ def assign_folds(
     `random` parts duplicates (and leaves out the same images, so that both are evaluated on the
     same ones).
 
-    Raises BadInputError where the smallest class has fewer images than there are folds.
+    Raises BadInputError where a class has fewer groups than there are folds.
     """
     images = manifest[["image_id", "path", "label"]].copy()
+    site = manifest["site"]
     images["group"] = find_groups(images["image_id"], image_groups, "group")
     mixed = find_groups(images["image_id"], image_groups, "mixed_labels").astype(bool)
     if split.mixed_labels == "exclude" and mixed.any():
@@ -52,12 +53,14 @@ def assign_folds(
             mixed.sum(),
         )
         images = images[~mixed].reset_index(drop=True)
+        site = site[~mixed].reset_index(drop=True)
     images["cv_group"] = images["group" if split.method == "grouped" else "image_id"]
-    smallest = int(images["label"].value_counts().min())
-    if smallest < cross_validation.folds:
+    groups = images.groupby("label")["cv_group"].nunique()
+    if groups.min() < cross_validation.folds:
         raise BadInputError(
-            f"cross_validation.folds is {cross_validation.folds}, but the smallest class has "
-            f"{smallest} images: take fewer folds or add images."
+            f"cross_validation.folds is {cross_validation.folds}, but class {groups.idxmin()} has "
+            f"images of {groups.min()} groups (patients, or duplicates of one scan), and a group "
+            "is in one fold: take fewer folds or add images of other patients."
         )
     for repeat in range(1, cross_validation.repeats + 1):
         assigned = assign_cv_groups(images, cross_validation.folds, cross_validation.seed + repeat)
@@ -67,7 +70,7 @@ def assign_folds(
         "split_sha256": hashlib.sha256(identity.encode()).hexdigest(),
         "split_method": split.method,
     }
-    return Folds(images, tags)
+    return Folds(images.assign(site=site), tags)
 
 
 def assign_random_folds(

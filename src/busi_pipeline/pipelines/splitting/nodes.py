@@ -5,20 +5,19 @@ import logging
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import numpy as np
 import pandas as pd
 from sklearn.model_selection import train_test_split
 
 from busi_pipeline.config.schemas import SplitSettings
 from busi_pipeline.errors import BadInputError
-from busi_pipeline.learning.folds import assign_groups
+from busi_pipeline.learning.folds import assign_parts
 
 logger = logging.getLogger(__name__)
 
 SPLITS = ("train", "validation", "test")
 EXCLUDED = "excluded"
-# A part is made of so many folds, which bounds how near it comes to its share; of fewer where no
-# class has so many images.
+# Parts are made of so many folds, which bounds how near they come to their shares; of fewer where a
+# class has fewer groups.
 _N_SPLITS = 20
 
 
@@ -27,7 +26,8 @@ class Split(NamedTuple):
 
     Attributes:
         split_manifest: `image_id`, `path`, `label`, `group` (images that belong together
-            share one), `split` (train, validation, test or excluded), in the manifest's order.
+            share one), `split` (train, validation, test or excluded), `site`, in the manifest's
+            order.
         summary: counts per split and class, `test_images_with_duplicate_in_train`; for MLflow's
             metrics.
         tags: `split_sha256` over id and split, `split_method`.
@@ -41,8 +41,8 @@ class Split(NamedTuple):
 def split_images(manifest: pd.DataFrame, image_groups: pd.DataFrame, split: SplitSettings) -> Split:
     """Split by `split.method` with `split.seed` into shares `split.validation` and `split.test`.
 
-    `grouped` keeps the images of a group in one part. Groups whose images have different labels
-    cannot be right, so they are in no part (`excluded`), unless `split.mixed_labels` is `keep`.
+    `grouped` keeps the images of a group in one part. Duplicates with different labels cannot be
+    right, so they are in no part (`excluded`), unless `split.mixed_labels` is `keep`.
     `random` disregards groups, as the published work is, and excludes nothing.
 
     Raises BadInputError where a class is too small to be in all three parts.
@@ -84,7 +84,7 @@ def split_images(manifest: pd.DataFrame, image_groups: pd.DataFrame, split: Spli
     summary = {name: row | {"all": totals[name]} for name, row in counts.to_dict("index").items()}
     summary[EXCLUDED] = {"all": int(left_out.sum())}
     record = {"split": summary | {"test_images_with_duplicate_in_train": duplicated}}
-    return Split(assigned, record, tags)
+    return Split(assigned.assign(site=manifest["site"]), record, tags)
 
 
 def find_groups(image_ids: pd.Series, image_groups: pd.DataFrame, column: str) -> pd.Series:
@@ -109,14 +109,12 @@ def _count_duplicated(assigned: pd.DataFrame) -> int:
 def _split_grouped(images: pd.DataFrame, validation: float, test: float, seed: int) -> pd.Series:
     """Split whole groups at random, stratified by label.
 
-    scikit-learn's StratifiedGroupKFold makes twenty folds of like size and like classes; the test
-    part takes as many as come next to its share, then the validation part.
+    scikit-learn's StratifiedGroupKFold makes twenty folds of like size and like classes, or as many
+    as the rarest class has groups; the test part takes as many as come next to its share, then the
+    validation part.
     """
-    n_splits = min(_N_SPLITS, int(images["label"].value_counts().max()))
-    testing, validating = (max(1, round(share * n_splits)) for share in (test, validation))
-    fold = assign_groups(images, n_splits, seed)
-    parts = [fold < testing, fold < testing + validating]
-    return pd.Series(np.select(parts, ["test", "validation"], "train"), index=images.index)
+    shares = {"test": test, "validation": validation}
+    return pd.Series(assign_parts(images, shares, _N_SPLITS, seed), index=images.index)
 
 
 def _split_random(images: pd.DataFrame, validation: float, test: float, seed: int) -> pd.Series:

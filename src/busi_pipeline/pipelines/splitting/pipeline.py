@@ -3,9 +3,10 @@
 from collections.abc import Callable, Sequence
 from functools import partial, update_wrapper
 
+import pandas as pd
 from kedro.pipeline import Node, Pipeline
 
-from busi_pipeline.learning.folds import Fold, select_fold
+from busi_pipeline.learning.folds import Fold, SiteFold, select_fold, select_site_fold
 
 from .folds import Folds, assign_folds, assign_random_folds
 from .nodes import split_images
@@ -55,11 +56,25 @@ def _create_pipeline(
         inputs={"manifest", "image_groups"},
         parameters={"params:split", "params:cross_validation"},
     )
+    return assigning + _create_splits(evaluation, folds, select_fold, evaluation)
+
+
+def create_site_folds_pipeline(evaluation: str, folds: Sequence[SiteFold]) -> Pipeline:
+    """cross_validation.fold_manifest -> <evaluation>.<fold>.split_manifest of each."""
+    return _create_splits(evaluation, folds, select_site_fold, "cross_validation")
+
+
+def _create_splits(
+    evaluation: str,
+    folds: Sequence[Fold] | Sequence[SiteFold],
+    select: Callable[..., pd.DataFrame],
+    assigned_in: str,
+) -> Pipeline:
     splits = [
         Pipeline(
             [
                 Node(
-                    update_wrapper(partial(select_fold, fold=fold), select_fold),
+                    update_wrapper(partial(select, fold=fold), select),
                     inputs={
                         "fold_manifest": "fold_manifest",
                         "cross_validation": "params:cross_validation",
@@ -70,9 +85,9 @@ def _create_pipeline(
                 )
             ],
             namespace=f"{evaluation}.{fold.name}",
-            inputs={"fold_manifest": f"{evaluation}.fold_manifest"},
+            inputs={"fold_manifest": f"{assigned_in}.fold_manifest"},
             parameters={"params:cross_validation"},
         )
         for fold in folds
     ]
-    return sum(splits, assigning)
+    return sum(splits, Pipeline([]))

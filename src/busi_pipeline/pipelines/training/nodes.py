@@ -7,7 +7,7 @@ probabilities.
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,7 +20,7 @@ from busi_pipeline.config.experiments import gather_experiments
 from busi_pipeline.config.schemas import ExperimentSettings
 from busi_pipeline.datasets.pretrained_weights import WeightsSource
 from busi_pipeline.learning.features import check_features
-from busi_pipeline.learning.folds import Fold
+from busi_pipeline.learning.folds import Fold, SiteFold
 from busi_pipeline.learning.training import (
     FOLD_TRAINING,
     TRAINING,
@@ -149,7 +149,7 @@ def train_fold(
     pretrained_weights: WeightsSource,
     classes: Classes,
     cache: Cache,
-    fold: Fold,
+    fold: Fold | SiteFold,
 ) -> FoldTraining:
     """Train as `train_model` does, on the split of one fold, and predict its other images."""
     weights = pretrained_weights.choose(settings.backbone, settings.training.weights)
@@ -220,6 +220,7 @@ def predict_with_linear_probe(
     pooled_features: StoredArray,
     settings: ExperimentSettings,
     classes: Classes,
+    folds: Sequence[Fold | SiteFold],
     **split_manifests: pd.DataFrame,
 ) -> pd.DataFrame:
     """Predict the same folds by logistic regression on the pooled features of the frozen base.
@@ -229,11 +230,12 @@ def predict_with_linear_probe(
 
     Args:
         pooled_features, settings, classes: as of `train_fold`.
+        folds: of the cross-validation.
         split_manifests: {name of the fold: its split}.
     """
     tables = []
-    for name, split in split_manifests.items():
-        fold = Fold.parse(name)
+    for fold in folds:
+        split = split_manifests[fold.name]
         table = _list_evaluated(split).assign(repeat=fold.repeat, fold=fold.fold)
         table[probability_columns(classes, uncalibrated=True)] = fit_and_predict(
             pooled_features, split, settings, classes

@@ -15,7 +15,7 @@ from functools import partial, update_wrapper
 from kedro.pipeline import Node, Pipeline
 
 from busi_pipeline.config.experiments import name_item
-from busi_pipeline.learning.folds import Fold
+from busi_pipeline.learning.folds import Fold, SiteFold
 
 from .nodes import gather_folds, predict_with_linear_probe, train_fold, train_model
 
@@ -55,13 +55,13 @@ def create_hold_out_pipeline(experiment: str) -> Pipeline:
 
 
 def create_cross_validation_pipeline(
-    experiment: str, evaluation: str, folds: Sequence[Fold]
+    experiment: str, evaluation: str, folds: Sequence[Fold | SiteFold]
 ) -> Pipeline:
     """The folds of one experiment, what they have in common, and the linear probe beside them.
 
     Args:
         experiment: name of the experiment.
-        evaluation: `cross_validation` or `random_folds`; features are those of the former.
+        evaluation: `cross_validation` or another one, whose features are those of the former.
         folds: of the cross-validation.
     """
     trainings = [_create_fold_pipeline(experiment, evaluation, fold) for fold in folds]
@@ -91,14 +91,16 @@ def create_cross_validation_pipeline(
 
 
 def create_linear_probe_pipeline(
-    experiment: str, evaluation: str, folds: Sequence[Fold], prefix: str = ""
+    experiment: str, evaluation: str, folds: Sequence[Fold | SiteFold], prefix: str = ""
 ) -> Pipeline:
     """<prefix>pooled_features, all splits -> uncalibrated_<prefix>linear_probe_predictions."""
     splits = {fold.name: f"{evaluation}.{fold.name}.split_manifest" for fold in folds}
     return Pipeline(
         [
             Node(
-                predict_with_linear_probe,
+                update_wrapper(
+                    partial(predict_with_linear_probe, folds=folds), predict_with_linear_probe
+                ),
                 inputs={
                     "pooled_features": "pooled_features",
                     "settings": "params:settings",
@@ -122,7 +124,7 @@ def create_linear_probe_pipeline(
     )
 
 
-def _create_fold_pipeline(experiment: str, evaluation: str, fold: Fold) -> Pipeline:
+def _create_fold_pipeline(experiment: str, evaluation: str, fold: Fold | SiteFold) -> Pipeline:
     features = f"{experiment}.cross_validation"
     return Pipeline(
         [

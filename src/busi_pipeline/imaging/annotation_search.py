@@ -13,7 +13,7 @@ from busi_pipeline.progress import track
 BURNED_IN_ANNOTATIONS = Step(
     "burned_in_annotations",
     1,
-    ("busi_pipeline.pipelines.bias_audit.annotation_nodes:_search",),
+    ("busi_pipeline.imaging.annotation_search:_search",),
     ("opencv-python-headless", "pillow", "numpy"),
 )
 

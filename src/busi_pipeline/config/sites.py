@@ -1,0 +1,106 @@
+"""The sites of a session: where their folders lie, and which of them a run reads."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from busi_pipeline.errors import BadInputError
+from busi_pipeline.layouts import LAYOUTS
+
+from .messages import check_settings, describe_unknown
+from .schemas import ExternalSettings, IngestionSettings, SiteSettings
+
+AUTO = "auto"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+
+
+def check_sites(
+    entries: Any, ingestion: IngestionSettings, external: ExternalSettings
+) -> dict[str, SiteSettings]:
+    """Return the entries of `sites` as settings.
+
+    Raises BadInputError, one line, for a wrong entry, for a site or a layout that does not exist,
+    and for an external site that is also among the sites that models learn from.
+    """
+    if not isinstance(entries, Mapping) or not entries:
+        raise BadInputError(f"sites must be a mapping with one or more entries; got {entries!r}.")
+    sites = {}
+    for name, entry in entries.items():
+        _check_name("sites", name)
+        sites[name] = check_settings(SiteSettings, entry, f"sites.{name}")
+        _check_layout(f"sites.{name}.layout", sites[name].layout)
+    _check_layout("ingestion.layout", ingestion.layout)
+    _check_layout("external.layout", external.layout)
+    if not ingestion.sites:
+        raise BadInputError(f"ingestion.sites is empty: name one or more of {', '.join(sites)}.")
+    for name in ingestion.sites:
+        if name not in sites:
+            raise BadInputError(describe_unknown(f"ingestion.sites: {name}", sites))
+        if ingestion.sites.count(name) > 1:
+            raise BadInputError(f"ingestion.sites names {name} more than once.")
+    _check_external(external, sites, ingestion)
+    return sites
+
+
+def list_training_folders(
+    sites: Mapping[str, SiteSettings], ingestion: IngestionSettings
+) -> dict[str, str]:
+    """Return {site: folder} of the sites that models learn from."""
+    return {name: sites[name].folder for name in ingestion.sites}
+
+
+def resolve_layout(site: SiteSettings | None, ingestion: IngestionSettings) -> str:
+    """Return the layout of a site: its own, else the one for all."""
+    return (site.layout if site else None) or ingestion.layout
+
+
+def find_external_site(
+    external: ExternalSettings, sites: Mapping[str, SiteSettings]
+) -> tuple[str, SiteSettings] | None:
+    """Return name and settings of the external site; None where the parameters name none."""
+    if external.folder is not None:
+        name = external.site or _make_name(external.folder)
+        return name, SiteSettings(folder=external.folder, layout=external.layout)
+    if external.site is None:
+        return None
+    site = sites[external.site]
+    return external.site, site.model_copy(update={"layout": external.layout or site.layout})
+
+
+def _check_external(
+    external: ExternalSettings, sites: Mapping[str, SiteSettings], ingestion: IngestionSettings
+) -> None:
+    if external.site is not None:
+        _check_name("external.site", external.site)
+        if external.folder is None and external.site not in sites:
+            raise BadInputError(
+                f"external.site is {external.site!r}, but sites has {', '.join(sites)}: add it "
+                "there, or say where it lies with external.folder."
+            )
+    found = find_external_site(external, sites)
+    if found is not None and found[0] in ingestion.sites:
+        raise BadInputError(
+            f"external.site is {found[0]!r}, which is among ingestion.sites: an external site must "
+            "be one that no model learns from. Give it another name, or take it out there."
+        )
+
+
+def _check_layout(path: str, layout: str | None) -> None:
+    allowed = [AUTO, *LAYOUTS]
+    if layout is not None and layout not in allowed:
+        raise BadInputError(f"{path} must be one of {', '.join(allowed)}; got {layout!r}.")
+
+
+def _check_name(path: str, name: Any) -> None:
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise BadInputError(
+            f"{path}: a site's name may hold letters, digits, _ and -; got {name!r}. It becomes "
+            "part of file names."
+        )
+
+
+def _make_name(folder: str) -> str:
+    """Return a name for a folder: `/data/BUS BRA (2023)` is `bus_bra_2023`."""
+    words = re.findall(r"[A-Za-z0-9]+", Path(folder).name)
+    return "_".join(words).lower() or "external"
