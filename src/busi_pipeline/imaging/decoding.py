@@ -93,7 +93,7 @@ def decode_image(content: bytes, max_pixels: int = MAX_PIXELS) -> DecodedImage:
 
     Args:
         content: of the file.
-        max_pixels: height times width of the largest image that is decoded; its header tells.
+        max_pixels: height times width of the largest image that is decoded, as its header says.
 
     Raises UnusableImageError with the reason where that is not possible.
     """

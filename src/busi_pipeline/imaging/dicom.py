@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 DICOM_SUFFIXES = (".dcm", ".dicom")
 START_LENGTH = 132
-"""Bytes at the start of a file from which `is_dicom` tells."""
+"""Bytes at the start of a file that `is_dicom` needs."""
 
 _NATIVE = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1")
 _RLE = ("1.2.840.10008.1.2.5",)

@@ -96,7 +96,7 @@ def build_delivered_model(
         trained_model: uint8 (n, size, size, 3) -> float32 (n, classes) probabilities.
         operating_point: `temperature`, `offsets`, `threshold` and what they were chosen for.
         classes: in the order of the probabilities.
-        about: further entries of the description, `title` among them.
+        about: further entries of the description, `title` and `image_size` among them.
         training_pixels: see DeliveredModel.
     """
     from busi_pipeline.models.wrappers import add_flag, calibrate
@@ -108,7 +108,6 @@ def build_delivered_model(
     model = add_flag(calibrated, positive, operating_point["threshold"])
     description = {
         **about,
-        "image_size": trained_model.input_shape[1],
         "classes": list(classes.names),
         **operating_point,
     }

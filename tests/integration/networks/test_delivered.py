@@ -1,5 +1,6 @@
 """A delivered model: the flag first, files decoded as in training, never of two runs."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -113,7 +114,8 @@ def test_a_model_comes_back_from_its_folder(tmp_path: Path) -> None:
     delivered = make_delivered()
     save_delivered_model(delivered, tmp_path / "models/resnet50")
     loaded = load_delivered_model(tmp_path / "models/resnet50")
-    assert loaded.description == delivered.description
+    sha256 = hashlib.sha256((tmp_path / "models/resnet50" / MODEL_FILE).read_bytes()).hexdigest()
+    assert loaded.description == delivered.description | {"model_sha256": sha256}
     before, after = (model.predict_pixels(paint(90)) for model in (delivered, loaded))
     assert before._replace(probabilities={}) == after._replace(probabilities={})
     assert before.probabilities == pytest.approx(after.probabilities)

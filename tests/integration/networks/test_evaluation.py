@@ -26,7 +26,7 @@ from busi_pipeline.stats.classes import Classes
 from busi_pipeline.stats.metrics import score_classification
 from busi_pipeline.stats.scoring import probability_columns, select_test
 from tests.evaluation_factories import CLASS_SETS, THREE
-from tests.factories import make_settings, store_array
+from tests.factories import make_manifest, make_settings, store_array
 
 EVALUATION = EvaluationSettings(
     target_sensitivity=0.9, threshold_rule="conformal", prevalence=0.05, n_resamples=30, seed=0
@@ -276,7 +276,10 @@ def test_the_delivered_model_says_what_the_table_says(classes: Classes) -> None:
     uncalibrated[columns] = np.asarray(trained(pixels)).astype(float)
     predictions, record = calibrate_predictions(uncalibrated, EVALUATION, classes)
     settings = make_settings("T")
-    delivered = deliver_model(trained, record, settings, classes)
+    manifest = make_manifest({"benign": 3}).assign(site="main")
+    split = manifest[["image_id"]].assign(split=["train", "validation", "test"])
+    tags = ({f"{name}_sha256": name} for name in ("data", "split", "training"))
+    delivered = deliver_model(trained, record, settings, classes, manifest, split, *tags)
     answer = delivered.model(pixels)
     table = predictions[probability_columns(classes)].to_numpy()
     np.testing.assert_allclose(answer["probabilities"], table, atol=1e-5)
@@ -289,7 +292,12 @@ def test_the_delivered_model_says_what_the_table_says(classes: Classes) -> None:
         "classes": list(classes.names),
         "positive_classes": list(classes.positive),
         **record["operating_point"],
+        "sites": ["main"],
+        "data_sha256": "data",
+        "split_sha256": "split",
+        "training_sha256": "training",
     }
+    assert delivered.training_pixels == set(manifest["pixel_sha256"][:2]), "not of test images"
 
 
 def name_experiments(tables: list[pd.DataFrame], backbones: list[str]) -> dict[str, Any]:

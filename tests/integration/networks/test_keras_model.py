@@ -1,5 +1,6 @@
 """Models of the catalog: file, folder and logged model predict alike, the flag among it."""
 
+import hashlib
 from pathlib import Path
 
 import keras
@@ -10,7 +11,7 @@ from kedro.io import DatasetError
 
 from busi_pipeline.datasets.keras_model import DeliveredModelDataset, KerasModelDataset
 from busi_pipeline.errors import BadInputError, find_bad_input
-from busi_pipeline.models.delivered import DeliveredModel
+from busi_pipeline.models.delivered import DeliveredModel, load_delivered_model
 from busi_pipeline.models.wrappers import add_flag
 from tests.factories import CLASSES
 
@@ -33,7 +34,7 @@ def delivered(model: keras.Model) -> DeliveredModel:
         "positive_classes": list(CLASSES.positive),
         "threshold": 0.3,
     }
-    return DeliveredModel(add_flag(model, [1], 0.3), description)
+    return DeliveredModel(add_flag(model, [1], 0.3), description, frozenset({"aa", "bb"}))
 
 
 @pytest.fixture
@@ -90,9 +91,13 @@ def test_a_delivered_model_is_a_folder(
     assert {path.name for path in (tmp_path / "vgg16").iterdir()} == {
         "model.keras",
         "description.json",
+        "training_pixels.txt",
     }
     loaded = dataset.load()
-    assert loaded.description == delivered.description
+    content = (tmp_path / "vgg16/model.keras").read_bytes()
+    sha256 = hashlib.sha256(content).hexdigest()
+    assert loaded.description == delivered.description | {"model_sha256": sha256}
+    assert loaded.training_pixels == delivered.training_pixels == {"aa", "bb"}
     assert loaded.predict_pixels(pictures[0]) == delivered.predict_pixels(pictures[0])
 
 
@@ -125,7 +130,9 @@ def test_the_logged_model_answers_with_the_flag(
     for name, values in expected.items():
         np.testing.assert_allclose(answer[name], values, atol=1e-6)
     assert np.asarray(answer["flagged"]).dtype == bool
-    assert served.metadata.metadata == delivered.description
+    run = {"mlflow_run_id": tracked.info.run_id}
+    assert served.metadata.metadata == delivered.description | run
+    assert load_delivered_model(tmp_path / "vgg16").description.items() >= run.items()
     names = [column.name for column in served.metadata.signature.outputs.inputs]
     assert names == ["probabilities", "positive_score", "flagged"]
     with pytest.raises(mlflow.MlflowException):

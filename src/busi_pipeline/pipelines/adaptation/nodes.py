@@ -142,6 +142,7 @@ def adapt_model(
         )
     about = {
         "title": f"{settings.title}, adapted to {site}",
+        "image_size": model.description["image_size"],
         "adapted_to": site,
         "adaptation_images": len(draw.fitted),
         "parent": {

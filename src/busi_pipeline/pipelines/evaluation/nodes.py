@@ -239,6 +239,7 @@ def deliver_model(
     images = manifest[manifest["image_id"].isin(learned)]
     about = {
         "title": settings.title,
+        "image_size": settings.image_size,
         "sites": sorted(images["site"].unique()),
         "data_sha256": data_tags["data_sha256"],
         "split_sha256": split_tags["split_sha256"],

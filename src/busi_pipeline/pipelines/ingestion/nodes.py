@@ -108,7 +108,7 @@ def build_manifest(
         classes: that labels must be.
 
     Raises BadInputError where a class has no image or fewer than `min_images_per_class`, where a
-    folder is not laid out as its layout says, and where masks and images cannot be told apart.
+    folder is not laid out as its layout says, and where masks cannot be distinguished from images.
     """
     layouts = {name: resolve_layout(sites[name], ingestion) for name in ingestion.sites}
     read = _read_sites(as_raw_files(raw_images), layouts, ingestion, classes)
