@@ -15,6 +15,7 @@ from busi_pipeline.learning import device, fitting, training
 from busi_pipeline.learning.device import Device
 from busi_pipeline.learning.features import build_for_training
 from busi_pipeline.learning.fitting import PhaseResult
+from busi_pipeline.learning.folds import Fold
 from busi_pipeline.learning.training import (
     FittedNetwork,
     assemble_model,
@@ -308,7 +309,12 @@ def test_the_probe_of_a_fold_predicts_its_other_images(
     accuracy = (found.argmax(axis=1) == CLASSES.positions(evaluated["label"])).mean()
     assert accuracy > 0.8
     table = nodes.predict_with_linear_probe(
-        pooled, study.settings, CLASSES, repeat_1_fold_1=study.split, repeat_2_fold_1=study.split
+        pooled,
+        study.settings,
+        CLASSES,
+        [Fold(1, 1), Fold(2, 1)],
+        repeat_1_fold_1=study.split,
+        repeat_2_fold_1=study.split,
     )
     assert table["repeat"].tolist() == [1] * len(evaluated) + [2] * len(evaluated)
     assert set(table["fold"]) == {1}

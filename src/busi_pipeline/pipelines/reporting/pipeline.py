@@ -86,7 +86,7 @@ def create_experiment_pipeline(experiment: str) -> Pipeline:
                 name="describe_training",
                 tags=_STAGE,
             ),
-            _make_card_node(["training_card", "external_results"]),
+            _make_card_node(["training_card", "external_results"], "write_model_card"),
         ],
         namespace=experiment,
         inputs={"data_summary", "split_summary"},
@@ -102,16 +102,20 @@ def create_experiment_pipeline(experiment: str) -> Pipeline:
 def create_external_pipeline(experiment: str) -> Pipeline:
     """training_card, external.metrics -> model_card, after an external validation."""
     return Pipeline(
-        [_make_card_node(["training_card", "external_results", "external.metrics"])],
+        [
+            _make_card_node(
+                ["training_card", "external_results", "external.metrics"], "update_model_card"
+            )
+        ],
         namespace=experiment,
     )
 
 
-def _make_card_node(inputs: list[str]) -> Node:
+def _make_card_node(inputs: list[str], name: str) -> Node:
     return Node(
         write_model_card,
         inputs=inputs,
         outputs="model_card",
-        name="write_model_card",
+        name=name,
         tags=_STAGE,
     )
