@@ -61,7 +61,8 @@ def choose_threshold_by_rule(
         return _flag_all_but((1 - sensitivity) * is_positive.sum(), is_positive, score)
     allowed = max(0.0, (1 - sensitivity) * (is_positive.sum() + 1) - 1)
     lowest, expected = _flag_all_but(allowed, is_positive, score)
-    return ChosenThreshold((lowest + score[score < lowest].max(initial=0.0)) / 2, expected)
+    below = float(score[score < lowest].max(initial=0.0))
+    return ChosenThreshold((lowest + below) / 2, expected)
 
 
 def _flag_all_but(allowed: float, is_positive: np.ndarray, score: np.ndarray) -> ChosenThreshold:

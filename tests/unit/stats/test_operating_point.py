@@ -196,3 +196,10 @@ def test_flag_that_finds_nothing_has_a_wide_interval() -> None:
     assert scores["ppv_at_prevalence_ci_high"] == pytest.approx(
         high * 0.1 / (high * 0.1 + (1 - specificity) * 0.9)
     )
+
+
+@pytest.mark.parametrize("rule", ["conformal", "empirical"])
+def test_a_threshold_is_a_plain_number_that_files_take(rule: ThresholdRule) -> None:
+    is_positive, score = np.array([True, True, False]), np.array([0.9, 0.4, 0.2])
+    chosen = choose_threshold_by_rule(is_positive, score, 0.95, rule)
+    assert type(chosen.threshold) is type(chosen.expected_sensitivity) is float
