@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -116,7 +117,11 @@ def adapt_model(
         )
     table = _take_back(predictions, model, classes)
     point = fit_site(table, draw.fitted, classes, evaluation)
-    tested = apply_operating_point(table.iloc[draw.tested], point, classes)
+    # As the new version does it: from the probabilities of its parent.
+    change = relate_calibrations(_calibration_of(model), point.calibration)
+    tested = predictions.iloc[draw.tested].copy()
+    tested[probability_columns(classes, uncalibrated=True)] = tested[probability_columns(classes)]
+    tested = apply_operating_point(tested, replace(point, calibration=change), classes)
     tested = tested.assign(
         positive_score=classes.positive_score(tested[probability_columns(classes)].to_numpy())
     )
