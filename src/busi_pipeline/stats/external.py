@@ -15,11 +15,13 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from busi_pipeline.stats.bootstrap import HIGH, LOW, Denominators, Trials, add_intervals
+from busi_pipeline.stats.classes import Classes
 from busi_pipeline.stats.operating_point import (
     list_flag_denominators,
     measure_specificity,
     score_flag,
 )
+from busi_pipeline.stats.scoring import probability_columns
 
 _TINY = 1e-7
 _FARTHEST_SHIFT = 40.0  # nats; no odds of real scores are farther off
@@ -120,6 +122,15 @@ def score_site(
         n_resamples,
         seed,
         denominators,
+    )
+
+
+def add_positive_score(table: pd.DataFrame, classes: Classes) -> pd.DataFrame:
+    """Return calibrated predictions with `is_positive` and `positive_score`, for `score_site`."""
+    probabilities = table[probability_columns(classes)].to_numpy()
+    return table.assign(
+        is_positive=classes.is_positive(table["label"]),
+        positive_score=classes.positive_score(probabilities),
     )
 
 

@@ -21,7 +21,7 @@ from busi_pipeline.stats.calibration import (
     relate_calibrations,
 )
 from busi_pipeline.stats.classes import Classes
-from busi_pipeline.stats.external import score_site
+from busi_pipeline.stats.external import add_positive_score, score_site
 from busi_pipeline.stats.scoring import apply_operating_point, format_share, probability_columns
 
 logger = logging.getLogger(__name__)
@@ -122,9 +122,7 @@ def adapt_model(
     tested = predictions.iloc[draw.tested].copy()
     tested[probability_columns(classes, uncalibrated=True)] = tested[probability_columns(classes)]
     tested = apply_operating_point(tested, replace(point, calibration=change), classes)
-    tested = tested.assign(
-        positive_score=classes.positive_score(tested[probability_columns(classes)].to_numpy())
-    )
+    tested = add_positive_score(tested, classes)
     resampling = evaluation.prevalence, evaluation.n_resamples, evaluation.seed
     metrics: dict[str, Any] = {
         "images": len(draw.fitted),

@@ -22,6 +22,7 @@ from busi_pipeline.progress import track
 from busi_pipeline.stats.bootstrap import LOW
 from busi_pipeline.stats.classes import Classes
 from busi_pipeline.stats.external import (
+    add_positive_score,
     gather_patients,
     score_reader,
     score_site,
@@ -312,12 +313,7 @@ def _score_inside(
         return None
     test = select_test(inside)
     test = test[test["label"].isin(predictions["label"].unique())]
-    score = classes.positive_score(test[probability_columns(classes)].to_numpy())
-    table = test.assign(
-        is_positive=classes.is_positive(test["label"]),
-        positive_score=score,
-        flagged=test["flagged"].astype(bool),
-    )
+    table = add_positive_score(test, classes)
     if table["is_positive"].nunique() < 2:
         return None
     return score_site(table, evaluation.prevalence, evaluation.n_resamples, evaluation.seed)

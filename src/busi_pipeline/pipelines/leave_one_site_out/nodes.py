@@ -14,8 +14,8 @@ from busi_pipeline.errors import BadInputError
 from busi_pipeline.plotting.style import PALETTE, new_figure
 from busi_pipeline.stats.bootstrap import HIGH, LOW
 from busi_pipeline.stats.classes import Classes
-from busi_pipeline.stats.external import score_site
-from busi_pipeline.stats.scoring import format_number, probability_columns, select_test
+from busi_pipeline.stats.external import add_positive_score, score_site
+from busi_pipeline.stats.scoring import format_number, select_test
 
 logger = logging.getLogger(__name__)
 
@@ -89,10 +89,7 @@ def score_sites(
 
 
 def _score(part: pd.DataFrame, classes: Classes, evaluation: EvaluationSettings) -> dict[str, Any]:
-    table = part.assign(
-        is_positive=classes.is_positive(part["label"]),
-        positive_score=classes.positive_score(part[probability_columns(classes)].to_numpy()),
-    )
+    table = add_positive_score(part, classes)
     return score_site(table, evaluation.prevalence, evaluation.n_resamples, evaluation.seed)
 
 
