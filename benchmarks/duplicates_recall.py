@@ -104,7 +104,10 @@ def compare_all(
         aligned = pool.map(
             lambda pair: (
                 align_pictures(
-                    pictures[pair[0]], pictures[pair[1]], deduplication.min_inliers
+                    pictures[pair[0]],
+                    pictures[pair[1]],
+                    deduplication.min_inliers,
+                    deduplication.min_shared,
                 ).correlation
             ),
             every,

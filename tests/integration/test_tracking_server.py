@@ -24,7 +24,7 @@ from tests.integration.projects import (
     run_pipeline,
 )
 
-QUICK = {"training": {"fine_tuning": {"epochs": 1}}, "evaluation": {"n_resamples": 20}}
+QUICK = {"training": {"fine_tuning": {"epochs": 1}}, "evaluation": {"n_resamples": 60}}
 DEMO = "busi_pipeline_demo"
 
 

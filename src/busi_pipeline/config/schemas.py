@@ -20,7 +20,7 @@ Count = Annotated[int, Field(ge=1)]
 CountOrNone = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 ProperShare = Annotated[float, Field(gt=0, lt=1)]
-Correlation = Annotated[float, Field(ge=0, le=1)]
+AnyShare = Annotated[float, Field(ge=0, le=1)]
 
 _FRAMES = re.compile(r"first|middle|all|every [1-9][0-9]*|[1-9][0-9]*")
 
@@ -178,9 +178,11 @@ class DeduplicationSettings(Settings):
     """The same for its horizontally flipped version."""
     min_inliers: Annotated[int, Field(ge=3)]
     """Features that must agree on how one image lies on the other; three fix an affine map."""
-    same_frame: Correlation
+    min_shared: AnyShare
+    """Share of the smaller of two images that both must show."""
+    same_frame: AnyShare
     """Correlation of fine detail from which two images show one frame."""
-    neighbouring_frame: Correlation
+    neighbouring_frame: AnyShare
     """Correlation from which they show neighbouring frames of one scan."""
     patient_groups: Literal["join", "only", "ignore"]
     """What patients do, where they are known: `join` the duplicates that are found, replace them,

@@ -174,13 +174,19 @@ def find_candidates(
     return sorted(pairs)
 
 
-def align_pictures(first: Picture, second: Picture, min_inliers: int) -> Alignment:
+def align_pictures(
+    first: Picture, second: Picture, min_inliers: int, min_shared: float
+) -> Alignment:
     """Lay the second picture on the first and compare them in fine detail.
 
     Features are matched both ways (Lowe's ratio), RANSAC finds the affine map most of them agree
     on, and the pictures are compared tile by tile without what is coarse: Pearson's correlation of
     each tile that holds speckle in both, of which the median counts. A few tiles with callipers or
     lettering move it little.
+
+    Nothing fits where the two share less than `min_shared` of the smaller one: a frame that was
+    cropped lies in the other nearly whole, while machines write the same ruler or menu beside
+    different frames.
     """
     matches = _match(first.descriptors, second.descriptors)
     if len(matches) < min_inliers:
@@ -201,6 +207,9 @@ def align_pictures(first: Picture, second: Picture, min_inliers: int) -> Alignme
     if np.linalg.det(transform[:, :2]) <= 0 or longer > 1.6 * shorter or not 0.3 < scale < 3.4:
         return NO_ALIGNMENT
     overlap, correlation = _compare_detail(first.grey, second.grey, transform, scale)
+    shared = overlap * first.grey.size / min(first.grey.size, second.grey.size * scale**2)
+    if shared < min_shared:
+        return NO_ALIGNMENT
     as_they_came = scale * second.reduction / first.reduction
     return Alignment(inliers, as_they_came, overlap, correlation)
 

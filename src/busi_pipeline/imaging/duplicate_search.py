@@ -67,6 +67,9 @@ class SearchSettings(Protocol):
     def min_inliers(self) -> int: ...
 
     @property
+    def min_shared(self) -> float: ...
+
+    @property
     def same_frame(self) -> float: ...
 
     @property
@@ -75,7 +78,7 @@ class SearchSettings(Protocol):
 
 DUPLICATES = Step(
     "duplicates",
-    1,
+    2,
     ("busi_pipeline.imaging.duplicate_search:_search",),
     ("numpy", "opencv-python-headless", "pillow", "scikit-learn", "scipy"),
 )
@@ -85,6 +88,7 @@ _DECIDING = (
     "candidates",
     "flipped_candidates",
     "min_inliers",
+    "min_shared",
     "same_frame",
     "neighbouring_frame",
 )
@@ -100,8 +104,9 @@ def find_duplicate_pairs(
         manifest: one row an image.
         settings: `longest_side` (pixels) and `keypoints` of the pictures that are matched;
             `candidates` and `flipped_candidates`, how many likely partners of each image and of
-            its horizontal flip are compared; `min_inliers`; `same_frame` and `neighbouring_frame`,
-            from which correlation on a pair is one.
+            its horizontal flip are compared; `min_inliers`; `min_shared`, the share of the smaller
+            image that both show; `same_frame` and `neighbouring_frame`, from which correlation on
+            a pair is one.
         cache: where the table is taken from, if it was computed before.
 
     The table has PAIR_COLUMNS, one row a pair. `score` is the correlation of fine detail once one
@@ -167,7 +172,7 @@ def _search_with(
         first, second = picture(pair[0]), picture(pair[1])
         if pair[2]:
             second = matching.flip_picture(second)
-        return matching.align_pictures(first, second, settings.min_inliers)
+        return matching.align_pictures(first, second, settings.min_inliers, settings.min_shared)
 
     def align_all(pairs: Iterable[tuple[int, int, bool]], what: str) -> None:
         new = sorted(set(pairs) - set(found))

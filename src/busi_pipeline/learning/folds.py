@@ -158,7 +158,10 @@ def _count_folds(shares: list[float], n_splits: int) -> list[int]:
 
 
 def _take_nearest(sizes: np.ndarray, left: list[int], share: float, count: int) -> list[int]:
-    """Return up to `count` of the folds in `left`, whose images come nearest to the share."""
+    """Return up to `count` of the folds in `left`, whose images come nearest to the share.
+
+    Where one fold more is as near, it is taken: a small part is measured badly.
+    """
     wanted = share * sizes.sum()
     taken: list[int] = []
     for _ in range(count):
@@ -166,7 +169,7 @@ def _take_nearest(sizes: np.ndarray, left: list[int], share: float, count: int) 
             (n for n in left if n not in taken),
             key=lambda n: abs(sizes[[*taken, n]].sum() - wanted),
         )
-        if taken and abs(sizes[[*taken, best]].sum() - wanted) >= abs(sizes[taken].sum() - wanted):
+        if taken and abs(sizes[[*taken, best]].sum() - wanted) > abs(sizes[taken].sum() - wanted):
             break
         taken.append(best)
     return taken

@@ -161,6 +161,15 @@ def test_few_groups_bound_the_number_of_folds() -> None:
     assert (pd.crosstab(parts, labels) == 30).all(axis=None)
 
 
+def test_ten_images_a_class_leave_two_of_each_for_the_test() -> None:
+    """A fold of ten is as near to 15 % as two of them: the larger part is measured better."""
+    labels = np.repeat(["benign", "malignant", "normal"], 10)
+    images = make_folds(labels, [f"g{number}" for number in range(30)])
+    parts = assign_parts(images, {"test": 0.15, "validation": 0.15}, most=20, seed=0)
+    counts = pd.crosstab(labels, parts)
+    assert (counts[["test", "validation"]] == 2).all(axis=None)
+
+
 def test_too_few_images_for_the_folds_are_refused() -> None:
     images = pd.DataFrame({"label": ["benign", "malignant"], "group": ["a", "b"]})
     with pytest.raises(BadInputError, match=r"too few images to split: .*'benign': 1") as caught:

@@ -231,6 +231,35 @@ def test_lettering_alone_is_no_duplicate(pairs: pd.DataFrame) -> None:
     assert not (pairs["image_a"].isin(scans) & pairs["image_b"].isin(scans)).any()
 
 
+def test_one_menu_beside_other_frames_is_no_duplicate(
+    pictures: dict[str, Image.Image], tmp_path: Path
+) -> None:
+    """A third of each picture is the machine's own, ruler and menu, now left, now right."""
+    menu = simulate_scan("normal", 300, 130, np.random.default_rng(99)).image
+    frames = [np.asarray(pictures[f"scan{i}"].convert("L"))[:, :250] for i in range(3)]
+    beside = {
+        "left": Image.fromarray(np.hstack([menu, frames[0]])),
+        "right": Image.fromarray(np.hstack([frames[1], menu])),
+        "third": Image.fromarray(np.hstack([menu, frames[2]])),
+    }
+    beside["cropped"] = beside["third"].crop((60, 30, 380, 280))
+    raw = as_raw_images({f"{name}.png": encode_image(image) for name, image in beside.items()})
+    manifest = pd.DataFrame(
+        {
+            "image_id": list(beside),
+            "path": list(raw),
+            "label": "benign",
+            "byte_sha256": list(beside),
+            "pixel_sha256": list(beside),
+        }
+    )
+    found = find_duplicates(raw, manifest, SETTINGS, Cache(tmp_path / "whole"))
+    assert found[["image_a", "image_b"]].to_numpy().tolist() == [["third", "cropped"]]
+    anything = SETTINGS.updated({"min_shared": 0.0})
+    parts = find_duplicates(raw, manifest, anything, Cache(tmp_path / "parts"))
+    assert ["left", "right"] in parts[["image_a", "image_b"]].to_numpy().tolist()
+
+
 def test_a_pair_far_down_the_list_is_found_through_its_group(
     raw_images: RawFiles, pictured: pd.DataFrame, tmp_path: Path
 ) -> None:
