@@ -1,5 +1,7 @@
 """Made-up predictions and metrics, of any classes, for tests of plots, comparison and report."""
 
+import hashlib
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -66,6 +68,17 @@ def make_predictions(
     )
 
 
+_SCORES: dict[str, Any] = {}
+
+
+def _score(predictions: pd.DataFrame, classes: Classes) -> dict[str, Any]:
+    """Return the scores of the test images, computed once for the same predictions."""
+    key = f"{classes}{hashlib.sha256(predictions.to_csv().encode()).hexdigest()}"
+    if key not in _SCORES:
+        _SCORES[key] = score_predictions(select_test(predictions), classes, EVALUATION)
+    return deepcopy(_SCORES[key])
+
+
 def make_external_metrics(
     predictions: pd.DataFrame, classes: Classes, site: str = "elsewhere", training: str = "t"
 ) -> dict[str, Any]:
@@ -99,7 +112,7 @@ def make_metrics(
 ) -> dict[str, Any]:
     """Return the metrics of these predictions, of a hold-out or a cross-validation."""
     return {
-        "test": score_predictions(select_test(predictions), classes, EVALUATION),
+        "test": _score(predictions, classes),
         "repeats": int(predictions["repeat"].nunique()),
         "folds": int(predictions["fold"].nunique()),
         "experiment": {"title": title} | experiment,

@@ -61,7 +61,7 @@ def test_groups_never_cross_and_each_image_is_tested(images: pd.DataFrame) -> No
         assert sorted(tested) == sorted(images["image_id"]), "each once a repeat"
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def busi() -> pd.DataFrame:
     labels = make_manifest()["label"].to_numpy()
     return make_folds(labels, [f"g{n}" for n in range(len(labels))])

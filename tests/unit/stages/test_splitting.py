@@ -97,7 +97,7 @@ def draw_patients(draw: st.DrawFn) -> pd.DataFrame:
 # The hold-out split
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(images=draw_groups(), seed=st.integers(0, 2**32 - 1), keep=st.booleans())
 def test_groups_never_cross_whatever_the_seed(images: pd.DataFrame, seed: int, keep: bool) -> None:
     choice = GROUPED.updated({"seed": seed, "mixed_labels": "keep" if keep else "exclude"})
@@ -175,7 +175,7 @@ def test_the_hash_follows_the_seed(choice: SplitSettings) -> None:
     assert digest(42) != digest(43)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(
     counts=st.tuples(*[st.integers(20, 60)] * 3),
     seed=st.integers(0, 2**32 - 1),
@@ -210,7 +210,7 @@ def test_three_patients_a_class_are_one_for_each_part() -> None:
         split_images(images, two, GROUPED)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(images=draw_patients(), seed=st.integers(0, 2**32 - 1))
 def test_few_patients_are_parted_whole_or_refused(images: pd.DataFrame, seed: int) -> None:
     patients = images.groupby("label")["group"].nunique()
@@ -259,7 +259,7 @@ def make_folds(images: pd.DataFrame, split: SplitSettings = GROUPED, **changes: 
     return assign_folds(images, images, split, FOLDS.updated(changes))
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(images=draw_groups(), seed=st.integers(0, 2**32 - 1), folds=st.integers(2, 10))
 def test_groups_never_cross_parts(images: pd.DataFrame, seed: int, folds: int) -> None:
     fold = assign_groups(images, folds, seed)
@@ -362,7 +362,7 @@ def test_more_folds_than_patients_of_a_class_are_named() -> None:
     assign_folds(images, groups, RANDOM, FOLDS)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(images=draw_patients(), seed=st.integers(0, 2**32 - 1), folds=st.integers(2, 4))
 def test_folds_of_few_patients_are_whole_or_refused(
     images: pd.DataFrame, seed: int, folds: int

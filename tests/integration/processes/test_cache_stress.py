@@ -3,7 +3,7 @@
 import multiprocessing
 from pathlib import Path
 
-from tests.unit.caching.stress import ROUNDS, work
+from tests.integration.processes.stress import ROUNDS, work
 
 PROCESSES = 4
 
