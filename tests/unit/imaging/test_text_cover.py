@@ -67,7 +67,8 @@ def list_lettering(*sizes: int) -> Iterator[Any]:
         for k, size in enumerate(sizes):
             if (n + m + k) % 3 == 0:
                 place = list(PLACES)[(n + 2 * m + k // 3) % len(PLACES)]
-                yield pytest.param(fonts[font], size, grey, place, id=f"{font}-{size}-{grey}-{place}")
+                name = f"{font}-{size}-{grey}-{place}"
+                yield pytest.param(fonts[font], size, grey, place, id=name)
 
 
 @pytest.mark.parametrize(("font", "size", "grey", "place"), list_lettering(11, 14, 20, 28, 40, 52))
