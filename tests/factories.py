@@ -20,7 +20,7 @@ from busi_pipeline.caching.arrays import StoredArray
 from busi_pipeline.caching.cache import Cache
 from busi_pipeline.caching.fingerprints import Fingerprint
 from busi_pipeline.config.checking import Parameters, check_parameters
-from busi_pipeline.config.experiments import resolve_experiment
+from busi_pipeline.config.experiments import SHARED_GROUPS, resolve_experiment
 from busi_pipeline.config.loader import LOADER_ARGUMENTS, ProjectConfigLoader
 from busi_pipeline.config.schemas import ExperimentSettings, merge_settings
 from busi_pipeline.stats.classes import Classes
@@ -100,8 +100,7 @@ def make_settings(title: str = "ResNet50", **changes: Any) -> ExperimentSettings
     shared = _load_shared_settings()
     return resolve_experiment(
         {"backbone": "resnet50", "title": title} | changes,
-        shared["augmentation"].model_dump(),
-        shared["training"].model_dump(),
+        {group: shared[group].model_dump() for group in SHARED_GROUPS},  # type: ignore[literal-required]
     )
 
 

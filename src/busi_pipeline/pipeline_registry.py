@@ -1,7 +1,8 @@
 """The project on one page: data flows one way.
 
-    ingestion -> deduplication -> splitting -> preprocessing -> feature_extraction -> training(e)
-        -> evaluation(e) -> explanation(e), model_comparison -> reporting
+    ingestion -> deduplication -> splitting -> [localization] -> preprocessing
+        -> feature_extraction -> training(e) -> evaluation(e) -> explanation(e), model_comparison
+        -> reporting
 
 `e` is an experiment, an entry under `experiments` in the parameters. A hold-out split has one
 training, in the namespace `<e>`; a cross-validation has one a fold, in
@@ -16,7 +17,7 @@ training, in the namespace `<e>`; a cross-validation has one a fold, in
 from kedro.pipeline import Pipeline
 
 from busi_pipeline.config.checking import Parameters
-from busi_pipeline.config.experiments import ENSEMBLE
+from busi_pipeline.config.experiments import ENSEMBLE, EXTERNAL, name_input
 from busi_pipeline.config.loader import allow_dots, load_active_parameters
 from busi_pipeline.learning.folds import list_folds, list_site_folds, list_within_site_folds
 from busi_pipeline.pipelines import (
@@ -30,6 +31,7 @@ from busi_pipeline.pipelines import (
     ingestion,
     leakage,
     leave_one_site_out,
+    localization,
     model_comparison,
     preprocessing,
     reporting,
@@ -81,25 +83,32 @@ def create_pipelines(parameters: Parameters) -> dict[str, Pipeline]:
     prepared, trained, validated, leaked, audited = {}, {}, {}, {}, {}
     left_out, tested_outside, adapted = {}, {}, {}
     for name, settings in experiments.items():
-        size = settings.image_size
-        images, masks = (
-            preprocessing.create_images_pipeline(size),
-            preprocessing.create_masks_pipeline(size),
+        locates = settings.input.needs_lesion
+        nothing = Pipeline([])
+        images, masks = (name_input(what, name, settings) for what in ("images", "masks"))
+        prepared[name] = (
+            (localization.create_hold_out_pipeline() if locates else nothing)
+            + preprocessing.create_images_pipeline(name, settings)
+            + preprocessing.create_hold_out_pipeline(name, images)
         )
-        prepared[name] = images + preprocessing.create_hold_out_pipeline(name, size)
         trained[name] = (
             prepared[name]
-            + feature_extraction.create_pipeline(name, f"images_{size}")
+            + feature_extraction.create_pipeline(name, images)
             + training.create_hold_out_pipeline(name)
-            + evaluation.create_hold_out_pipeline(name, size)
-            + masks
-            + explanation.create_pipeline(name, size)
+            + evaluation.create_hold_out_pipeline(name, images, locates)
+            + preprocessing.create_masks_pipeline(name, settings)
+            + explanation.create_pipeline(name, images, masks)
             + reporting.create_experiment_pipeline(name)
         )
+        images, masks, occluded = (
+            name_input(what, name, settings, _CROSS_VALIDATION)
+            for what in ("images", "masks", "occluded_images")
+        )
         extracted = (
-            images
+            (localization.create_folds_pipeline() if locates else nothing)
+            + preprocessing.create_images_pipeline(name, settings, _CROSS_VALIDATION)
             + preprocessing.create_cross_validation_pipeline(name)
-            + feature_extraction.create_pipeline(name, f"images_{size}", _CROSS_VALIDATION)
+            + feature_extraction.create_pipeline(name, images, _CROSS_VALIDATION)
         )
         validated[name] = (
             extracted
@@ -112,25 +121,30 @@ def create_pipelines(parameters: Parameters) -> dict[str, Pipeline]:
             + evaluation.create_cross_validation_pipeline(name, _RANDOM_FOLDS)
             + leakage.create_experiment_pipeline(name)
         )
-        occluded = f"occluded_images_{size}"
         audited[name] = (
             validated[name]
-            + masks
-            + bias_audit.create_images_pipeline(size)
+            + preprocessing.create_masks_pipeline(name, settings, _CROSS_VALIDATION)
+            + bias_audit.create_images_pipeline(images, masks, occluded)
             + preprocessing.create_occluded_pipeline(name)
             + feature_extraction.create_pipeline(name, occluded, _CROSS_VALIDATION, "occluded_")
             + training.create_linear_probe_pipeline(name, _CROSS_VALIDATION, folds, "occluded_")
             + evaluation.create_occluded_pipeline(name)
-            + bias_audit.create_experiment_pipeline(name, size)
+            + bias_audit.create_experiment_pipeline(name, masks)
         )
-        left_out[name] = extracted + leave_one_site_out.create_experiment_pipeline(name)
-        for evaluated, site_folds in of_sites.items():
-            left_out[name] += training.create_cross_validation_pipeline(
-                name, evaluated, site_folds
-            ) + evaluation.create_calibration_pipeline(name, evaluated)
+        if locates:
+            left_out[name] = leave_one_site_out.create_lesion_refusal_pipeline(name)
+        else:
+            left_out[name] = extracted + leave_one_site_out.create_experiment_pipeline(name)
+            for evaluated, site_folds in of_sites.items():
+                left_out[name] += training.create_cross_validation_pipeline(
+                    name, evaluated, site_folds
+                ) + evaluation.create_calibration_pipeline(name, evaluated)
         tested_outside[name] = (
-            preprocessing.create_external_images_pipeline(size)
-            + external_validation.create_experiment_pipeline(name, size)
+            (localization.create_external_pipeline() if locates else nothing)
+            + preprocessing.create_images_pipeline(name, settings, EXTERNAL)
+            + external_validation.create_experiment_pipeline(
+                name, name_input("images", name, settings, EXTERNAL)
+            )
             + reporting.create_external_pipeline(name)
         )
         adapted[name] = adaptation.create_pipeline(name)
@@ -151,7 +165,12 @@ def create_pipelines(parameters: Parameters) -> dict[str, Pipeline]:
     leave_out = {
         "leave_one_site_out": join(left_out, assign_sites)
         + leave_one_site_out.create_summary_pipeline(in_default),
-        **{f"leave_one_site_out_{name}": assign_sites + part for name, part in left_out.items()},
+        **{
+            f"leave_one_site_out_{name}": part
+            if experiments[name].input.needs_lesion
+            else assign_sites + part
+            for name, part in left_out.items()
+        },
     }
     if len(sites) == 1:
         leave_out = dict.fromkeys(leave_out, leave_one_site_out.create_refusal_pipeline())

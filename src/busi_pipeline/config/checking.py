@@ -19,6 +19,8 @@ from .schemas import (
     ExperimentSettings,
     ExternalSettings,
     IngestionSettings,
+    InputSettings,
+    LocalizationSettings,
     PrivacySettings,
     Settings,
     SiteSettings,
@@ -33,6 +35,8 @@ GROUPS: dict[str, type[Settings]] = {
     "deduplication": DeduplicationSettings,
     "split": SplitSettings,
     "cross_validation": CrossValidationSettings,
+    "localization": LocalizationSettings,
+    "input": InputSettings,
     "augmentation": AugmentationSettings,
     "training": TrainingSettings,
     "evaluation": EvaluationSettings,
@@ -45,7 +49,10 @@ ALL_GROUPS = ("classes", "positive_classes", "sites", *GROUPS, "experiments")
 
 
 class Parameters(TypedDict):
-    """All parameters of a session, checked. `augmentation` and `training` are the shared values."""
+    """All parameters of a session, checked.
+
+    `input`, `augmentation` and `training` are the shared values.
+    """
 
     classes: Classes
     dataset: DatasetSettings
@@ -53,6 +60,8 @@ class Parameters(TypedDict):
     deduplication: DeduplicationSettings
     split: SplitSettings
     cross_validation: CrossValidationSettings
+    localization: LocalizationSettings
+    input: InputSettings
     augmentation: AugmentationSettings
     training: TrainingSettings
     evaluation: EvaluationSettings

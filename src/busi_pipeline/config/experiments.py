@@ -17,7 +17,9 @@ from .schemas import ExperimentSettings, merge_settings
 logger = logging.getLogger(__name__)
 
 ENSEMBLE = "ensemble"
-SHARED_GROUPS = ("augmentation", "training")
+# The part of a namespace that is about a site which no model has seen.
+EXTERNAL = "external"
+SHARED_GROUPS = ("input", "augmentation", "training")
 # Names that stand beside those of experiments in the catalog, on disk or among MLflow's keys.
 TAKEN_NAMES = frozenset(
     {
@@ -35,6 +37,9 @@ TAKEN_NAMES = frozenset(
         "images",
         "ingestion",
         "leave_one_site_out",
+        "lesion_boxes",
+        "localization",
+        "localizer",
         "positive_classes",
         "privacy",
         "random_folds",
@@ -55,10 +60,10 @@ def load_experiments(
     """Complete and check every entry of `experiments`.
 
     Args:
-        parameters: the merged parameters, of which `experiments`, `augmentation` and `training`
-            are read; they hold what came from the command line already.
-        command_line: what came from there alone (`--params`). Its `training` and `augmentation`
-            win over an entry's own values, its `experiments.<name>` over everything.
+        parameters: the merged parameters, of which `experiments` and SHARED_GROUPS are read; they
+            hold what came from the command line already.
+        command_line: what came from there alone (`--params`). Its SHARED_GROUPS win over an entry's
+            own values, its `experiments.<name>` over everything.
 
     Raises BadInputError, one line, where an entry or its name is wrong.
     """
@@ -80,8 +85,7 @@ def load_experiments(
             raise BadInputError(describe_unknown(f"experiments.{name}", set(entries) - {name}))
         experiments[name] = resolve_experiment(
             entry,
-            parameters["augmentation"],
-            parameters["training"],
+            {group: parameters[group] for group in SHARED_GROUPS},
             name=name,
             command_line=merge_settings(overrides, own.get(name) or {}),
         )
@@ -97,8 +101,7 @@ def load_experiments(
 
 def resolve_experiment(
     entry: Mapping[str, Any],
-    augmentation: Mapping[str, Any],
-    training: Mapping[str, Any],
+    shared: Mapping[str, Any],
     *,
     name: str = "experiment",
     command_line: Mapping[str, Any] | None = None,
@@ -107,7 +110,7 @@ def resolve_experiment(
 
     Args:
         entry: what differs; `backbone` it must have.
-        augmentation, training: the shared values.
+        shared: the shared values, SHARED_GROUPS.
         name: of the experiment, for messages.
         command_line: laid over everything.
 
@@ -121,15 +124,32 @@ def resolve_experiment(
         backbone = get_backbone(str(entry["backbone"]))
     except BadInputError as error:
         raise BadInputError(f"experiments.{name}: {error}") from None
-    shared = {
+    defaults = {
         "title": entry["backbone"],
         "image_size": backbone.image_size,
         "freeze_until": backbone.freeze_until,
-        "augmentation": augmentation,
-        "training": training,
+        **shared,
     }
-    complete = merge_settings(shared, entry, command_line or {})
+    complete = merge_settings(defaults, entry, command_line or {})
     return check_settings(ExperimentSettings, complete, f"experiments.{name}")
+
+
+def name_input(
+    what: str, experiment: str, settings: ExperimentSettings, evaluation: str | None = None
+) -> str:
+    """Return the dataset of what an experiment's network sees.
+
+    Args:
+        what: `images`, `masks` or `occluded_images`.
+        experiment: its name.
+        settings: of it.
+        evaluation: `cross_validation`, `external`; None for the hold-out split. The whole image is
+            the same in all of them but for other sites; where the lesion is found, is not.
+    """
+    if settings.input.is_plain:
+        outside = f"{EXTERNAL}." if evaluation == EXTERNAL else ""
+        return f"{outside}{what}_{settings.image_size}"
+    return f"{experiment}.{evaluation}.{what}" if evaluation else f"{experiment}.{what}"
 
 
 def name_item(experiment: str, item: str) -> str:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self
 from omegaconf import OmegaConf
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from busi_pipeline.imaging.network_input import is_plain
 from busi_pipeline.models.backbones import Backbone, get_backbone
 
 Text = Annotated[str, Field(min_length=1)]
@@ -249,6 +250,36 @@ class CrossValidationSettings(Settings):
         return self
 
 
+class InputSettings(Settings):
+    """What of an image a network sees, and how."""
+
+    view: Literal["whole", "lesion"]
+    """The whole image, or the lesion with its surroundings."""
+    keep_aspect: bool
+    """Show a square window, black beyond the image, so that shapes stay what they are; else the
+    image is stretched to a square."""
+    margin: Annotated[float, Field(ge=0)]
+    """Around the box of the lesion, on each side, as a share of its longer side."""
+    grey: bool
+    """Take the colour out: overlays and tinted scales."""
+    stretch_intensity: bool
+    """Stretch the grey values of what is shown from 0 to 255, without the outermost hundredths."""
+    remove_text: bool
+    """Cover burned-in text before anything is cut out."""
+    remove_borders: bool
+    """Cut off rows and columns at the edges that show nothing."""
+
+    @property
+    def needs_lesion(self) -> bool:
+        """Whether somebody has to say where the lesion is."""
+        return self.view != "whole"
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is the whole image, stretched, and nothing else."""
+        return is_plain(self)
+
+
 class AugmentationSettings(Settings):
     """How far a training image may be moved; every range is symmetric and drawn uniformly."""
 
@@ -397,6 +428,50 @@ class EvaluationSettings(Settings):
     """Of the bootstrap."""
 
 
+class LocalizationSettings(Settings):
+    """The localizer: what finds the lesion in an image."""
+
+    backbone: Text
+    """An entry of models/backbones.py with a pyramid; it stays frozen."""
+    weights: Literal["imagenet", "directory", "none"]
+    """As `training.weights`."""
+    image_size: Count
+    """Height and width in pixels of what it sees, a multiple of 32."""
+    channels: Count
+    """Directions on which the backbone's features are projected, at each depth."""
+    per_image: Count
+    """Views of each image that other scanners might have made, shown in turn."""
+    folds: Annotated[int, Field(ge=2)]
+    """Parts of the images that are learned from. A decoder is fitted without each; together they
+    are the localizer."""
+    width: Annotated[int, Field(ge=16, multiple_of=16)]
+    """Channels of the decoder."""
+    dropout: Share
+    """Share of the features' channels that is left out in training."""
+    epochs: Count
+    """Each shows every image once."""
+    batch_size: Count
+    """Images a batch."""
+    optimizer: OptimizerSettings
+    min_confidence: ProperShare
+    """Below it, no lesion was found."""
+    seed: Seed
+    """Of views, folds and first weights."""
+
+    @property
+    def preset(self) -> Backbone:
+        """The entry of models/backbones.py."""
+        return get_backbone(self.backbone)
+
+    @model_validator(mode="after")
+    def _check_backbone(self) -> Self:
+        if self.preset.pyramid is None:
+            raise ValueError(f"backbone must be one with a pyramid; got {self.backbone!r}")
+        if self.image_size % 32:
+            raise ValueError(f"image_size must be a multiple of 32; got {self.image_size}")
+        return self
+
+
 class PublishedResult(Settings):
     """What published work reports for the same network; shares, seconds."""
 
@@ -430,6 +505,7 @@ class ExperimentSettings(Settings):
     baseline_of: Text | None = None
     """The experiment for which this one replicates the published settings, if it does."""
     published: PublishedResult | None = None
+    input: InputSettings
     augmentation: AugmentationSettings
     training: TrainingSettings
 

@@ -3,10 +3,11 @@
 import hashlib
 import re
 import unicodedata
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 from PIL import Image
 
@@ -111,6 +112,34 @@ def hash_masks(raw_images: Mapping[str, Callable[[], bytes]], paths: Iterable[st
     return digest.hexdigest()
 
 
+def draw_lesion(
+    raw_images: Mapping[str, Callable[[], bytes]],
+    paths: Iterable[str],
+    box: Sequence[int] | None,
+    shape: tuple[int, int],
+) -> np.ndarray | None:
+    """Return uint8 (height, width) of the image, 1 where any of its masks is set.
+
+    Where there is no mask, an ellipse fills the box. Without mask and box nobody said whether there
+    is a lesion: None.
+
+    Args:
+        raw_images: {path: function that reads the bytes}.
+        paths: of the masks.
+        box: x, y, width and height in pixels of the image, or None.
+        shape: height and width of the image.
+    """
+    paths = list(paths)
+    if paths:
+        return _join_masks(raw_images, paths, (shape[1], shape[0]))
+    if box is None:
+        return None
+    x, y, width, height = box
+    drawn = np.zeros(shape, dtype=np.uint8)
+    centre, axes = (x + width // 2, y + height // 2), (width // 2, height // 2)
+    return cv2.ellipse(drawn, centre, axes, 0, 0, 360, 1, -1)
+
+
 def load_mask(
     raw_images: Mapping[str, Callable[[], bytes]], paths: Iterable[str], size: int
 ) -> np.ndarray:
@@ -119,9 +148,16 @@ def load_mask(
     A pixel is set where a channel is above 127: red is as good as white. A mask of 0 and 1 alone
     is set where it is 1.
     """
-    union = np.zeros((size, size), dtype=np.uint8)
+    return _join_masks(raw_images, paths, (size, size))
+
+
+def _join_masks(
+    raw_images: Mapping[str, Callable[[], bytes]], paths: Iterable[str], size: tuple[int, int]
+) -> np.ndarray:
+    """Return uint8 (height, width) of `size` (width, height), 1 where any of the masks is set."""
+    union = np.zeros((size[1], size[0]), dtype=np.uint8)
     for path in paths:
         brightest = decode_image(raw_images[path]()).pixels.max(axis=2)
-        small = Image.fromarray(brightest).resize((size, size), Image.Resampling.NEAREST)
-        union |= (np.asarray(small) > (127 if brightest.max() > 1 else 0)).astype(np.uint8)
+        resized = Image.fromarray(brightest).resize(size, Image.Resampling.NEAREST)
+        union |= (np.asarray(resized) > (127 if brightest.max() > 1 else 0)).astype(np.uint8)
     return union

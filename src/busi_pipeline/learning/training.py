@@ -64,7 +64,8 @@ FOLD_TRAINING = Step(
     _LIBRARIES,
 )
 # What of an experiment's settings does not decide how its network comes out.
-_NOT_DECIDING = {"title", "in_default", "baseline_of", "published"}
+# The input does, through the images, which are named by their features.
+_NOT_DECIDING = {"title", "in_default", "baseline_of", "published", "input"}
 
 
 class FittedNetwork(NamedTuple):

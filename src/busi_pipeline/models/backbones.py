@@ -48,6 +48,8 @@ class Backbone:
         freeze_until: name of the layer whose output feeds the tail that is fine-tuned; all layers
             up to it stay frozen. It must be the only path from input to output (no skip around it).
         imagenet_file: how the name of Keras' download begins, in its folder of models.
+        pyramid: layers whose outputs have an 8th, a 16th and a 32nd of the image's side, which a
+            localizer reads; None where it cannot be used for one.
     """
 
     builder: str
@@ -56,6 +58,7 @@ class Backbone:
     preprocessing: Preprocessing
     freeze_until: str
     imagenet_file: str
+    pyramid: tuple[str, str, str] | None = None
 
 
 BACKBONES: dict[str, Backbone] = {
@@ -66,6 +69,7 @@ BACKBONES: dict[str, Backbone] = {
         preprocessing=CAFFE,
         freeze_until="block4_pool",
         imagenet_file="vgg16_weights",
+        pyramid=("block3_pool", "block4_pool", "block5_pool"),
     ),
     "resnet50": Backbone(
         builder="ResNet50",
@@ -74,6 +78,7 @@ BACKBONES: dict[str, Backbone] = {
         preprocessing=CAFFE,
         freeze_until="conv4_block6_out",
         imagenet_file="resnet50_weights",
+        pyramid=("conv3_block4_out", "conv4_block6_out", "conv5_block3_out"),
     ),
     "inception_v3": Backbone(
         builder="InceptionV3",
@@ -90,6 +95,7 @@ BACKBONES: dict[str, Backbone] = {
         preprocessing=TORCH,
         freeze_until="pool4_pool",
         imagenet_file="densenet121_weights",
+        pyramid=("conv3_block12_concat", "conv4_block24_concat", "relu"),
     ),
     "efficientnetv2b0": Backbone(
         builder="EfficientNetV2B0",

@@ -9,14 +9,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from busi_pipeline.errors import BadInputError
+from busi_pipeline.imaging.crops import Window
 from busi_pipeline.imaging.decoding import UInt8Array, UnusableImageError, decode_image
-from busi_pipeline.imaging.resizing import resize_image
+from busi_pipeline.imaging.network_input import InputDescription, show_input
+from busi_pipeline.models.localizer import locate_lesion
 from busi_pipeline.stats.classes import Classes
 
 if TYPE_CHECKING:
     import keras
 
 MODEL_FILE, DESCRIPTION_FILE = "model.keras", "description.json"
+LOCALIZER_FILE = "localizer.keras"
 # Hashes of the pixels that the model learned from, one a line: so that it is never tested on them.
 TRAINING_FILE = "training_pixels.txt"
 # Parts of a split whose images a model learned from: fitted to, or chosen by.
@@ -34,12 +37,17 @@ class Finding(NamedTuple):
         positive_score: calibrated probability of the positive classes together, 0 to 1.
         threshold: chosen on validation images for the sensitivity in the description.
         probabilities: {class: calibrated probability}.
+        box: of the lesion that the model looked at, in pixels of the image; None where it looked at
+            the whole.
+        confidence: of the localizer that there is a lesion, 0 to 1; None where it was not asked.
     """
 
     flagged: bool
     positive_score: float
     threshold: float
     probabilities: dict[str, float]
+    box: Window | None = None
+    confidence: float | None = None
 
 
 class DeliveredModel(NamedTuple):
@@ -54,13 +62,15 @@ class DeliveredModel(NamedTuple):
             `split_sha256`, `training_sha256`, `mlflow_run_id`, `parent` (of an adapted model); of
             one that was loaded also `model_sha256`.
         training_pixels: `pixel_sha256` of the training and validation images.
+        localizer: finds the lesion, where the model looks at it; see models.localizer.
     """
 
     model: "keras.Model"
     description: dict[str, Any]
     training_pixels: frozenset[str] = frozenset()
+    localizer: "keras.Model | None" = None
 
-    def predict_file(self, path: str | Path) -> Finding:
+    def predict_file(self, path: str | Path, box: Window | None = None) -> Finding:
         """Return the finding on an image file; raises BadInputError where it cannot be read."""
         try:
             pixels = decode_image(Path(path).read_bytes()).pixels
@@ -68,18 +78,30 @@ class DeliveredModel(NamedTuple):
             raise BadInputError(
                 f"{path} cannot be used: {error}. A PNG, JPEG, BMP or TIFF file is needed."
             ) from None
-        return self.predict_pixels(pixels)
+        return self.predict_pixels(pixels, box)
 
-    def predict_pixels(self, pixels: UInt8Array) -> Finding:
-        """Return the finding on uint8 (height, width, 3) RGB of any size."""
-        resized = resize_image(pixels, self.description["image_size"])
-        answer = self.model.predict_on_batch(resized[None])
+    def predict_pixels(self, pixels: UInt8Array, box: Window | None = None) -> Finding:
+        """Return the finding on uint8 (height, width, 3) RGB of any size.
+
+        Args:
+            pixels: the image.
+            box: of the lesion, by a reader, in pixels of the image; takes the place of the
+                localizer's.
+        """
+        confidence = None
+        if self.localizer is not None and box is None:
+            box, confidence = locate_lesion(self.localizer, pixels)
+        shape = InputDescription(**self.description.get("input", {}))
+        shown = show_input(pixels, box, shape, self.description["image_size"])
+        answer = self.model.predict_on_batch(shown[None])
         probabilities = np.asarray(answer["probabilities"])[0].tolist()
         return Finding(
             bool(np.asarray(answer["flagged"])[0]),
             float(np.asarray(answer["positive_score"])[0]),
             self.description["threshold"],
             dict(zip(self.description["classes"], probabilities, strict=True)),
+            box,
+            confidence,
         )
 
 
@@ -89,6 +111,7 @@ def build_delivered_model(
     classes: Classes,
     about: Mapping[str, Any],
     training_pixels: Iterable[str],
+    localizer: "keras.Model | None" = None,
 ) -> DeliveredModel:
     """Put calibration and flag into a trained model, and what they are beside it.
 
@@ -97,7 +120,7 @@ def build_delivered_model(
         operating_point: `temperature`, `offsets`, `threshold` and what they were chosen for.
         classes: in the order of the probabilities.
         about: further entries of the description, `title` and `image_size` among them.
-        training_pixels: see DeliveredModel.
+        training_pixels, localizer: see DeliveredModel.
     """
     from busi_pipeline.models.wrappers import add_flag, calibrate
 
@@ -111,7 +134,7 @@ def build_delivered_model(
         "classes": list(classes.names),
         **operating_point,
     }
-    return DeliveredModel(model, description, frozenset(training_pixels))
+    return DeliveredModel(model, description, frozenset(training_pixels), localizer)
 
 
 def save_delivered_model(delivered: DeliveredModel, folder: Path) -> None:
@@ -122,6 +145,9 @@ def save_delivered_model(delivered: DeliveredModel, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     delivered.model.save(folder / MODEL_FILE)
     description = delivered.description | {"model_sha256": _hash_file(folder / MODEL_FILE)}
+    if delivered.localizer is not None:
+        delivered.localizer.save(folder / LOCALIZER_FILE)
+        description["localizer_sha256"] = _hash_file(folder / LOCALIZER_FILE)
     (folder / TRAINING_FILE).write_text("\n".join(sorted(delivered.training_pixels)))
     (folder / DESCRIPTION_FILE).write_text(json.dumps(description, indent=2))
 
@@ -148,9 +174,18 @@ def load_delivered_model(folder: str | Path) -> DeliveredModel:
             "train the experiment again, or copy both files from one run."
         )
     model = keras.saving.load_model(folder / MODEL_FILE, compile=False)
+    localizer = None
+    if expected := description.get("localizer_sha256"):
+        path = folder / LOCALIZER_FILE
+        if not path.is_file() or _hash_file(path) != expected:
+            raise BadInputError(
+                f"{path} is missing, or not the localizer that {DESCRIPTION_FILE} beside it "
+                "describes: train the experiment again, or copy all files from one run."
+            )
+        localizer = keras.saving.load_model(path, compile=False)
     pixels = folder / TRAINING_FILE
     hashes = pixels.read_text().split() if pixels.is_file() else []
-    return DeliveredModel(model, description, frozenset(hashes))
+    return DeliveredModel(model, description, frozenset(hashes), localizer)
 
 
 def _read_description(path: Path) -> dict[str, Any]:

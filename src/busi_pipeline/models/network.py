@@ -103,7 +103,7 @@ def build_network(
             layer.trainable = False
 
     pixels = keras.Input((image_size, image_size, 3), dtype="uint8", name="pixels")
-    normalised = _normalise(pixels, backbone.preprocessing)
+    normalised = normalise_pixels(pixels, backbone.preprocessing)
     frozen = keras.Model(pixels, trunk(normalised, training=False), name="frozen")
 
     at_cut = keras.Input(base_tail.input.shape[1:], name="features")
@@ -169,8 +169,8 @@ def _cut_base(base: keras.Model, freeze_until: str) -> tuple[keras.Model, keras.
     return trunk, tail
 
 
-def _normalise(images: keras.KerasTensor, preprocessing: Preprocessing) -> keras.KerasTensor:
-    """`preprocess_input` of keras.applications as layers that load without this package."""
+def normalise_pixels(images: keras.KerasTensor, preprocessing: Preprocessing) -> keras.KerasTensor:
+    """Apply `preprocess_input` of keras.applications, as layers that load without this package."""
     if preprocessing.order == "bgr":
         images = keras.ops.flip(images, axis=-1)
     return keras.layers.Rescaling(

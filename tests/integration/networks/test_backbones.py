@@ -10,7 +10,7 @@ import pytest
 from busi_pipeline.errors import BadInputError
 from busi_pipeline.models.backbones import BACKBONES, get_backbone
 from busi_pipeline.models.batch_norm_folding import fold_batch_normalization
-from busi_pipeline.models.network import _cut_base, _normalise, count_operations
+from busi_pipeline.models.network import _cut_base, count_operations, normalise_pixels
 from tests.factories import load_parameters
 from tests.learning_factories import (
     build_base,
@@ -42,7 +42,7 @@ def test_input_is_what_preprocess_input_makes(name: str) -> None:
     module = sys.modules[getattr(keras.applications, backbone.builder).__module__]
     pictures = draw_pictures(2, 8)
     images = keras.Input((8, 8, 3), dtype="uint8")
-    model = keras.Model(images, _normalise(images, backbone.preprocessing))
+    model = keras.Model(images, normalise_pixels(images, backbone.preprocessing))
     expected = module.preprocess_input(pictures.astype(np.float32))  # a copy: it works in place
     np.testing.assert_allclose(model(pictures), expected, atol=1e-3)
 

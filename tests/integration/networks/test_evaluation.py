@@ -296,6 +296,7 @@ def test_the_delivered_model_says_what_the_table_says(classes: Classes) -> None:
         "data_sha256": "data",
         "split_sha256": "split",
         "training_sha256": "training",
+        "input": settings.input.model_dump(mode="json"),
     }
     assert delivered.training_pixels == set(manifest["pixel_sha256"][:2]), "not of test images"
 

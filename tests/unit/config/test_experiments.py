@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from busi_pipeline.config.experiments import (
+    SHARED_GROUPS,
     TAKEN_NAMES,
     gather_experiments,
     load_experiments,
@@ -24,13 +25,17 @@ def load_with(parameters: dict[str, Any], command_line: dict[str, Any]) -> dict[
     return load_experiments(merge_settings(parameters, command_line), command_line)
 
 
+def list_shared(parameters: dict[str, Any]) -> dict[str, Any]:
+    return {group: parameters[group] for group in SHARED_GROUPS}
+
+
 def rate_of(experiment: Any) -> float:
     return experiment.training.fine_tuning.optimizer.learning_rate
 
 
 def test_entry_holds_only_what_differs(parameters: dict[str, Any]) -> None:
     entry = {"backbone": "resnet50", "training": {"fine_tuning": {"optimizer": {"name": "sgd"}}}}
-    settings = resolve_experiment(entry, parameters["augmentation"], parameters["training"])
+    settings = resolve_experiment(entry, list_shared(parameters))
     assert settings.training.fine_tuning.optimizer.name == "sgd"
     assert settings.training.head_phase.optimizer.name == "adamw"
     assert settings.title == "resnet50"
@@ -39,9 +44,7 @@ def test_entry_holds_only_what_differs(parameters: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("name", sorted(BACKBONES))
 def test_backbone_fills_in_its_own(parameters: dict[str, Any], name: str) -> None:
-    settings = resolve_experiment(
-        {"backbone": name}, parameters["augmentation"], parameters["training"]
-    )
+    settings = resolve_experiment({"backbone": name}, list_shared(parameters))
     assert settings.image_size == BACKBONES[name].image_size
     assert settings.freeze_until == BACKBONES[name].freeze_until
     assert settings.preset is BACKBONES[name]

@@ -18,7 +18,8 @@ from tests.factories import load_parameters
 PARAMETERS = load_parameters({"cross_validation": {"folds": 3, "repeats": 2}})
 EXPERIMENTS = PARAMETERS["experiments"]
 FOLDS = list(list_folds(PARAMETERS["cross_validation"]))
-DESCRIPTION = {"title", "in_default", "baseline_of", "published"}  # decides nothing
+# What a training is not named by: descriptions, and the input, which names its images.
+DESCRIPTION = {"title", "in_default", "baseline_of", "published", "input"}  # decides nothing
 
 every_experiment = pytest.mark.parametrize("name", EXPERIMENTS)
 

@@ -198,7 +198,12 @@ def _recalibrate(
     change = relate_calibrations(_calibration_of(parent), calibration)
     steps = dict(chosen) | {"temperature": change.temperature, "offsets": list(change.offsets)}
     adapted = build_delivered_model(
-        probabilities, steps, classes, about, {*parent.training_pixels, *pixels}
+        probabilities,
+        steps,
+        classes,
+        about,
+        {*parent.training_pixels, *pixels},
+        parent.localizer,
     )
     # The description has the whole calibration, from the network on.
     return adapted._replace(description=adapted.description | dict(chosen))

@@ -33,22 +33,25 @@ def create_annotations_pipeline() -> Pipeline:
     )
 
 
-def create_images_pipeline(size: int) -> Pipeline:
-    """images_<size>, masks_<size> -> occlude_lesions_<size> -> occluded_images_<size>."""
+def create_images_pipeline(images: str, masks: str, occluded_images: str) -> Pipeline:
+    """images, masks -> occlude_lesions -> occluded_images; all three are names of datasets."""
+    namespace, _, output = occluded_images.rpartition(".")
     return Pipeline(
         [
             Node(
                 occlude_lesions,
-                inputs=[f"images_{size}", f"masks_{size}", "cache"],
-                outputs=f"occluded_images_{size}",
-                name=f"occlude_lesions_{size}",
+                inputs=["images", "masks", "cache"],
+                outputs=output,
+                name=output.replace("occluded_images", "occlude_lesions"),
                 tags=_STAGE,
             ),
-        ]
+        ],
+        namespace=namespace or None,
+        inputs={"images": images, "masks": masks, "cache": "cache"},
     )
 
 
-def create_experiment_pipeline(experiment: str, image_size: int) -> Pipeline:
+def create_experiment_pipeline(experiment: str, masks: str) -> Pipeline:
     """Predictions with the lesion visible and occluded, annotations -> bias_audit and its plot."""
     of_folds = f"{experiment}.cross_validation"
     return Pipeline(
@@ -85,7 +88,7 @@ def create_experiment_pipeline(experiment: str, image_size: int) -> Pipeline:
         ],
         namespace=experiment,
         inputs={
-            "masks": f"masks_{image_size}",
+            "masks": masks,
             "fold_manifest": "cross_validation.fold_manifest",
             "burned_in_annotations": "burned_in_annotations",
             "cross_validation_predictions": f"{of_folds}.predictions",

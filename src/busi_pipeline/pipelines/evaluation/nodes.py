@@ -224,6 +224,7 @@ def deliver_model(
     data_tags: Mapping[str, str],
     split_tags: Mapping[str, str],
     training_tags: Mapping[str, str],
+    localizer: "keras.Model | None" = None,
 ) -> DeliveredModel:
     """Return the model with calibration and flag inside, and with what it learned from beside it.
 
@@ -234,6 +235,7 @@ def deliver_model(
         manifest: `site` and `pixel_sha256` of each image.
         split_manifest: which images were learned from.
         data_tags, split_tags, training_tags: `data_sha256`, `split_sha256`, `training_sha256`.
+        localizer: finds the lesion, where the model looks at it.
     """
     learned = split_manifest.loc[split_manifest["split"].isin(LEARNED_FROM), "image_id"]
     images = manifest[manifest["image_id"].isin(learned)]
@@ -244,9 +246,15 @@ def deliver_model(
         "data_sha256": data_tags["data_sha256"],
         "split_sha256": split_tags["split_sha256"],
         "training_sha256": training_tags["training_sha256"],
+        "input": settings.input.model_dump(mode="json"),
     }
     return build_delivered_model(
-        trained_model, operating_point["operating_point"], classes, about, images["pixel_sha256"]
+        trained_model,
+        operating_point["operating_point"],
+        classes,
+        about,
+        images["pixel_sha256"],
+        localizer,
     )
 
 

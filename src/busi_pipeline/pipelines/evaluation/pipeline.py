@@ -34,8 +34,17 @@ _STAGE = "evaluation"
 _PARAMETERS = {"params:evaluation": "params:evaluation", "params:classes": "params:classes"}
 
 
-def create_hold_out_pipeline(experiment: str, image_size: int) -> Pipeline:
-    """trained_model, images -> uncalibrated_predictions -> scores and plots; -> model."""
+def create_hold_out_pipeline(experiment: str, images: str, locates: bool) -> Pipeline:
+    """trained_model, images -> uncalibrated_predictions -> scores and plots; -> model.
+
+    Args:
+        experiment: its name.
+        images: the dataset of what its network sees.
+        locates: whether the localizer is part of the delivered model.
+    """
+    given = ["manifest", "data_tags", "split_manifest", "split_tags"]
+    given += ["localizer"] if locates else []
+    delivered = ["trained_model", "operating_point", "training_tags", *given]
     nodes = [
         Node(
             predict_images,
@@ -52,17 +61,8 @@ def create_hold_out_pipeline(experiment: str, image_size: int) -> Pipeline:
         ),
         Node(
             deliver_model,
-            inputs=[
-                "trained_model",
-                "operating_point",
-                "params:settings",
-                "params:classes",
-                "manifest",
-                "split_manifest",
-                "data_tags",
-                "split_tags",
-                "training_tags",
-            ],
+            inputs={name: name for name in delivered}
+            | {"settings": "params:settings", "classes": "params:classes"},
             outputs="model",
             name="deliver_model",
             tags=_STAGE,
@@ -85,13 +85,7 @@ def create_hold_out_pipeline(experiment: str, image_size: int) -> Pipeline:
     return Pipeline(
         [*_list_nodes(), *nodes],
         namespace=experiment,
-        inputs={
-            "manifest": "manifest",
-            "data_tags": "data_tags",
-            "split_manifest": "split_manifest",
-            "split_tags": "split_tags",
-            "images": f"images_{image_size}",
-        },
+        inputs={"images": images, **{name: name for name in given}},
         parameters={
             "params:settings": f"params:experiments.{experiment}",
             "params:privacy": "params:privacy",

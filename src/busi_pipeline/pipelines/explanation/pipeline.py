@@ -9,7 +9,7 @@ from .plots import plot_gradcam_gallery
 _STAGE = "explanation"
 
 
-def create_pipeline(experiment: str, image_size: int) -> Pipeline:
+def create_pipeline(experiment: str, images: str, masks: str) -> Pipeline:
     """trained_model, images, predictions -> gradcam -> plot; with masks -> localization_metrics."""
     return Pipeline(
         [
@@ -51,7 +51,7 @@ def create_pipeline(experiment: str, image_size: int) -> Pipeline:
             ),
         ],
         namespace=experiment,
-        inputs={"images": f"images_{image_size}", "masks": f"masks_{image_size}", "cache": "cache"},
+        inputs={"images": images, "masks": masks, "cache": "cache"},
         parameters={
             "params:settings": f"params:experiments.{experiment}",
             "params:classes": "params:classes",

@@ -72,7 +72,7 @@ def create_site_pipeline() -> Pipeline:
     )
 
 
-def create_experiment_pipeline(experiment: str, size: int) -> Pipeline:
+def create_experiment_pipeline(experiment: str, images: str) -> Pipeline:
     """model, external.images -> external.predictions -> metrics, subgroups, failures, plots."""
     scored = ["predictions", "metrics", "params:settings", "params:classes"]
     nodes = [
@@ -166,7 +166,7 @@ def create_experiment_pipeline(experiment: str, size: int) -> Pipeline:
         inputs={
             "model": f"{experiment}.model",
             "inside_predictions": f"{experiment}.predictions",
-            "images": f"external.images_{size}",
+            "images": images,
             **{name: f"external.{name}" for name in of_site},
         },
         parameters={

@@ -4,6 +4,7 @@ from .pipeline import (
     LEAVE_OUT,
     WITHIN,
     create_experiment_pipeline,
+    create_lesion_refusal_pipeline,
     create_refusal_pipeline,
     create_summary_pipeline,
 )
@@ -12,6 +13,7 @@ __all__ = [
     "LEAVE_OUT",
     "WITHIN",
     "create_experiment_pipeline",
+    "create_lesion_refusal_pipeline",
     "create_refusal_pipeline",
     "create_summary_pipeline",
 ]

@@ -2,7 +2,6 @@
 
 from .pipeline import (
     create_cross_validation_pipeline,
-    create_external_images_pipeline,
     create_hold_out_pipeline,
     create_images_pipeline,
     create_masks_pipeline,
@@ -11,7 +10,6 @@ from .pipeline import (
 
 __all__ = [
     "create_cross_validation_pipeline",
-    "create_external_images_pipeline",
     "create_hold_out_pipeline",
     "create_images_pipeline",
     "create_masks_pipeline",

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,7 @@ from matplotlib.figure import Figure
 
 from busi_pipeline.caching.arrays import StoredArray
 from busi_pipeline.caching.cache import Cache
-from busi_pipeline.caching.fingerprints import Step
+from busi_pipeline.caching.fingerprints import Step, hash_values
 from busi_pipeline.config.schemas import (
     AugmentationSettings,
     ExperimentSettings,
@@ -24,8 +25,10 @@ from busi_pipeline.imaging.affine import (
     apply_affine,
     list_transforms,
 )
+from busi_pipeline.imaging.crops import Window
 from busi_pipeline.imaging.decoding import UInt8Array, UnusableImageError, decode_image
-from busi_pipeline.imaging.masks import hash_masks, load_mask
+from busi_pipeline.imaging.masks import draw_lesion, hash_masks, load_mask
+from busi_pipeline.imaging.network_input import show_input, show_lesion_mask
 from busi_pipeline.imaging.resizing import resize_image
 from busi_pipeline.imaging.text_cover import cover_text
 from busi_pipeline.plotting.style import new_picture_grid, show_picture
@@ -43,6 +46,24 @@ IMAGES = Step(
     ),
     ("numpy", "pillow"),
 )
+INPUT_IMAGES = Step(
+    "input_images",
+    1,
+    (
+        "busi_pipeline.imaging.decoding:decode_image",
+        "busi_pipeline.imaging.network_input:show_input",
+    ),
+    ("numpy", "opencv-python-headless", "pillow"),
+)
+INPUT_MASKS = Step(
+    "input_masks",
+    1,
+    (
+        "busi_pipeline.imaging.masks:draw_lesion",
+        "busi_pipeline.imaging.network_input:show_lesion_mask",
+    ),
+    ("numpy", "opencv-python-headless", "pillow"),
+)
 MASKS = Step("masks", 2, ("busi_pipeline.imaging.masks:load_mask",), ("pillow",))
 
 
@@ -55,19 +76,10 @@ def prepare_images(
     """
 
     def compute(positions: np.ndarray) -> Iterator[UInt8Array]:
-        rows = manifest.iloc[positions]
-        for path, expected in track(
-            zip(rows["path"], rows["byte_sha256"], strict=True),
-            f"images to {size} x {size}",
-            "image",
-            total=len(rows),
+        for position in track(
+            positions.tolist(), f"images to {size} x {size}", "image", total=len(positions)
         ):
-            content = raw_images[path]()
-            if hashlib.sha256(content).hexdigest() != expected:
-                raise BadInputError(
-                    f"{path} changed since ingestion: rerun `kedro run --pipeline=ingestion`."
-                )
-            yield resize_image(decode_image(content).pixels, size)[None]
+            yield resize_image(_decode_again(raw_images, manifest.iloc[position]), size)[None]
 
     return cache.compute_array(
         IMAGES.fingerprint(size=size),
@@ -107,6 +119,116 @@ def prepare_masks(
         "uint8",
         compute,
     )
+
+
+def prepare_input_images(
+    raw_images: RawImages,
+    manifest: pd.DataFrame,
+    lesion_boxes: pd.DataFrame | None,
+    settings: ExperimentSettings,
+    cache: Cache,
+) -> StoredArray:
+    """Return what an experiment's network sees of every image: uint8 (n, height, width, 3).
+
+    Args:
+        raw_images: {path: function that reads the bytes}.
+        manifest: one row an image.
+        lesion_boxes: where the lesion is, `left`, `top`, `right`, `bottom` by `image_id`, in pixels
+            of the image; None where the experiment sees the whole image alone.
+        settings: `input`, `image_size`.
+        cache: of images that were prepared before.
+
+    Raises BadInputError where a file is no longer the one that ingestion read.
+    """
+    boxes = _find_boxes(manifest, lesion_boxes)
+
+    def compute(positions: np.ndarray) -> Iterator[UInt8Array]:
+        for position in track(
+            positions.tolist(), f"images for {settings.title}", "image", total=len(positions)
+        ):
+            pixels = _decode_again(raw_images, manifest.iloc[position])
+            yield show_input(pixels, boxes[position], settings.input, settings.image_size)[None]
+
+    return cache.compute_array(
+        INPUT_IMAGES.fingerprint(**_identify_input(settings)),
+        manifest[["image_id"]],
+        [
+            hash_values([content, box])
+            for content, box in zip(manifest["byte_sha256"], boxes, strict=True)
+        ],
+        "uint8",
+        compute,
+    )
+
+
+def prepare_input_masks(
+    raw_images: RawImages,
+    manifest: pd.DataFrame,
+    lesion_boxes: pd.DataFrame | None,
+    settings: ExperimentSettings,
+    cache: Cache,
+) -> StoredArray:
+    """Return the lesions as the network sees their images: uint8 (n, height, width), 1 inside.
+
+    An image of which nobody drew the lesion is 0 throughout; see `prepare_input_images`.
+    """
+    boxes = _find_boxes(manifest, lesion_boxes)
+    masks = [json.loads(paths) for paths in manifest["mask_paths"]]
+    drawn_boxes = [[int(n) for n in str(box).split()] or None for box in manifest["box"]]
+
+    def compute(positions: np.ndarray) -> Iterator[np.ndarray]:
+        for position in positions:
+            pixels = _decode_again(raw_images, manifest.iloc[position])
+            shape = pixels.shape[:2]
+            lesion = draw_lesion(raw_images, masks[position], drawn_boxes[position], shape)
+            yield show_lesion_mask(
+                np.zeros(shape, np.uint8) if lesion is None else lesion,
+                pixels,
+                boxes[position],
+                settings.input,
+                settings.image_size,
+            )[None]
+
+    return cache.compute_array(
+        INPUT_MASKS.fingerprint(**_identify_input(settings)),
+        manifest[["image_id"]],
+        [
+            hash_values([content, box, hash_masks(raw_images, paths), drawn])
+            for content, box, paths, drawn in zip(
+                manifest["byte_sha256"], boxes, masks, drawn_boxes, strict=True
+            )
+        ],
+        "uint8",
+        compute,
+    )
+
+
+def _identify_input(settings: ExperimentSettings) -> dict[str, Any]:
+    return {"input": settings.input.model_dump(mode="json"), "size": settings.image_size}
+
+
+def _find_boxes(manifest: pd.DataFrame, lesion_boxes: pd.DataFrame | None) -> list[Window | None]:
+    """Return the box of each image; raises BadInputError where one is missing."""
+    if lesion_boxes is None:
+        return [None] * len(manifest)
+    table = lesion_boxes.set_index("image_id")[list(Window._fields)]
+    missing = manifest.loc[~manifest["image_id"].isin(table.index), "image_id"]
+    if len(missing):
+        raise BadInputError(
+            f"{len(missing)} images have no box of a lesion ({missing.iloc[0]!r}, for one): run "
+            "the whole pipeline again, without --from-nodes."
+        )
+    return [Window(*map(float, row)) for row in table.loc[manifest["image_id"]].to_numpy()]
+
+
+def _decode_again(raw_images: RawImages, image: "pd.Series[Any]") -> UInt8Array:
+    """Decode a file; raises BadInputError where it is no longer the one that ingestion read."""
+    content = raw_images[image["path"]]()
+    if hashlib.sha256(content).hexdigest() != image["byte_sha256"]:
+        raise BadInputError(
+            f"{image['path']} changed since ingestion: rerun `kedro run --pipeline=ingestion`."
+        )
+    return decode_image(content).pixels
 
 
 def plan_augmentation(split_manifest: pd.DataFrame, settings: ExperimentSettings) -> pd.DataFrame:

@@ -6,6 +6,8 @@ from functools import partial, update_wrapper
 from kedro.pipeline import Node, Pipeline
 
 from busi_pipeline.caching.arrays import StoredArray
+from busi_pipeline.config.experiments import EXTERNAL
+from busi_pipeline.config.schemas import ExperimentSettings
 
 from .nodes import (
     plan_all_images,
@@ -13,27 +15,75 @@ from .nodes import (
     plan_originals,
     plot_augmentation,
     prepare_images,
+    prepare_input_images,
+    prepare_input_masks,
     prepare_masks,
 )
 
 _STAGE = "preprocessing"
 
 
-def create_images_pipeline(size: int) -> Pipeline:
-    """raw_images, manifest -> prepare_images_<size> -> images_<size>."""
-    return _create_size_pipeline(prepare_images, "images", size)
+def create_images_pipeline(
+    experiment: str, settings: ExperimentSettings, evaluation: str | None = None
+) -> Pipeline:
+    """raw_images, manifest, lesion_boxes -> what an experiment's network sees: images.
+
+    Where that is the whole image, stretched, one node serves all experiments of a size:
+    prepare_images_<size> -> images_<size>.
+
+    Args:
+        experiment: its name.
+        settings: of it.
+        evaluation: `cross_validation` or `external`; None for the hold-out split.
+    """
+    if settings.input.is_plain:
+        plain = _create_size_pipeline(prepare_images, "images", settings.image_size)
+        if evaluation != EXTERNAL:
+            return plain
+        return Pipeline([*plain.nodes], namespace=EXTERNAL, inputs={"cache": "cache"})
+    return _create_input_pipeline(prepare_input_images, "images", experiment, settings, evaluation)
 
 
-def create_external_images_pipeline(size: int) -> Pipeline:
-    """external.raw_images, external.manifest -> external.images_<size>."""
+def create_masks_pipeline(
+    experiment: str, settings: ExperimentSettings, evaluation: str | None = None
+) -> Pipeline:
+    """raw_images, manifest, lesion_boxes -> masks, cut out as the images are."""
+    if settings.input.is_plain:
+        return _create_size_pipeline(prepare_masks, "masks", settings.image_size)
+    return _create_input_pipeline(prepare_input_masks, "masks", experiment, settings, evaluation)
+
+
+def _create_input_pipeline(
+    prepare: Callable[..., StoredArray],
+    what: str,
+    experiment: str,
+    settings: ExperimentSettings,
+    evaluation: str | None,
+) -> Pipeline:
+    outside = f"{EXTERNAL}." if evaluation == EXTERNAL else ""
+    inputs = {
+        "raw_images": f"{outside}raw_images",
+        "manifest": f"{outside}manifest",
+        "cache": "cache",
+    }
+    if settings.input.needs_lesion:
+        inputs["lesion_boxes"] = f"{evaluation}.lesion_boxes" if evaluation else "lesion_boxes"
+    else:
+        prepare = update_wrapper(partial(prepare, lesion_boxes=None), prepare)
     return Pipeline(
-        [*create_images_pipeline(size).nodes], namespace="external", inputs={"cache": "cache"}
+        [
+            Node(
+                prepare,
+                inputs={name: name for name in inputs} | {"settings": "params:settings"},
+                outputs=what,
+                name=f"prepare_{what}",
+                tags=_STAGE,
+            )
+        ],
+        namespace=f"{experiment}.{evaluation}" if evaluation else experiment,
+        inputs=inputs,
+        parameters={"params:settings": f"params:experiments.{experiment}"},
     )
-
-
-def create_masks_pipeline(size: int) -> Pipeline:
-    """raw_images, manifest -> prepare_masks_<size> -> masks_<size>."""
-    return _create_size_pipeline(prepare_masks, "masks", size)
 
 
 def _create_size_pipeline(prepare: Callable[..., StoredArray], what: str, size: int) -> Pipeline:
@@ -51,7 +101,7 @@ def _create_size_pipeline(prepare: Callable[..., StoredArray], what: str, size: 
     )
 
 
-def create_hold_out_pipeline(experiment: str, image_size: int) -> Pipeline:
+def create_hold_out_pipeline(experiment: str, images: str) -> Pipeline:
     """split_manifest, settings -> augmentation_plan -> augmentation_plot, for one experiment."""
     return Pipeline(
         [
@@ -77,7 +127,7 @@ def create_hold_out_pipeline(experiment: str, image_size: int) -> Pipeline:
             ),
         ],
         namespace=experiment,
-        inputs={"split_manifest": "split_manifest", "images": f"images_{image_size}"},
+        inputs={"split_manifest": "split_manifest", "images": images},
         parameters={
             "params:settings": f"params:experiments.{experiment}",
             "params:privacy": "params:privacy",

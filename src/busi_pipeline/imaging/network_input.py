@@ -1,0 +1,132 @@
+"""From an image as it was decoded to what a network sees: training, prediction and page alike."""
+
+from dataclasses import dataclass
+from typing import Final, Literal, Protocol
+
+import numpy as np
+
+from busi_pipeline.imaging.crops import (
+    Window,
+    cut_window,
+    find_content,
+    find_inside,
+    list_lesion_window,
+    list_whole_window,
+    stretch_intensity,
+    to_grey,
+)
+from busi_pipeline.imaging.decoding import UInt8Array
+from busi_pipeline.imaging.resizing import resize_image
+from busi_pipeline.imaging.text_cover import cover_text
+
+WHOLE: Final = "whole"
+# Of a mask's grey values.
+_HALF = 127
+
+
+class InputShape(Protocol):
+    """What a network sees of an image; `config.schemas.InputSettings` fits."""
+
+    @property
+    def view(self) -> Literal["whole", "lesion"]: ...
+
+    @property
+    def keep_aspect(self) -> bool: ...
+
+    @property
+    def margin(self) -> float: ...
+
+    @property
+    def grey(self) -> bool: ...
+
+    @property
+    def stretch_intensity(self) -> bool: ...
+
+    @property
+    def remove_text(self) -> bool: ...
+
+    @property
+    def remove_borders(self) -> bool: ...
+
+
+@dataclass(frozen=True)
+class InputDescription:
+    """The settings as a delivered model names them; see config.schemas.InputSettings.
+
+    A model that names none sees the whole image, stretched.
+    """
+
+    view: Literal["whole", "lesion"] = WHOLE
+    keep_aspect: bool = False
+    margin: float = 0.0
+    grey: bool = False
+    stretch_intensity: bool = False
+    remove_text: bool = False
+    remove_borders: bool = False
+
+
+def is_plain(shape: InputShape) -> bool:
+    """Return whether a network sees the whole image, stretched, and nothing else."""
+    return shape.view == WHOLE and not (
+        shape.keep_aspect
+        or shape.grey
+        or shape.stretch_intensity
+        or shape.remove_text
+        or shape.remove_borders
+    )
+
+
+def show_input(pixels: UInt8Array, box: Window | None, shape: InputShape, size: int) -> UInt8Array:
+    """Return what the network sees: uint8 (size, size, 3).
+
+    Args:
+        pixels: uint8 (h, w, 3), RGB, as decoded.
+        box: of the lesion, in pixels of the image; not used where the view is the whole image.
+        shape: the settings.
+        size: height and width of the network's input.
+    """
+    if is_plain(shape):
+        return resize_image(pixels, size)
+    if shape.remove_text:
+        pixels = cover_text(pixels)
+    if shape.grey:
+        pixels = np.repeat(to_grey(pixels)[..., None], 3, axis=2)
+    content = _find_content(pixels, shape)
+    shown, window = _cut(pixels, content), _choose_window(content, box, shape)
+    cut = cut_window(shown, window, size)
+    if not shape.stretch_intensity:
+        return cut
+    return stretch_intensity(cut, find_inside(shown.shape[:2], window, size))
+
+
+def show_lesion_mask(
+    mask: np.ndarray, pixels: UInt8Array, box: Window | None, shape: InputShape, size: int
+) -> np.ndarray:
+    """Return a mask uint8 (h, w) of 0 and 1 as `show_input` shows its image: (size, size)."""
+    if shape.remove_text and shape.remove_borders:
+        pixels = cover_text(pixels)
+    content = _find_content(pixels, shape)
+    shown = cut_window(255 * _cut(mask, content), _choose_window(content, box, shape), size)
+    return (shown > _HALF).astype(np.uint8)
+
+
+def _find_content(pixels: UInt8Array, shape: InputShape) -> Window:
+    height, width = pixels.shape[:2]
+    if shape.remove_borders:
+        return find_content(to_grey(pixels))
+    return list_whole_window(height, width, keep_aspect=False)
+
+
+def _cut(values: np.ndarray, content: Window) -> np.ndarray:
+    return values[int(content.top) : int(content.bottom), int(content.left) : int(content.right)]
+
+
+def _choose_window(content: Window, box: Window | None, shape: InputShape) -> Window:
+    """Return what is shown, in pixels of the content."""
+    if shape.view == WHOLE:
+        return list_whole_window(int(content.height), int(content.width), shape.keep_aspect)
+    if box is None:
+        raise ValueError(f"input.view {shape.view} needs a box of the lesion")
+    x, y = content.left, content.top
+    moved = Window(box.left - x, box.top - y, box.right - x, box.bottom - y)
+    return list_lesion_window(moved, shape.margin, shape.keep_aspect)

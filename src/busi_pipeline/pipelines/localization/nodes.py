@@ -1,0 +1,154 @@
+"""Learn where lesions are, find them, and say how well."""
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pandas as pd
+
+from busi_pipeline.caching.arrays import StoredArray
+from busi_pipeline.caching.cache import Cache
+from busi_pipeline.config.schemas import EvaluationSettings, LocalizationSettings
+from busi_pipeline.datasets.pretrained_weights import WeightsSource
+from busi_pipeline.learning import localization as library
+from busi_pipeline.stats.localization import score_boxes
+from busi_pipeline.stats.scoring import format_number, format_share
+
+if TYPE_CHECKING:
+    import keras
+
+logger = logging.getLogger(__name__)
+RawImages = Mapping[str, Callable[[], bytes]]
+_NO_VIEWS = 0
+
+
+def prepare_views(
+    raw_images: RawImages, manifest: pd.DataFrame, localization: LocalizationSettings, cache: Cache
+) -> StoredArray:
+    """Return what the localizer sees; see learning.localization.prepare_views."""
+    return library.prepare_views(raw_images, manifest, localization, localization.per_image, cache)
+
+
+def prepare_site_views(
+    raw_images: RawImages, manifest: pd.DataFrame, localization: LocalizationSettings, cache: Cache
+) -> StoredArray:
+    """Return the same of images that nothing is learned from: as they came alone."""
+    return library.prepare_views(raw_images, manifest, localization, _NO_VIEWS, cache)
+
+
+def extract_pyramid(
+    views: StoredArray,
+    localization: LocalizationSettings,
+    pretrained_weights: WeightsSource,
+    cache: Cache,
+) -> StoredArray:
+    """Return the frozen features of every view; see learning.localization.extract_pyramid."""
+    weights = pretrained_weights.choose(localization.backbone, localization.weights)
+    return library.extract_pyramid(views, localization, weights, cache)
+
+
+class HoldOut(NamedTuple):
+    """What the hold-out split hands over.
+
+    Attributes:
+        lesion_boxes: see learning.localization.list_boxes; of training images out of fold.
+        localizer: uint8 (n, size, size) -> maps.
+        metrics: {`localizer`: {part of the split: scores}}.
+    """
+
+    lesion_boxes: pd.DataFrame
+    localizer: "keras.Model"
+    metrics: dict[str, Any]
+
+
+def locate_hold_out(
+    views: StoredArray,
+    features: StoredArray,
+    manifest: pd.DataFrame,
+    split_manifest: pd.DataFrame,
+    localization: LocalizationSettings,
+    evaluation: EvaluationSettings,
+    pretrained_weights: WeightsSource,
+    cache: Cache,
+) -> HoldOut:
+    """Learn from the training images; find the lesions of all."""
+    images = _join(manifest, split_manifest)
+    located = library.locate_lesions(
+        views,
+        features,
+        images.assign(is_learned=images["split"] == "train"),
+        localization,
+        cache,
+    )
+    metrics = {}
+    for part in ("train", "validation", "test"):
+        own = (images["split"] == part).to_numpy()
+        metrics[part] = _score(
+            located.boxes[own], images.loc[own, "group"], localization, evaluation, f"{part} images"
+        )
+    weights = pretrained_weights.choose(localization.backbone, localization.weights)
+    localizer = library.build_localizer(localization, weights, located.decoders)
+    return HoldOut(located.boxes, localizer, {"localizer": metrics})
+
+
+def locate_folds(
+    views: StoredArray,
+    features: StoredArray,
+    manifest: pd.DataFrame,
+    fold_manifest: pd.DataFrame,
+    localization: LocalizationSettings,
+    evaluation: EvaluationSettings,
+    cache: Cache,
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Find the lesion of every image by decoders that did not learn from its group."""
+    images = _join(manifest, fold_manifest).assign(is_learned=True)
+    boxes = library.locate_lesions(views, features, images, localization, cache).boxes
+    scores = _score(boxes, images["group"], localization, evaluation, "out of fold")
+    return boxes, {"localizer": {"out_of_fold": scores}}
+
+
+def locate_site(
+    localizer: "keras.Model",
+    views: StoredArray,
+    manifest: pd.DataFrame,
+    image_groups: pd.DataFrame,
+    localization: LocalizationSettings,
+    evaluation: EvaluationSettings,
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Find the lesions of a site that the localizer has not seen."""
+    boxes = library.locate_with(localizer, views, manifest)
+    groups = manifest["image_id"].map(image_groups.set_index("image_id")["group"])
+    scores = _score(boxes, groups, localization, evaluation, "at the external site")
+    return boxes, {"localizer": {"external": scores}}
+
+
+def _join(manifest: pd.DataFrame, division: pd.DataFrame) -> pd.DataFrame:
+    """Return the images of a split or of folds, with height and width."""
+    shapes = manifest[["image_id", "height", "width"]]
+    return division.merge(shapes, on="image_id", how="left", validate="one_to_one")
+
+
+def _score(
+    boxes: pd.DataFrame,
+    groups: pd.Series,
+    localization: LocalizationSettings,
+    evaluation: EvaluationSettings,
+    where: str,
+) -> dict[str, Any]:
+    scores = score_boxes(
+        boxes, groups, localization.min_confidence, evaluation.n_resamples, evaluation.seed
+    )
+    if scores["images"]:
+        logger.info(
+            "localizer, %s: of %d lesions the centre of the box lies in %s, IoU of the boxes %s, "
+            "Dice %s; missed %s",
+            where,
+            scores["images"],
+            format_share(scores, "centre_hit"),
+            format_number(scores, "iou"),
+            format_number(scores, "dice"),
+            format_share(scores, "lesions_missed"),
+        )
+    else:
+        logger.warning("localizer, %s: no lesion is drawn, so it is not scored", where)
+    return scores

@@ -1,0 +1,138 @@
+"""Where the lesion is in each image, for experiments that look at it.
+
+raw_images, manifest -> localizer_views -> localizer_features (frozen, once)
+    -> locate_hold_out -> lesion_boxes, localizer (learned from the training images)
+    -> locate_folds -> cross_validation.lesion_boxes (each image by decoders that did not see it)
+external.raw_images, localizer -> locate_site -> external.lesion_boxes
+"""
+
+from kedro.pipeline import Node, Pipeline
+
+from .nodes import (
+    extract_pyramid,
+    locate_folds,
+    locate_hold_out,
+    locate_site,
+    prepare_site_views,
+    prepare_views,
+)
+from .plots import plot_lesion_boxes
+
+_STAGE = "localization"
+
+
+def _create_features_pipeline() -> Pipeline:
+    return Pipeline(
+        [
+            Node(
+                prepare_views,
+                inputs=["raw_images", "manifest", "params:localization", "cache"],
+                outputs="localizer_views",
+                name="prepare_localizer_views",
+                tags=_STAGE,
+            ),
+            Node(
+                extract_pyramid,
+                inputs=["localizer_views", "params:localization", "pretrained_weights", "cache"],
+                outputs="localizer_features",
+                name="extract_localizer_features",
+                tags=_STAGE,
+            ),
+        ]
+    )
+
+
+def create_hold_out_pipeline() -> Pipeline:
+    """raw_images, split_manifest -> lesion_boxes, localizer, localizer_metrics, a plot."""
+    return _create_features_pipeline() + Pipeline(
+        [
+            Node(
+                locate_hold_out,
+                inputs=[
+                    "localizer_views",
+                    "localizer_features",
+                    "manifest",
+                    "split_manifest",
+                    "params:localization",
+                    "params:evaluation",
+                    "pretrained_weights",
+                    "cache",
+                ],
+                outputs=["lesion_boxes", "localizer", "localizer_metrics"],
+                name="locate_hold_out",
+                tags=_STAGE,
+            ),
+            Node(
+                plot_lesion_boxes,
+                inputs=[
+                    "localizer_views",
+                    "lesion_boxes",
+                    "manifest",
+                    "split_manifest",
+                    "params:localization",
+                    "params:privacy",
+                ],
+                outputs="lesion_boxes_plot",
+                name="plot_lesion_boxes",
+                tags=_STAGE,
+            ),
+        ]
+    )
+
+
+def create_folds_pipeline() -> Pipeline:
+    """raw_images, fold_manifest -> cross_validation.lesion_boxes, localizer_metrics."""
+    return _create_features_pipeline() + Pipeline(
+        [
+            Node(
+                locate_folds,
+                inputs=[
+                    "localizer_views",
+                    "localizer_features",
+                    "manifest",
+                    "cross_validation.fold_manifest",
+                    "params:localization",
+                    "params:evaluation",
+                    "cache",
+                ],
+                outputs=["cross_validation.lesion_boxes", "cross_validation.localizer_metrics"],
+                name="locate_folds",
+                tags=_STAGE,
+            )
+        ]
+    )
+
+
+def create_external_pipeline() -> Pipeline:
+    """external.raw_images, localizer -> external.lesion_boxes, external.localizer_metrics."""
+    return Pipeline(
+        [
+            Node(
+                prepare_site_views,
+                inputs=["raw_images", "manifest", "params:localization", "cache"],
+                outputs="localizer_views",
+                name="prepare_localizer_views",
+                tags=_STAGE,
+            ),
+            Node(
+                locate_site,
+                inputs=[
+                    "localizer",
+                    "localizer_views",
+                    "manifest",
+                    "image_groups",
+                    "params:localization",
+                    "params:evaluation",
+                ],
+                outputs=["lesion_boxes", "localizer_metrics"],
+                name="locate_site",
+                tags=_STAGE,
+            ),
+        ],
+        namespace="external",
+        inputs={"cache": "cache", "localizer": "localizer"},
+        parameters={
+            "params:localization": "params:localization",
+            "params:evaluation": "params:evaluation",
+        },
+    )

@@ -1,0 +1,75 @@
+"""What a network sees: plain as ever, or the lesion at its true shape, the mask with it."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from busi_pipeline.imaging.crops import Window
+from busi_pipeline.imaging.network_input import InputDescription, show_input, show_lesion_mask
+from busi_pipeline.imaging.resizing import resize_image
+from tests.privacy_factories import INK, make_named_picture
+
+BOX = Window(150, 60, 190, 140)
+LESION: dict[str, Any] = {"view": "lesion", "keep_aspect": True, "margin": 0.35}
+
+
+@pytest.fixture
+def pixels() -> np.ndarray:
+    """A bright field with a dark lesion in BOX, in colour."""
+    made = np.full((200, 300, 3), (140, 150, 160), dtype=np.uint8)
+    made[60:140, 150:190] = 30
+    return made
+
+
+def test_plain_input_is_the_stretched_image(pixels: np.ndarray) -> None:
+    np.testing.assert_array_equal(
+        show_input(pixels, None, InputDescription(), 64), resize_image(pixels, 64)
+    )
+
+
+def test_the_lesion_is_in_the_middle_at_its_true_shape(pixels: np.ndarray) -> None:
+    seen = show_input(pixels, BOX, InputDescription(**LESION), 136)
+    assert seen.shape == (136, 136, 3)
+    mask = np.zeros((200, 300), dtype=np.uint8)
+    mask[60:140, 150:190] = 1
+    shown = show_lesion_mask(mask, pixels, BOX, InputDescription(**LESION), 136)
+    rows, columns = np.nonzero(shown)
+    assert (rows.min(), rows.max() + 1) == (28, 108)
+    assert (columns.min(), columns.max() + 1) == (48, 88)
+    assert (seen[40:100, 55:80] == 30).all()
+
+
+def test_grey_and_stretched_intensity(pixels: np.ndarray) -> None:
+    grey = show_input(pixels, BOX, InputDescription(**LESION, grey=True), 64)
+    assert (grey[..., :1] == grey).all()
+    stretched = show_input(
+        pixels, BOX, InputDescription(**LESION, grey=True, stretch_intensity=True), 64
+    )
+    assert (stretched.min(), stretched.max()) == (0, 255)
+
+
+def test_borders_are_cut_off_and_the_box_moves_along() -> None:
+    framed = np.zeros((200, 300, 3), dtype=np.uint8)
+    framed[40:, 100:] = 120
+    framed[80:120, 200:240] = 30
+    without = InputDescription(view="whole", remove_borders=True)
+    assert (show_input(framed, None, without, 50) > 20).all()
+    box = Window(200, 80, 240, 120)
+    shape = InputDescription(**LESION | {"margin": 0.0})
+    moved = InputDescription(**LESION | {"margin": 0.0}, remove_borders=True)
+    np.testing.assert_array_equal(
+        show_input(framed, box, shape, 40), show_input(framed, box, moved, 40)
+    )
+
+
+def test_text_is_covered_before_anything_is_cut_out() -> None:
+    named = make_named_picture(128, 128)
+    assert (show_input(named, None, InputDescription(keep_aspect=True), 128) == INK).any()
+    covered = show_input(named, None, InputDescription(keep_aspect=True, remove_text=True), 128)
+    assert (covered < INK).all()
+
+
+def test_a_lesion_view_needs_a_box(pixels: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="needs a box of the lesion"):
+        show_input(pixels, None, InputDescription(**LESION), 64)
