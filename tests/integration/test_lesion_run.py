@@ -1,0 +1,115 @@
+"""An experiment that looks at the lesion: trained, cross-validated, audited, tested elsewhere."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from busi_pipeline.errors import BadInputError
+from busi_pipeline.imaging.crops import Window
+from busi_pipeline.models.delivered import LOCALIZER_FILE, load_delivered_model
+from tests.factories import TINY_EXPERIMENTS
+from tests.integration.projects import (
+    RAW,
+    create_project,
+    hide_machine,
+    read_json,
+    read_table,
+    run_pipeline,
+    select_default,
+)
+from tests.integration.test_sites_run import write_bus_bra
+
+EXPERIMENT = "resnet50_lesion"
+COUNT = 24
+TINY_LOCALIZER = {
+    "backbone": "vgg16",
+    "weights": "none",
+    "image_size": 64,
+    "channels": 8,
+    "per_image": 1,
+    "width": 16,
+    "epochs": 6,
+    "folds": 2,
+}
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A project whose experiment looks at the lesion, trained and tested at a second site."""
+    root = tmp_path_factory.mktemp("lesion")
+    site = write_bus_bra(root / "BUSBRA", COUNT)
+    tiny = yaml.safe_load(TINY_EXPERIMENTS)["experiments"]["resnet50"]
+    changes = {
+        "sites": {"elsewhere": {"folder": str(site)}},
+        "external": {"site": "elsewhere", "min_images": 5},
+        "localization": TINY_LOCALIZER,
+        "experiments": {EXPERIMENT: tiny},
+        "cross_validation": {"folds": 2, "repeats": 1},
+    }
+    with hide_machine():
+        project = create_project(root / "project", None, select_default(), changes)
+        run_pipeline(project, f"train_{EXPERIMENT}")
+        run_pipeline(project, f"validate_external_{EXPERIMENT}")
+        yield project
+
+
+def test_boxes_are_found_and_scored(project: Path) -> None:
+    boxes = read_table(project / "data/04_feature/lesion_boxes.csv")
+    split = read_table(project / "data/03_primary/split_manifest.csv")
+    sources = dict(zip(boxes["image_id"], boxes["source"], strict=True))
+    parts = dict(zip(split["image_id"], split["split"], strict=True))
+    assert {parts[image] for image, source in sources.items() if source == "out of fold"} == {
+        "train"
+    }
+    scores = read_json(project / "data/06_models/localizer/metrics.json")["localizer"]
+    assert set(scores) == {"train", "validation", "test"}
+    assert scores["train"]["images"] > 0
+    assert (project / "data/08_reporting/lesion_boxes.png").stat().st_size > 5000
+
+
+def test_the_delivered_model_finds_the_lesion_itself(project: Path) -> None:
+    """What the pipeline predicts at the other site is what the folder of the model says."""
+    folder = project / f"data/06_models/{EXPERIMENT}"
+    assert (folder / LOCALIZER_FILE).is_file()
+    model = load_delivered_model(folder)
+    outputs = project / f"data/07_model_output/{EXPERIMENT}/external/elsewhere"
+    predictions = read_table(outputs / "predictions.csv").set_index("image_id")
+    boxes = read_table(project / "data/04_feature/external/elsewhere/lesion_boxes.csv")
+    assert len(boxes) == COUNT
+    for box in boxes.head(4).to_dict("records"):
+        finding = model.predict_file(project.parent / "BUSBRA" / f"{box['image_id']}.png")
+        assert finding.box == pytest.approx([box[edge] for edge in Window._fields], abs=0.06)
+        assert finding.confidence == pytest.approx(box["confidence"], abs=1e-3)
+        by_pipeline = predictions.loc[box["image_id"], "positive_score"]
+        assert finding.positive_score == pytest.approx(by_pipeline, abs=5e-3)
+
+
+def test_a_lost_localizer_is_named(project: Path) -> None:
+    folder = project / f"data/06_models/{EXPERIMENT}"
+    (folder / LOCALIZER_FILE).rename(folder / "away.keras")
+    with pytest.raises(BadInputError, match=r"localizer\.keras is missing"):
+        load_delivered_model(folder)
+    (folder / "away.keras").rename(folder / LOCALIZER_FILE)
+
+
+def test_it_is_cross_validated_and_audited(project: Path) -> None:
+    run_pipeline(project, f"bias_audit_{EXPERIMENT}")
+    scores = read_json(project / "data/06_models/localizer/cross_validation_metrics.json")
+    assert scores["localizer"]["out_of_fold"]["images"] > 0
+    assert (project / f"data/08_reporting/{EXPERIMENT}/bias_audit.png").is_file()
+
+
+def test_no_site_is_left_out_of_it(project: Path) -> None:
+    two = {"ingestion": {"sites": ["main", "elsewhere"]}, "external": {"site": None}}
+    with pytest.raises(BadInputError, match="by a localizer that learned from it"):
+        run_pipeline(project, f"leave_one_site_out_{EXPERIMENT}", two)
+
+
+def test_images_without_masks_are_refused_in_one_line(project: Path) -> None:
+    for mask in (project / RAW).rglob("*_mask*.png"):
+        mask.unlink()
+    with pytest.raises(BadInputError, match="a localizer learns from masks or boxes") as caught:
+        run_pipeline(project, f"train_{EXPERIMENT}")
+    assert "\n" not in str(caught.value)
