@@ -142,8 +142,9 @@ def create_pipelines(parameters: Parameters) -> dict[str, Pipeline]:
         tested_outside[name] = (
             (localization.create_external_pipeline() if locates else nothing)
             + preprocessing.create_images_pipeline(name, settings, EXTERNAL)
+            + (preprocessing.create_reader_images_pipeline(name) if locates else nothing)
             + external_validation.create_experiment_pipeline(
-                name, name_input("images", name, settings, EXTERNAL)
+                name, name_input("images", name, settings, EXTERNAL), locates
             )
             + reporting.create_external_pipeline(name)
         )

@@ -86,6 +86,19 @@ def test_the_delivered_model_finds_the_lesion_itself(project: Path) -> None:
         assert finding.positive_score == pytest.approx(by_pipeline, abs=5e-3)
 
 
+def test_both_figures_are_reported(project: Path) -> None:
+    folder = project / f"data/08_reporting/{EXPERIMENT}/external/elsewhere"
+    scores = read_json(folder / "metrics.json")["external"]
+    assert scores["reader_box"]["flag"]["images"] == scores["images"]["flag"]["images"] == COUNT
+    assert "shown the box that readers drew" in (folder / "summary.md").read_text()
+    outputs = project / f"data/07_model_output/{EXPERIMENT}/external/elsewhere"
+    found, shown = (
+        read_table(outputs / f"{name}.csv").set_index("image_id")["positive_score"]
+        for name in ("predictions", "reader_box_predictions")
+    )
+    assert (found != shown).any()
+
+
 def test_a_lost_localizer_is_named(project: Path) -> None:
     folder = project / f"data/06_models/{EXPERIMENT}"
     (folder / LOCALIZER_FILE).rename(folder / "away.keras")

@@ -243,8 +243,9 @@ class SiteScores(NamedTuple):
     Attributes:
         metrics: {`external`: `site`, `images` (scores, see stats.external.score_site), `patients`
             (the same, by the worst image of each; left out where no patient is known), `inside`
-            (the same on the model's own test images of the same classes), `reader` (where BI-RADS
-            is known), `likeliest` ({class: share of images}), `verdict`}.
+            (the same on the model's own test images of the same classes), `reader_box` (the same
+            with the boxes of readers), `reader` (where BI-RADS is known), `likeliest` ({class:
+            share of images}), `verdict`}.
         subgroups: see stats.external.score_subgroups.
         failures: see characteristics.list_failures.
     """
@@ -264,8 +265,12 @@ def score_external(
     evaluation: EvaluationSettings,
     external: ExternalSettings,
     classes: Classes,
+    reader_box_predictions: pd.DataFrame | None = None,
 ) -> SiteScores:
     """Score the site: images, patients, reader, subgroups, failures; beside the model's own test.
+
+    `reader_box_predictions` are those of a model that was shown the boxes of readers instead of
+    those that it finds; None of one that sees the whole image.
 
     Raises BadInputError where the site has no positive, or no other, image.
     """
@@ -288,6 +293,10 @@ def score_external(
     inside = _score_inside(predictions, inside_predictions, evaluation, classes)
     if inside is not None:
         external_scores["inside"] = inside
+    if reader_box_predictions is not None:
+        external_scores["reader_box"] = score_site(
+            reader_box_predictions, evaluation.prevalence, *resampling
+        )
     reader = _score_reader(predictions, manifest, *resampling)
     if reader is not None:
         external_scores["reader"] = reader
@@ -377,6 +386,13 @@ def _log_scores(title: str, scores: Mapping[str, Any], classes: Classes) -> None
         format_share(flag, "sensitivity"),
         format_share(flag, "specificity"),
     )
+    if "reader_box" in scores:
+        logger.info(
+            "%s with the boxes of readers: AUC of %s %s",
+            title,
+            classes.positive_name,
+            format_number(scores["reader_box"], "auc"),
+        )
     missed = [name for name, value in scores["verdict"].items() if value == "missed"]
     logger.info(
         "%s: by the criteria of `external` the model %s",

@@ -72,8 +72,14 @@ def create_site_pipeline() -> Pipeline:
     )
 
 
-def create_experiment_pipeline(experiment: str, images: str) -> Pipeline:
-    """model, external.images -> external.predictions -> metrics, subgroups, failures, plots."""
+def create_experiment_pipeline(experiment: str, images: str, locates: bool) -> Pipeline:
+    """model, external.images -> external.predictions -> metrics, subgroups, failures, plots.
+
+    Args:
+        experiment: its name.
+        images: the dataset of what its network sees of the external site.
+        locates: whether it looks at lesions: then it is tested with the boxes of readers, too.
+    """
     scored = ["predictions", "metrics", "params:settings", "params:classes"]
     nodes = [
         Node(
@@ -110,6 +116,7 @@ def create_experiment_pipeline(experiment: str, images: str) -> Pipeline:
                 "params:evaluation",
                 "params:external",
                 "params:classes",
+                *(["reader_box_predictions"] if locates else []),
             ],
             outputs=["metrics", "subgroups", "failures"],
             name="score_external",
@@ -158,6 +165,24 @@ def create_experiment_pipeline(experiment: str, images: str) -> Pipeline:
             tags=_STAGE,
         ),
     ]
+    if locates:
+        nodes.append(
+            Node(
+                predict_site,
+                inputs=[
+                    "reader_box_images",
+                    "manifest",
+                    "image_groups",
+                    "overlap_summary",
+                    "model",
+                    "params:settings",
+                    "params:classes",
+                ],
+                outputs="reader_box_predictions",
+                name="predict_site_with_reader_boxes",
+                tags=_STAGE,
+            )
+        )
     of_site = ("raw_images", "manifest", "image_groups", "overlap_summary", "image_properties")
     shared = ("classes", "dataset", "evaluation", "external", "privacy")
     return Pipeline(

@@ -6,6 +6,7 @@ from .pipeline import (
     create_images_pipeline,
     create_masks_pipeline,
     create_occluded_pipeline,
+    create_reader_images_pipeline,
 )
 
 __all__ = [
@@ -14,4 +15,5 @@ __all__ = [
     "create_images_pipeline",
     "create_masks_pipeline",
     "create_occluded_pipeline",
+    "create_reader_images_pipeline",
 ]

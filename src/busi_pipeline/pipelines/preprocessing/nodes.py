@@ -161,6 +161,23 @@ def prepare_input_images(
     )
 
 
+def prepare_reader_images(
+    raw_images: RawImages,
+    manifest: pd.DataFrame,
+    lesion_boxes: pd.DataFrame,
+    settings: ExperimentSettings,
+    cache: Cache,
+) -> StoredArray:
+    """Return what the network sees at the boxes that readers drew; see `prepare_input_images`.
+
+    An image of which nobody drew the lesion is shown at the box that was found.
+    """
+    boxes = lesion_boxes.copy()
+    for edge in Window._fields:
+        boxes[edge] = boxes[f"drawn_{edge}"].fillna(boxes[edge])
+    return prepare_input_images(raw_images, manifest, boxes, settings, cache)
+
+
 def prepare_input_masks(
     raw_images: RawImages,
     manifest: pd.DataFrame,

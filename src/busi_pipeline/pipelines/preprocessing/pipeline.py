@@ -18,6 +18,7 @@ from .nodes import (
     prepare_input_images,
     prepare_input_masks,
     prepare_masks,
+    prepare_reader_images,
 )
 
 _STAGE = "preprocessing"
@@ -42,6 +43,25 @@ def create_images_pipeline(
             return plain
         return Pipeline([*plain.nodes], namespace=EXTERNAL, inputs={"cache": "cache"})
     return _create_input_pipeline(prepare_input_images, "images", experiment, settings, evaluation)
+
+
+def create_reader_images_pipeline(experiment: str) -> Pipeline:
+    """external.raw_images, lesion_boxes -> reader_box_images: at the boxes that readers drew."""
+    given = ("raw_images", "manifest", "lesion_boxes")
+    return Pipeline(
+        [
+            Node(
+                prepare_reader_images,
+                inputs=[*given, "params:settings", "cache"],
+                outputs="reader_box_images",
+                name="prepare_reader_box_images",
+                tags=_STAGE,
+            )
+        ],
+        namespace=f"{experiment}.{EXTERNAL}",
+        inputs={"cache": "cache", **{name: f"{EXTERNAL}.{name}" for name in given}},
+        parameters={"params:settings": f"params:experiments.{experiment}"},
+    )
 
 
 def create_masks_pipeline(
