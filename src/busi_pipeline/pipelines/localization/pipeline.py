@@ -65,7 +65,7 @@ def create_hold_out_pipeline() -> Pipeline:
             Node(
                 plot_lesion_boxes,
                 inputs=[
-                    "localizer_views",
+                    "raw_images",
                     "lesion_boxes",
                     "manifest",
                     "split_manifest",

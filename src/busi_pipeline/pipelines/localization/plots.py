@@ -1,6 +1,6 @@
 """Found lesions as a person would check them."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -9,10 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from busi_pipeline.caching.arrays import StoredArray
 from busi_pipeline.config.schemas import LocalizationSettings, PrivacySettings
-from busi_pipeline.imaging.affine import ORIGINAL
-from busi_pipeline.imaging.crops import Window, list_whole_window, place_in_window
+from busi_pipeline.imaging.crops import Window, list_whole_window, place_in_window, show_whole
+from busi_pipeline.imaging.decoding import decode_image
 from busi_pipeline.imaging.text_cover import cover_text
 from busi_pipeline.plotting.style import PALETTE, new_picture_grid, show_picture
 
@@ -20,7 +19,7 @@ _SHOWN = 6
 
 
 def plot_lesion_boxes(
-    localizer_views: StoredArray,
+    raw_images: Mapping[str, Callable[[], bytes]],
     lesion_boxes: pd.DataFrame,
     manifest: pd.DataFrame,
     split_manifest: pd.DataFrame,
@@ -32,8 +31,8 @@ def plot_lesion_boxes(
     First row: steps of the ranking by overlap, from the worst to the best. Second row: the worst.
     """
     test = split_manifest.loc[split_manifest["split"] == "test", "image_id"]
-    shapes = manifest[["image_id", "height", "width"]]
-    boxes = lesion_boxes[lesion_boxes["image_id"].isin(test)].merge(shapes, on="image_id")
+    images = manifest[["image_id", "path", "height", "width"]]
+    boxes = lesion_boxes[lesion_boxes["image_id"].isin(test)].merge(images, on="image_id")
     drawn = boxes[boxes["iou"].notna()].sort_values("iou", kind="stable")
     steps = np.unique(np.linspace(0, max(0, len(drawn) - 1), _SHOWN).round().astype(int))
     rows = [drawn.iloc[steps], drawn.head(_SHOWN)] if len(drawn) else [boxes.head(_SHOWN)]
@@ -45,20 +44,17 @@ def plot_lesion_boxes(
     )
     for line, part in zip(axes, rows, strict=True):
         for axis, box in zip(line, part.to_dict("records"), strict=False):
-            pixels = _read(localizer_views, box["image_id"])
+            pixels = decode_image(raw_images[box["path"]]()).pixels
+            if privacy.cover_text:
+                pixels = cover_text(pixels)  # as it came: small letters are hard to find
+            shown, _ = show_whole(pixels, localization.image_size)
             caption = f"{box['image_id']}\nconfidence {box['confidence']:.2f}"
             if not pd.isna(box["iou"]):
                 caption += f", IoU {box['iou']:.2f}"
-            show_picture(axis, cover_text(pixels) if privacy.cover_text else pixels, caption)
+            show_picture(axis, np.repeat(shown[..., None], 3, axis=2), caption)
             for prefix, colour in (("drawn_", PALETTE[0]), ("", PALETTE[1])):
                 _frame(axis, box, prefix, colour, localization.image_size)
     return figure
-
-
-def _read(views: StoredArray, image_id: str) -> np.ndarray:
-    index = views.index
-    row = np.flatnonzero((index["image_id"] == image_id) & (index["augmentation"] == ORIGINAL))[0]
-    return np.repeat(np.asarray(views.values[int(row)][..., :1]), 3, axis=2)
 
 
 def _frame(axis: Axes, image: Mapping[Any, Any], prefix: str, colour: str, size: int) -> None:
