@@ -167,9 +167,15 @@ def test_failed_run_is_marked_failed(own_project: Path) -> None:
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_run_is_marked_killed(own_project: Path, how: signal.Signals) -> None:
-    command = [sys.executable, "-m", "kedro", "run", "--pipeline=train_vgg16", "--params", ENDLESS]
+    # Where tests run in the background, a shell has them and their children ignore SIGINT.
+    heeds = "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    code = f"{heeds}runpy.run_module('kedro', run_name='__main__', alter_sys=True)"
+    command = [sys.executable, "-c", code, "run", "--pipeline=train_vgg16", "--params", ENDLESS]
     with subprocess.Popen(
-        command, cwd=own_project, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        command,
+        cwd=own_project,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     ) as process:
         manifest = own_project / "data/02_intermediate/manifest.csv"
         deadline = time.monotonic() + 300
@@ -180,6 +186,7 @@ def test_interrupted_run_is_marked_killed(own_project: Path, how: signal.Signals
             process.send_signal(how)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(timeout=20)
+        process.kill()  # no test waits for ever
     assert manifest.exists()
     assert process.returncode != 0
     (run,) = find_runs(own_project)
