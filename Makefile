@@ -40,7 +40,7 @@ demo: install
 	@echo "  lineage  $(BIN)/kedro viz run --env=demo     then http://127.0.0.1:4141"
 
 test: install
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-unit: install
 	$(BIN)/python -m pytest tests/unit -n 2

@@ -107,11 +107,18 @@ def test_a_lost_localizer_is_named(project: Path) -> None:
     (folder / "away.keras").rename(folder / LOCALIZER_FILE)
 
 
-def test_it_is_cross_validated_and_audited(project: Path) -> None:
-    run_pipeline(project, f"bias_audit_{EXPERIMENT}")
+def test_lesions_are_found_out_of_fold_and_occluded(project: Path) -> None:
+    occluded = f"{EXPERIMENT}.cross_validation.occluded_images"
+    run_pipeline(project, f"bias_audit_{EXPERIMENT}", to_outputs=[occluded])
+    boxes = read_table(project / "data/04_feature/cross_validation_lesion_boxes.csv")
+    assert set(boxes["source"]) == {"out of fold"}
     scores = read_json(project / "data/06_models/localizer/cross_validation_metrics.json")
     assert scores["localizer"]["out_of_fold"]["images"] > 0
-    assert (project / f"data/08_reporting/{EXPERIMENT}/bias_audit.png").is_file()
+    seen, hidden = (
+        project / f"data/04_feature/{EXPERIMENT}" / name
+        for name in ("cross_validation_images.json", "occluded_images.json")
+    )
+    assert read_json(seen)["index"] == read_json(hidden)["index"]
 
 
 def test_no_site_is_left_out_of_it(project: Path) -> None:
