@@ -57,8 +57,13 @@ class Window(NamedTuple):
 
 def find_lesion_box(mask: np.ndarray) -> Window | None:
     """Return the bounding box of what is set in (h, w); None where nothing is."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    if not len(rows):
+    return _enclose(np.asarray(mask.any(axis=1)), np.asarray(mask.any(axis=0)))
+
+
+def _enclose(is_row: np.ndarray, is_column: np.ndarray) -> Window | None:
+    """Return the smallest window with these rows (h,) and columns (w,); None without any."""
+    rows, columns = np.flatnonzero(is_row), np.flatnonzero(is_column)
+    if not (len(rows) and len(columns)):
         return None
     return Window(float(columns[0]), float(rows[0]), columns[-1] + 1.0, rows[-1] + 1.0)
 
@@ -69,11 +74,8 @@ def find_content(grey: UInt8Array) -> Window:
     All of it, where all is dark.
     """
     bright = grey > _DARK
-    rows = np.flatnonzero(bright.mean(axis=1) > _FILLED)
-    columns = np.flatnonzero(bright.mean(axis=0) > _FILLED)
-    if not (len(rows) and len(columns)):
-        return Window(0.0, 0.0, float(grey.shape[1]), float(grey.shape[0]))
-    return Window(float(columns[0]), float(rows[0]), columns[-1] + 1.0, rows[-1] + 1.0)
+    content = _enclose(bright.mean(axis=1) > _FILLED, bright.mean(axis=0) > _FILLED)
+    return content or list_whole_window(grey.shape[0], grey.shape[1], keep_aspect=False)
 
 
 def list_whole_window(height: int, width: int, keep_aspect: bool) -> Window:

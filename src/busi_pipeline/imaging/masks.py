@@ -1,14 +1,16 @@
 """Lesion masks: how files name them, what they look like, how they are brought to a size."""
 
 import hashlib
+import json
 import re
 import unicodedata
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
 import cv2
 import numpy as np
+import pandas as pd
 from PIL import Image
 
 from busi_pipeline.imaging.decoding import UInt8Array, decode_image
@@ -112,10 +114,29 @@ def hash_masks(raw_images: Mapping[str, Callable[[], bytes]], paths: Iterable[st
     return digest.hexdigest()
 
 
+class DrawnLesion(NamedTuple):
+    """What a manifest says of where the lesion of an image was drawn.
+
+    Attributes:
+        masks: paths of its masks.
+        box: x, y, width and height in pixels of the image; None where there is none.
+    """
+
+    masks: list[str]
+    box: list[int] | None
+
+
+def list_drawn_lesions(manifest: pd.DataFrame) -> list[DrawnLesion]:
+    """Return what the columns `mask_paths` and `box` say of each image."""
+    return [
+        DrawnLesion(json.loads(masks), [int(number) for number in str(box).split()] or None)
+        for masks, box in zip(manifest["mask_paths"], manifest["box"], strict=True)
+    ]
+
+
 def draw_lesion(
     raw_images: Mapping[str, Callable[[], bytes]],
-    paths: Iterable[str],
-    box: Sequence[int] | None,
+    lesion: DrawnLesion,
     shape: tuple[int, int],
 ) -> np.ndarray | None:
     """Return uint8 (height, width) of the image, 1 where any of its masks is set.
@@ -125,16 +146,14 @@ def draw_lesion(
 
     Args:
         raw_images: {path: function that reads the bytes}.
-        paths: of the masks.
-        box: x, y, width and height in pixels of the image, or None.
+        lesion: of the image.
         shape: height and width of the image.
     """
-    paths = list(paths)
-    if paths:
-        return _join_masks(raw_images, paths, (shape[1], shape[0]))
-    if box is None:
+    if lesion.masks:
+        return _join_masks(raw_images, lesion.masks, (shape[1], shape[0]))
+    if lesion.box is None:
         return None
-    x, y, width, height = box
+    x, y, width, height = lesion.box
     drawn = np.zeros(shape, dtype=np.uint8)
     centre, axes = (x + width // 2, y + height // 2), (width // 2, height // 2)
     return cv2.ellipse(drawn, centre, axes, 0, 0, 360, 1, -1)

@@ -3,7 +3,6 @@
 Keras is imported inside the functions: building the pipelines must not wait for TensorFlow.
 """
 
-import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,9 +29,10 @@ from busi_pipeline.imaging.crops import (
     to_grey,
 )
 from busi_pipeline.imaging.decoding import decode_image
-from busi_pipeline.imaging.masks import draw_lesion, hash_masks
+from busi_pipeline.imaging.masks import draw_lesion, hash_masks, list_drawn_lesions
 from busi_pipeline.imaging.scanner_variation import show_as_scanned_elsewhere
 from busi_pipeline.learning.folds import assign_groups
+from busi_pipeline.learning.training_data import find_evaluation_rows
 from busi_pipeline.models.localizer import (
     STRIDE,
     FoundLesion,
@@ -115,13 +115,12 @@ def prepare_views(
     box, 1 to `per_image`, as other scanners might show them. The second channel is 255 inside a
     lesion, or UNKNOWN throughout.
     """
-    masks = [json.loads(paths) for paths in manifest["mask_paths"]]
-    boxes = [[int(number) for number in str(box).split()] or None for box in manifest["box"]]
+    lesions = list_drawn_lesions(manifest)
     rows = [
         (position, number)
         for position in range(len(manifest))
         for number in (ORIGINAL, FLIPPED, *range(1, per_image + 1))
-        if number <= 0 or masks[position] or boxes[position]
+        if number <= 0 or lesions[position].masks or lesions[position].box
     ]
 
     def compute(positions: np.ndarray) -> Iterator[np.ndarray]:
@@ -132,12 +131,12 @@ def prepare_views(
         for position, numbers in images:
             path = manifest["path"].iloc[position]
             pixels = decode_image(raw_images[path]()).pixels
-            lesion = draw_lesion(raw_images, masks[position], boxes[position], pixels.shape[:2])
+            lesion = draw_lesion(raw_images, lesions[position], pixels.shape[:2])
             yield _draw_views(pixels, lesion, numbers, path, settings.image_size, settings.seed)
 
     described = [
-        hash_values([byte_sha256, hash_masks(raw_images, paths), box])
-        for byte_sha256, paths, box in zip(manifest["byte_sha256"], masks, boxes, strict=True)
+        hash_values([byte_sha256, hash_masks(raw_images, lesion.masks), lesion.box])
+        for byte_sha256, lesion in zip(manifest["byte_sha256"], lesions, strict=True)
     ]
     return cache.compute_array(
         VIEWS.fingerprint(size=settings.image_size, seed=settings.seed),
@@ -166,7 +165,7 @@ def _draw_views(
 ) -> np.ndarray:
     """Return uint8 (numbers, size, size, 2); what is drawn depends on seed, path and number."""
     grey = to_grey(pixels)
-    window = list_whole_window(grey.shape[0], grey.shape[1], keep_aspect=True)
+    whole, window = show_whole(pixels, size)
     stretched = stretch_intensity(grey, (slice(None), slice(None)))
     drawn = np.zeros_like(grey) if lesion is None else lesion * np.uint8(_DRAWN)
     views = np.empty((len(numbers), size, size, 2), dtype=np.uint8)
@@ -176,8 +175,7 @@ def _draw_views(
             rng = np.random.default_rng([seed, digest, number])
             shown, mask = show_as_scanned_elsewhere(stretched, drawn, size, rng)
         else:
-            shown, _ = show_whole(pixels, size)
-            mask = cut_window(drawn, window, size)
+            shown, mask = whole, cut_window(drawn, window, size)
             if number == FLIPPED:
                 shown, mask = shown[:, ::-1], mask[:, ::-1]
         view[..., 0] = shown
@@ -398,18 +396,17 @@ def _predict_maps(
     decoder: "keras.Model", features: StoredArray, image_ids: pd.Series
 ) -> np.ndarray:
     """Return float32 (images, size / 4, size / 4, 2), the mean over an image and its flip."""
-    places = pd.MultiIndex.from_frame(features.index[["image_id", "augmentation"]])
+    rows = find_evaluation_rows(features, image_ids, flip=True)
 
-    def predict(number: int) -> np.ndarray:
-        rows = places.get_indexer(pd.MultiIndex.from_product([image_ids, [number]]))
+    def predict(own: np.ndarray) -> np.ndarray:
         return np.concatenate(
             [
-                decoder.predict_on_batch(features.values[rows[start : start + _AT_ONCE]])
-                for start in range(0, len(rows), _AT_ONCE)
+                decoder.predict_on_batch(features.values[own[start : start + _AT_ONCE]])
+                for start in range(0, len(own), _AT_ONCE)
             ]
         )
 
-    return average_flipped(predict(ORIGINAL), predict(FLIPPED))
+    return average_flipped(predict(rows[:, 0]), predict(rows[:, 1]))
 
 
 def build_localizer(
@@ -436,19 +433,12 @@ def locate_with(localizer: "keras.Model", views: StoredArray, images: pd.DataFra
         views: of `prepare_views`; the images as they came.
         images: `image_id`, `height`, `width`.
     """
-    rows = _find_originals(views, images["image_id"])
+    rows = find_evaluation_rows(views, images["image_id"], flip=False)[:, 0]
     maps = [
         localizer.predict_on_batch(np.asarray(views.values[rows[start : start + _AT_ONCE]][..., 0]))
         for start in track(range(0, len(rows), _AT_ONCE), "lesions located", "batch")
     ]
     return list_boxes(images.assign(is_learned=False), views, np.concatenate(maps))
-
-
-def _find_originals(views: StoredArray, image_ids: pd.Series) -> np.ndarray:
-    places = pd.MultiIndex.from_frame(views.index[["image_id", "augmentation"]])
-    return np.asarray(
-        places.get_indexer(pd.MultiIndex.from_product([image_ids, [ORIGINAL]])), dtype=np.int64
-    )
 
 
 def list_boxes(images: pd.DataFrame, views: StoredArray, maps: np.ndarray) -> pd.DataFrame:
@@ -471,7 +461,7 @@ def list_boxes(images: pd.DataFrame, views: StoredArray, maps: np.ndarray) -> pd
         dice: overlap of the found and the drawn lesion, 0 to 1.
     """
     rows: list[dict[str, Any]] = []
-    originals = _find_originals(views, images["image_id"])
+    originals = find_evaluation_rows(views, images["image_id"], flip=False)[:, 0]
     for image, own, row in zip(images.to_dict("records"), maps, originals, strict=True):
         drawn = np.asarray(views.values[int(row)][..., 1])
         found = find_lesion(own)

@@ -27,7 +27,7 @@ from busi_pipeline.imaging.affine import (
 )
 from busi_pipeline.imaging.crops import Window
 from busi_pipeline.imaging.decoding import UInt8Array, UnusableImageError, decode_image
-from busi_pipeline.imaging.masks import draw_lesion, hash_masks, load_mask
+from busi_pipeline.imaging.masks import draw_lesion, hash_masks, list_drawn_lesions, load_mask
 from busi_pipeline.imaging.network_input import show_input, show_lesion_mask
 from busi_pipeline.imaging.resizing import resize_image
 from busi_pipeline.imaging.text_cover import cover_text
@@ -190,14 +190,13 @@ def prepare_input_masks(
     An image of which nobody drew the lesion is 0 throughout; see `prepare_input_images`.
     """
     boxes = _find_boxes(manifest, lesion_boxes)
-    masks = [json.loads(paths) for paths in manifest["mask_paths"]]
-    drawn_boxes = [[int(n) for n in str(box).split()] or None for box in manifest["box"]]
+    lesions = list_drawn_lesions(manifest)
 
     def compute(positions: np.ndarray) -> Iterator[np.ndarray]:
         for position in positions:
             pixels = _decode_again(raw_images, manifest.iloc[position])
             shape = pixels.shape[:2]
-            lesion = draw_lesion(raw_images, masks[position], drawn_boxes[position], shape)
+            lesion = draw_lesion(raw_images, lesions[position], shape)
             yield show_lesion_mask(
                 np.zeros(shape, np.uint8) if lesion is None else lesion,
                 pixels,
@@ -210,10 +209,8 @@ def prepare_input_masks(
         INPUT_MASKS.fingerprint(**_identify_input(settings)),
         manifest[["image_id"]],
         [
-            hash_values([content, box, hash_masks(raw_images, paths), drawn])
-            for content, box, paths, drawn in zip(
-                manifest["byte_sha256"], boxes, masks, drawn_boxes, strict=True
-            )
+            hash_values([content, box, hash_masks(raw_images, lesion.masks), lesion.box])
+            for content, box, lesion in zip(manifest["byte_sha256"], boxes, lesions, strict=True)
         ],
         "uint8",
         compute,
