@@ -55,7 +55,7 @@ class Compared(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def compared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Compared]:
+def compared(tmp_path_factory: pytest.TempPathFactory, eager: None) -> Iterator[Compared]:
     project = tmp_path_factory.mktemp("compared") / "project"
     with hide_machine():
         create_project(project, None, select_default(*BOTH), KNOWN)

@@ -33,7 +33,7 @@ SECOND = {"experiments": {"resnet50": {"training": {"fine_tuning": {"epochs": 0}
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def project(tmp_path_factory: pytest.TempPathFactory, eager: None) -> Iterator[Path]:
     """A project in which two experiments were cross-validated."""
     folder = tmp_path_factory.mktemp("folds") / "project"
     default = select_default("vgg16", "resnet50")

@@ -36,7 +36,7 @@ TINY_LOCALIZER = {
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def project(tmp_path_factory: pytest.TempPathFactory, eager: None) -> Iterator[Path]:
     """A project whose experiment looks at the lesion, trained and tested at a second site."""
     root = tmp_path_factory.mktemp("lesion")
     site = write_bus_bra(root / "BUSBRA", COUNT)

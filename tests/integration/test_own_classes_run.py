@@ -35,7 +35,9 @@ class Own(NamedTuple):
 
 
 @pytest.fixture(scope="module", params=CLASS_SETS, ids=["two", "four"])
-def own(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Own]:
+def own(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, eager: None
+) -> Iterator[Own]:
     classes: Classes = request.param
     project = tmp_path_factory.mktemp("classes") / "project"
     parameters = {

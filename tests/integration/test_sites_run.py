@@ -57,7 +57,7 @@ def write_bus_bra(folder: Path, count: int) -> Path:
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def project(tmp_path_factory: pytest.TempPathFactory, eager: None) -> Iterator[Path]:
     """A project with a trained model of three classes, and a second site without normal images."""
     root = tmp_path_factory.mktemp("sites")
     site = write_bus_bra(root / "BUSBRA", COUNT)

@@ -7,6 +7,11 @@ import pytest
 from tests.learning_factories import Study, register_tiny_backbone
 
 
+@pytest.fixture(scope="module", autouse=True)
+def without_graphs(eager: None) -> None:
+    """Every test here computes step by step."""
+
+
 @pytest.fixture(autouse=True)
 def tiny_backbone(monkeypatch: pytest.MonkeyPatch) -> None:
     register_tiny_backbone(monkeypatch)
