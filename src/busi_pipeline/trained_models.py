@@ -16,7 +16,7 @@ from kedro.pipeline import Pipeline
 from busi_pipeline.config.checking import Parameters
 from busi_pipeline.datasets.record import flatten
 from busi_pipeline.errors import BadInputError
-from busi_pipeline.learning.training import describe_settings
+from busi_pipeline.learning.features import describe_settings
 
 # Nodes of no experiment in these stages show the latest result of each, whatever it was made with.
 _STAGES_OF_RESULTS = {"model_comparison", "reporting"}

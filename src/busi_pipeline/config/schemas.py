@@ -302,6 +302,9 @@ class AugmentationSettings(Settings):
     """Up to this angle either way."""
     brightness: Share
     """Pixel values times 1 - brightness to 1 + brightness."""
+    scanner_variation: bool
+    """Show each augmented image as another scanner might have made it: speckle, blur, gamma, gain.
+    Of grey inputs alone."""
 
 
 class HeadSettings(Settings):
@@ -389,6 +392,8 @@ class TrainingSettings(Settings):
     head_solver: Literal["logistic_regression", "gradient"]
     """How the head is fitted on the frozen base: `logistic_regression` to the optimum, with the
     penalty that validation images choose, or `gradient` by the epochs of `head_phase`."""
+    head_learns_from: Literal["originals", "all"]
+    """What logistic regression sees of the training images: as they are, or augmented as well."""
     head_phase: PhaseSettings
     """The head on the frozen base, where it is fitted by gradient."""
     fine_tuning: PhaseSettings
@@ -525,6 +530,15 @@ class ExperimentSettings(Settings):
         if self.image_size < smallest:
             raise ValueError(
                 f"image_size must be at least {smallest} for {self.backbone}; got {self.image_size}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_grey(self) -> Self:
+        if self.augmentation.scanner_variation and not self.input.grey:
+            raise ValueError(
+                "augmentation.scanner_variation is of grey images alone: set input.grey to true, "
+                "or scanner_variation to false"
             )
         return self
 

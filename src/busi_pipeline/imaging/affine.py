@@ -11,6 +11,9 @@ from busi_pipeline.imaging.decoding import UInt8Array
 
 # Augmentations of an image: 1, 2, ... are to learn from; by these two it is evaluated, too.
 ORIGINAL, FLIPPED = 0, -1
+# The column of the plan with the seed of `scanner_variation.vary_scanner`, and what it holds where
+# the image stays as it was scanned.
+SCANNER_SEED, AS_SCANNED = "scanner_seed", 0
 
 
 class AffineTransform(NamedTuple):

@@ -9,8 +9,12 @@ of six scanners; none of them is fitted to a site.
 import cv2
 import numpy as np
 
+from busi_pipeline.imaging.decoding import UInt8Array
+
 _DEGREES = 10.0
 _SHIFT = 0.12
+# Black specks up to this size, in pixels, belong to the picture.
+_GRAIN = 9
 # Where the centre of a lesion may come to lie, as a share of the side.
 _MIDDLE = 0.12, 0.88
 
@@ -27,18 +31,41 @@ def show_as_scanned_elsewhere(
         rng: where the differences come from.
     """
     seen, lesion, inside = _move(pixels, mask, size, rng)
-    values = _add_speckle(seen / 255, rng)
+    return _vary_scanner(seen, inside, rng), lesion
+
+
+def vary_scanner(pixels: UInt8Array, seed: int) -> UInt8Array:
+    """Return a grey image as another scanner might show it, nothing moved: uint8 (h, w, 3).
+
+    Args:
+        pixels: uint8 (h, w, 3), the same in all channels. What is black throughout stays so.
+        seed: decides about the scanner.
+    """
+    grey = np.ascontiguousarray(pixels[..., 0])
+    inside = cv2.dilate((grey > 0).astype(np.uint8), np.ones((_GRAIN, _GRAIN), np.uint8)) > 0
+    if not inside.any():
+        return pixels
+    return np.repeat(
+        _vary_scanner(grey, inside, np.random.default_rng(seed))[..., None], pixels.shape[2], axis=2
+    )
+
+
+def _vary_scanner(pixels: UInt8Array, inside: np.ndarray, rng: np.random.Generator) -> UInt8Array:
+    """Give uint8 (h, w) another speckle, blur, gamma and gain; black outside."""
+    height, width = pixels.shape
+    values = _add_speckle(pixels / 255, rng)
     if rng.random() < 0.5:
         values = cv2.GaussianBlur(
             values, (0, 0), sigmaX=rng.uniform(0.4, 2.2), sigmaY=rng.uniform(0.3, 1.2)
         )
     values = np.clip(values, 0, None) ** np.exp(rng.uniform(-0.6, 0.6))
-    depth = np.linspace(-0.5, 0.5, size)[:, None]
+    depth = np.linspace(-0.5, 0.5, height)[:, None]
     values = values * np.exp(rng.uniform(-1.2, 1.2) * depth)
     if rng.random() < 0.5:
         uneven = rng.normal(0, 0.25, (4, 4))
-        values = values * np.exp(cv2.resize(uneven, (size, size), interpolation=cv2.INTER_CUBIC))
-    return _set_range(values, inside, rng), lesion
+        enlarged = cv2.resize(uneven, (width, height), interpolation=cv2.INTER_CUBIC)
+        values = values * np.exp(enlarged)
+    return _set_range(values, inside, rng)
 
 
 def _move(

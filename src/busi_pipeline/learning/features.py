@@ -17,11 +17,14 @@ from busi_pipeline.caching.fingerprints import Step, hash_values
 from busi_pipeline.config.schemas import ExperimentSettings
 from busi_pipeline.errors import BadInputError
 from busi_pipeline.imaging.affine import (
+    AS_SCANNED,
+    SCANNER_SEED,
     AffineTransform,
-    apply_affine,
     invert_affine,
     list_transforms,
 )
+from busi_pipeline.imaging.augmentation import augment_image
+from busi_pipeline.imaging.scanner_variation import vary_scanner
 from busi_pipeline.models.weights import PretrainedWeights
 from busi_pipeline.progress import track
 
@@ -52,6 +55,13 @@ POOLED_FEATURES = Step(
     ),
     ("keras", "numpy", "tensorflow"),
 )
+# What of an experiment's settings does not decide how its network comes out.
+# The input does, through the images, which are named by their features.
+_NOT_DECIDING = {"title", "in_default", "baseline_of", "published", "input"}
+_ADDED = {
+    ("augmentation", "scanner_variation"): False,
+    ("training", "head_learns_from"): "originals",
+}
 
 
 def extract_features(
@@ -77,6 +87,7 @@ def extract_features(
     on_device = training.augment_on == "device" or (training.augment_on == "auto" and device.is_gpu)
     of_image = images.find_rows(augmentation_plan["image_id"])
     transforms = list(list_transforms(augmentation_plan))
+    scanners = augmentation_plan[SCANNER_SEED].tolist()
 
     def compute(positions: np.ndarray) -> Iterator[np.ndarray]:
         model = build_frozen_model(build_for_training(settings, weights, classes, device), settings)
@@ -86,6 +97,7 @@ def extract_features(
             _augment_rows(
                 images.values[of_image[positions[start : start + size]]],
                 [transforms[position] for position in positions[start : start + size]],
+                [scanners[position] for position in positions[start : start + size]],
                 on_device,
             )
             for start in track(starts, f"features of {settings.title}", "batch")
@@ -108,8 +120,8 @@ def extract_features(
         fingerprint,
         augmentation_plan[["image_id", "augmentation"]],
         [
-            hash_values([images.keys[position], *transform])
-            for position, transform in zip(of_image, transforms, strict=True)
+            hash_values([images.keys[row], *transform, *([scanner] if scanner else [])])
+            for row, transform, scanner in zip(of_image, transforms, scanners, strict=True)
         ],
         "float16",
         compute,
@@ -211,6 +223,19 @@ def check_features(
         )
 
 
+def describe_settings(settings: ExperimentSettings) -> dict[str, Any]:
+    """Return the settings that decide how a network comes out, JSON-like.
+
+    A setting that was added later is named only where it changes anything, so that what was
+    trained before keeps its name.
+    """
+    described = settings.model_dump(mode="json", exclude=_NOT_DECIDING)
+    for (group, name), unchanged in _ADDED.items():
+        if described[group][name] == unchanged:
+            del described[group][name]
+    return described
+
+
 def identify_backbone(settings: ExperimentSettings) -> dict[str, Any]:
     """Return what the entry of the backbone contributes to its features, JSON-like."""
     preset = settings.preset
@@ -221,15 +246,27 @@ def identify_backbone(settings: ExperimentSettings) -> dict[str, Any]:
     }
 
 
-def _augment_rows(images: np.ndarray, transforms: list[AffineTransform], on_device: bool) -> Any:
-    """Apply its transform to each image: uint8 (n, size, size, 3)."""
+def _augment_rows(
+    images: np.ndarray, transforms: list[AffineTransform], scanners: list[int], on_device: bool
+) -> Any:
+    """Move each image by its transform, and vary its scanner: uint8 (n, size, size, 3)."""
     if not on_device:
-        return np.stack([apply_affine(*pair) for pair in zip(images, transforms, strict=True)])
+        return np.stack(
+            [augment_image(*row) for row in zip(images, transforms, scanners, strict=True)]
+        )
     from busi_pipeline.learning.batch_affine import apply_affine_batch
 
     height, width = images.shape[1:3]
     inverses = np.array([invert_affine(transform, height, width) for transform in transforms])
-    return apply_affine_batch(images, inverses, np.array([t.brightness for t in transforms]))
+    moved = apply_affine_batch(images, inverses, np.array([t.brightness for t in transforms]))
+    if set(scanners) == {AS_SCANNED}:
+        return moved
+    return np.stack(
+        [
+            pixels if seed == AS_SCANNED else vary_scanner(pixels, seed)
+            for pixels, seed in zip(np.asarray(moved), scanners, strict=True)
+        ]
+    )
 
 
 def _identify_frozen_part(
@@ -256,5 +293,5 @@ def _identify_pooling(settings: ExperimentSettings) -> dict[str, Any]:
 
 def _identify_features(settings: ExperimentSettings, weights: PretrainedWeights) -> dict[str, Any]:
     return _identify_frozen_part(settings, weights) | {
-        "augmentation": settings.augmentation.model_dump()
+        "augmentation": describe_settings(settings)["augmentation"]
     }

@@ -19,6 +19,7 @@ from busi_pipeline.config.schemas import ExperimentSettings
 from busi_pipeline.learning.features import (
     build_for_training,
     build_network,
+    describe_settings,
     identify_backbone,
 )
 from busi_pipeline.learning.linear_probe import LinearProbe, PooledRows, fit_linear_probe
@@ -63,9 +64,6 @@ FOLD_TRAINING = Step(
     ),
     _LIBRARIES,
 )
-# What of an experiment's settings does not decide how its network comes out.
-# The input does, through the images, which are named by their features.
-_NOT_DECIDING = {"title", "in_default", "baseline_of", "published", "input"}
 
 
 class FittedNetwork(NamedTuple):
@@ -83,11 +81,6 @@ class FittedNetwork(NamedTuple):
     phases: "dict[str, PhaseResult]"
     pretuned: list[np.ndarray] | None
     seconds: float
-
-
-def describe_settings(settings: ExperimentSettings) -> dict[str, Any]:
-    """Return the settings that decide how a network comes out, JSON-like."""
-    return settings.model_dump(mode="json", exclude=_NOT_DECIDING)
 
 
 def identify_training(
@@ -268,7 +261,7 @@ def _solve_head(
     from busi_pipeline.learning.fitting import PhaseResult, evaluate_phase
 
     begun = time.perf_counter()
-    probe = fit_probe_on_originals(pooled_features, data)
+    probe = fit_probe(pooled_features, data, settings)
     network.head.get_layer("probabilities").set_weights([probe.kernel, probe.bias])
     curves = evaluate_phase(
         network.head, pooled_features.values, data, settings.training.head_phase
@@ -287,11 +280,15 @@ def _solve_head(
     return PhaseResult({name: [value] for name, value in curves.items()}, 1, seconds)
 
 
-def fit_probe_on_originals(pooled_features: StoredArray, data: TrainingData) -> LinearProbe:
-    """Fit the linear probe on the images that are not augmented."""
+def fit_probe(
+    pooled_features: StoredArray, data: TrainingData, settings: ExperimentSettings
+) -> LinearProbe:
+    """Fit the linear probe on what `head_learns_from` says."""
     training, validation = (
         _read_originals(pooled_features, part) for part in (data.training, data.validation)
     )
+    if settings.training.head_learns_from == "all":
+        training = PooledRows(read_rows(pooled_features, data.training.rows), data.training.labels)
     return fit_linear_probe(training, validation, data.class_weights.tolist())
 
 
@@ -304,7 +301,7 @@ def predict_with_linear_probe(
     """Fit the linear probe on a split; return float64 (n, classes) probabilities of its validation
     and test images, in their order."""
     data = prepare_training_data(pooled_features, split, settings, classes)
-    probe = fit_probe_on_originals(pooled_features, data)
+    probe = fit_probe(pooled_features, data, settings)
     evaluated = split[split["split"] != "train"]
     rows = find_evaluation_rows(
         pooled_features, evaluated["image_id"], settings.training.tta_horizontal_flip

@@ -12,7 +12,7 @@ from busi_pipeline.learning.folds import Fold
 from busi_pipeline.learning.linear_probe import PooledRows, fit_linear_probe
 from busi_pipeline.learning.training import (
     FittedNetwork,
-    fit_probe_on_originals,
+    fit_probe,
     predict_split,
     read_rows,
 )
@@ -176,7 +176,7 @@ def test_the_head_is_initialised_from_the_linear_probe(tmp_path: Path, classes: 
     probe = fit_linear_probe(training_rows, validation_rows, data.class_weights.tolist())
     found = get_probabilities(predict(study, training, "validation"), classes)
     np.testing.assert_allclose(found, probe.predict(validation_rows.vectors), atol=5e-3)
-    same = fit_probe_on_originals(pooled, data)
+    same = fit_probe(pooled, data, study.settings)
     np.testing.assert_allclose(same.kernel, probe.kernel, atol=1e-6)
     curves = training.history["head"]
     assert [len(curve) for curve in curves.values()] == [1] * 6

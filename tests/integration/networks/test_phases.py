@@ -20,7 +20,7 @@ from busi_pipeline.learning.training import (
     FittedNetwork,
     assemble_model,
     fit_network,
-    fit_probe_on_originals,
+    fit_probe,
     predict_split,
     predict_with_linear_probe,
     read_rows,
@@ -197,7 +197,7 @@ def test_the_solved_head_counts_as_one_epoch(study: Study, phases: Phases) -> No
         ("loss", "cross_entropy", "accuracy", "val_loss", "val_cross_entropy", "val_accuracy"), 1
     )
     kernel, bias = network.head.get_layer("probabilities").get_weights()
-    probe = training.fit_probe_on_originals(pooled, data)
+    probe = training.fit_probe(pooled, data, study.settings)
     np.testing.assert_allclose(kernel, probe.kernel)
     np.testing.assert_allclose(bias, probe.bias)
 
@@ -301,7 +301,7 @@ def test_the_probe_of_a_fold_predicts_its_other_images(
     pooled = study.pool(study.extract())
     found = predict_with_linear_probe(pooled, study.split, study.settings, CLASSES)
     data = prepare_training_data(pooled, study.split, study.settings, CLASSES)
-    probe = fit_probe_on_originals(pooled, data)
+    probe = fit_probe(pooled, data, study.settings)
     assert is_not_augmented(pooled, data.training.rows[0]).sum() == 1 + tta_horizontal_flip
     evaluated = study.split[study.split["split"] != "train"]
     rows = find_evaluation_rows(pooled, evaluated["image_id"], tta_horizontal_flip)

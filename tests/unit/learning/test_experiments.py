@@ -8,9 +8,8 @@ import pytest
 from kedro.pipeline import Pipeline
 
 from busi_pipeline.config.schemas import ExperimentSettings
-from busi_pipeline.learning.features import identify_backbone
+from busi_pipeline.learning.features import describe_settings, identify_backbone
 from busi_pipeline.learning.folds import list_folds
-from busi_pipeline.learning.training import describe_settings
 from busi_pipeline.models.backbones import BACKBONES
 from busi_pipeline.pipeline_registry import create_pipelines
 from tests.factories import load_parameters

@@ -19,12 +19,14 @@ from busi_pipeline.config.schemas import (
 )
 from busi_pipeline.errors import BadInputError
 from busi_pipeline.imaging.affine import (
+    AS_SCANNED,
     FLIPPED,
     ORIGINAL,
+    SCANNER_SEED,
     AffineTransform,
-    apply_affine,
     list_transforms,
 )
+from busi_pipeline.imaging.augmentation import augment_image
 from busi_pipeline.imaging.crops import Window
 from busi_pipeline.imaging.decoding import UInt8Array, UnusableImageError, decode_image
 from busi_pipeline.imaging.masks import draw_lesion, hash_masks, list_drawn_lesions, load_mask
@@ -34,7 +36,7 @@ from busi_pipeline.imaging.text_cover import cover_text
 from busi_pipeline.plotting.style import new_picture_grid, show_picture
 from busi_pipeline.progress import track
 
-PLAN_COLUMNS = ["image_id", "augmentation", *AffineTransform._fields]
+PLAN_COLUMNS = ["image_id", "augmentation", *AffineTransform._fields, SCANNER_SEED]
 RawImages = Mapping[str, Callable[[], bytes]]
 
 IMAGES = Step(
@@ -281,15 +283,14 @@ def plan_originals(manifest: pd.DataFrame, settings: ExperimentSettings) -> pd.D
 
 def _plan_one(image_ids: pd.Series, number: int, transform: AffineTransform) -> pd.DataFrame:
     columns = {"image_id": image_ids, "augmentation": number, **transform._asdict()}
+    columns[SCANNER_SEED] = AS_SCANNED
     return pd.DataFrame(columns)[PLAN_COLUMNS]
 
 
 def _plan_augmented(image_ids: pd.Series, limits: AugmentationSettings) -> pd.DataFrame:
     per_image = limits.per_image
     drawn = [_draw_transforms(image_id, limits) for image_id in image_ids]
-    columns = {
-        name: np.concatenate([plan[name] for plan in drawn]) for name in AffineTransform._fields
-    }
+    columns = {name: np.concatenate([plan[name] for plan in drawn]) for name in drawn[0]}
     return pd.DataFrame(
         {
             "image_id": np.repeat(image_ids.to_numpy(), per_image),
@@ -314,7 +315,14 @@ def _draw_transforms(image_id: str, limits: AugmentationSettings) -> dict[str, n
         "shift_y": drawn["shift_y"] * limits.shift,
         "shear_degrees": drawn["shear_degrees"] * limits.shear_degrees,
         "brightness": 1 + drawn["brightness"] * limits.brightness,
+        SCANNER_SEED: _draw_scanner_seeds(rng, limits),
     }
+
+
+def _draw_scanner_seeds(rng: np.random.Generator, limits: AugmentationSettings) -> np.ndarray:
+    if not limits.scanner_variation:
+        return np.full(limits.per_image, AS_SCANNED)
+    return rng.integers(1, 2**31, limits.per_image)
 
 
 def plot_augmentation(
@@ -340,11 +348,12 @@ def plot_augmentation(
             pixels = cover_text(pixels)  # before it is turned: text is found upright
         plan = augmentation_plan[augmentation_plan["image_id"] == image_id].head(shown_each)
         show_picture(axes[row, 0], pixels, f"original, {label}")
-        for axis, transform in zip(axes[row, 1:], list_transforms(plan), strict=False):
+        moves = zip(list_transforms(plan), plan[SCANNER_SEED], strict=True)
+        for axis, (transform, scanner) in zip(axes[row, 1:], moves, strict=False):
             flipped = transform.flip_horizontal or transform.flip_vertical
             show_picture(
                 axis,
-                apply_affine(pixels, transform),
+                augment_image(pixels, transform, scanner),
                 f"{round(transform.rotation_degrees) + 0:+d}°, zoom {transform.zoom:.2f}"
                 + (", flipped" if flipped else ""),
             )

@@ -19,14 +19,13 @@ from busi_pipeline.caching.fingerprints import Fingerprint
 from busi_pipeline.config.experiments import gather_experiments
 from busi_pipeline.config.schemas import ExperimentSettings
 from busi_pipeline.datasets.pretrained_weights import WeightsSource
-from busi_pipeline.learning.features import check_features
+from busi_pipeline.learning.features import check_features, describe_settings
 from busi_pipeline.learning.folds import Fold, SiteFold
 from busi_pipeline.learning.training import (
     FOLD_TRAINING,
     TRAINING,
     FittedNetwork,
     assemble_model,
-    describe_settings,
     identify_training,
     predict_split,
     report_training,
