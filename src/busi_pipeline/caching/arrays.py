@@ -8,9 +8,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from busi_pipeline.caching.fingerprints import Fingerprint
 from busi_pipeline.errors import BadInputError
+
+# The column of an index that says which window of the image a row shows; there is none where each
+# image has one.
+WINDOW = "window"
 
 _MAPPED_PARTS = 8
 
@@ -86,13 +91,26 @@ class StoredArray:
     fingerprint: Fingerprint
     metadata: dict[str, Any] = field(default_factory=dict)
 
-    def find_rows(self, image_ids: Iterable[str]) -> np.ndarray:
-        """Return int64 (n,) positions of images that have exactly one row each.
+    @property
+    def windows(self) -> int:
+        """How many rows each image has: one, or one a window (see imaging.network_input)."""
+        return int(self.index[WINDOW].max()) + 1 if WINDOW in self.index else 1
+
+    def find_rows(self, image_ids: Iterable[str], windows: ArrayLike = 0) -> np.ndarray:
+        """Return int64 (n,) positions of images.
+
+        Args:
+            image_ids: of images that have one row each, or one a window.
+            windows: which window of each, or of all.
 
         Raises BadInputError that names the first image that is not there.
         """
         ids = list(image_ids)
-        positions = pd.Index(self.index["image_id"]).get_indexer(pd.Index(ids))
+        own = self.index[WINDOW] if WINDOW in self.index else np.zeros(len(self.index), int)
+        wanted = np.broadcast_to(np.asarray(windows, dtype=int), len(ids))
+        positions = pd.MultiIndex.from_arrays([self.index["image_id"], own]).get_indexer(
+            pd.MultiIndex.from_arrays([ids, wanted])
+        )
         if (positions < 0).any():
             missing = ids[int(np.argmax(positions < 0))]
             raise BadInputError(

@@ -30,10 +30,10 @@ _NOUNS: dict[Any, str] = {
     int: "a whole number",
     float: "a number",
     str: "a text",
-    tuple: "a list of texts",
     dict: "a mapping from class to a whole number",
     type(None): "null",
 }
+_PLURALS = {int: "whole numbers", float: "numbers", str: "texts"}
 _RENAMED_IN_EXPERIMENT = {
     "tail_after": "freeze_until",
     "base_end": "truncate_at",
@@ -145,9 +145,16 @@ def _describe_type(annotation: Any, metadata: Iterable[Any] = ()) -> str:
         return " or ".join(_describe_type(part) for part in arguments)
     if origin is Literal:
         return " or ".join(map(str, arguments))
-    noun = _NOUNS.get(origin or annotation, "a mapping of settings")
+    if origin is tuple:
+        noun = f"a list of {_PLURALS[_unwrap(arguments[0])]}"
+    else:
+        noun = _NOUNS.get(origin or annotation, "a mapping of settings")
     bounds = " and ".join(_describe_bounds(metadata))
     return f"{noun}, {bounds}" if bounds else noun
+
+
+def _unwrap(annotation: Any) -> Any:
+    return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
 
 
 def _describe_bounds(metadata: Iterable[Any]) -> Iterator[str]:

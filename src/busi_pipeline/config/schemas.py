@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 from omegaconf import OmegaConf
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from busi_pipeline.imaging.network_input import is_plain
+from busi_pipeline.imaging.network_input import is_plain, list_margins
 from busi_pipeline.models.backbones import Backbone, get_backbone
 
 Text = Annotated[str, Field(min_length=1)]
@@ -250,6 +250,9 @@ class CrossValidationSettings(Settings):
         return self
 
 
+_Margin = Annotated[float, Field(ge=0)]
+
+
 class InputSettings(Settings):
     """What of an image a network sees, and how."""
 
@@ -258,8 +261,9 @@ class InputSettings(Settings):
     keep_aspect: bool
     """Show a square window, black beyond the image, so that shapes stay what they are; else the
     image is stretched to a square."""
-    margin: Annotated[float, Field(ge=0)]
-    """Around the box of the lesion, on each side, as a share of its longer side."""
+    margin: _Margin | Annotated[tuple[_Margin, ...], Field(strict=False, min_length=1)]
+    """Around the box of the lesion, on each side, as a share of its longer side. Several make as
+    many windows: the network sees each, and its probabilities are averaged."""
     grey: bool
     """Take the colour out: overlays and tinted scales."""
     stretch_intensity: bool
@@ -268,6 +272,11 @@ class InputSettings(Settings):
     """Cover burned-in text before anything is cut out."""
     remove_borders: bool
     """Cut off rows and columns at the edges that show nothing."""
+
+    @property
+    def margins(self) -> tuple[float, ...]:
+        """Of each window; the first is the one that is shown to people."""
+        return list_margins(self)
 
     @property
     def needs_lesion(self) -> bool:

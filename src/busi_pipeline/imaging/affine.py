@@ -16,6 +16,12 @@ ORIGINAL, FLIPPED = 0, -1
 SCANNER_SEED, AS_SCANNED = "scanner_seed", 0
 
 
+def list_evaluated(window: int) -> tuple[int, int]:
+    """Return the numbers of a window's two augmentations that an image is evaluated by: of the
+    first, ORIGINAL and FLIPPED; of the others, those below."""
+    return ORIGINAL - 2 * window, FLIPPED - 2 * window
+
+
 class AffineTransform(NamedTuple):
     """How an image is changed; by default not at all. The columns of the augmentation plan."""
 

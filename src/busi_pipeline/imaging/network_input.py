@@ -1,5 +1,6 @@
 """From an image as it was decoded to what a network sees: training, prediction and page alike."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, Protocol
 
@@ -34,7 +35,7 @@ class InputShape(Protocol):
     def keep_aspect(self) -> bool: ...
 
     @property
-    def margin(self) -> float: ...
+    def margin(self) -> float | Sequence[float]: ...
 
     @property
     def grey(self) -> bool: ...
@@ -58,7 +59,7 @@ class InputDescription:
 
     view: Literal["whole", "lesion"] = WHOLE
     keep_aspect: bool = False
-    margin: float = 0.0
+    margin: float | Sequence[float] = 0.0
     grey: bool = False
     stretch_intensity: bool = False
     remove_text: bool = False
@@ -76,7 +77,28 @@ def is_plain(shape: InputShape) -> bool:
     )
 
 
-def show_input(pixels: UInt8Array, box: Window | None, shape: InputShape, size: int) -> UInt8Array:
+def list_margins(shape: InputShape) -> tuple[float, ...]:
+    """Return the margin of each window that the network sees; of the whole image there is one."""
+    several = isinstance(shape.margin, Sequence) and shape.view != WHOLE
+    margins = shape.margin if isinstance(shape.margin, Sequence) else (shape.margin,)
+    return tuple(margins) if several else tuple(margins[:1])
+
+
+def show_windows(
+    pixels: UInt8Array, box: Window | None, shape: InputShape, size: int
+) -> UInt8Array:
+    """Return what a model takes: uint8 (size, size, 3), or (windows, size, size, 3) of several.
+
+    See `show_input`.
+    """
+    count = len(list_margins(shape))
+    shown = [show_input(pixels, box, shape, size, window) for window in range(count)]
+    return shown[0] if count == 1 else np.stack(shown)
+
+
+def show_input(
+    pixels: UInt8Array, box: Window | None, shape: InputShape, size: int, window: int = 0
+) -> UInt8Array:
     """Return what the network sees: uint8 (size, size, 3).
 
     Args:
@@ -84,6 +106,7 @@ def show_input(pixels: UInt8Array, box: Window | None, shape: InputShape, size: 
         box: of the lesion, in pixels of the image; not used where the view is the whole image.
         shape: the settings.
         size: height and width of the network's input.
+        window: which of `list_margins`.
     """
     if is_plain(shape):
         return resize_image(pixels, size)
@@ -92,21 +115,27 @@ def show_input(pixels: UInt8Array, box: Window | None, shape: InputShape, size: 
     if shape.grey:
         pixels = np.repeat(to_grey(pixels)[..., None], 3, axis=2)
     content = _find_content(pixels, shape)
-    shown, window = _cut(pixels, content), _choose_window(content, box, shape)
-    cut = cut_window(shown, window, size)
+    shown, part = _cut(pixels, content), _choose_window(content, box, shape, window)
+    cut = cut_window(shown, part, size)
     if not shape.stretch_intensity:
         return cut
-    return stretch_intensity(cut, find_inside(shown.shape[:2], window, size))
+    return stretch_intensity(cut, find_inside(shown.shape[:2], part, size))
 
 
 def show_lesion_mask(
-    mask: np.ndarray, pixels: UInt8Array, box: Window | None, shape: InputShape, size: int
+    mask: np.ndarray,
+    pixels: UInt8Array,
+    box: Window | None,
+    shape: InputShape,
+    size: int,
+    window: int = 0,
 ) -> np.ndarray:
     """Return a mask uint8 (h, w) of 0 and 1 as `show_input` shows its image: (size, size)."""
     if shape.remove_text and shape.remove_borders:
         pixels = cover_text(pixels)
     content = _find_content(pixels, shape)
-    shown = cut_window(255 * _cut(mask, content), _choose_window(content, box, shape), size)
+    part = _choose_window(content, box, shape, window)
+    shown = cut_window(255 * _cut(mask, content), part, size)
     return (shown > _HALF).astype(np.uint8)
 
 
@@ -121,7 +150,7 @@ def _cut(values: np.ndarray, content: Window) -> np.ndarray:
     return values[int(content.top) : int(content.bottom), int(content.left) : int(content.right)]
 
 
-def _choose_window(content: Window, box: Window | None, shape: InputShape) -> Window:
+def _choose_window(content: Window, box: Window | None, shape: InputShape, window: int) -> Window:
     """Return what is shown, in pixels of the content."""
     if shape.view == WHOLE:
         return list_whole_window(int(content.height), int(content.width), shape.keep_aspect)
@@ -129,4 +158,4 @@ def _choose_window(content: Window, box: Window | None, shape: InputShape) -> Wi
         raise ValueError(f"input.view {shape.view} needs a box of the lesion")
     x, y = content.left, content.top
     moved = Window(box.left - x, box.top - y, box.right - x, box.bottom - y)
-    return list_lesion_window(moved, shape.margin, shape.keep_aspect)
+    return list_lesion_window(moved, list_margins(shape)[window], shape.keep_aspect)

@@ -4,9 +4,8 @@ import hashlib
 from collections.abc import Iterator
 
 import numpy as np
-import pandas as pd
 
-from busi_pipeline.caching.arrays import StoredArray
+from busi_pipeline.caching.arrays import WINDOW, StoredArray
 from busi_pipeline.caching.cache import Cache
 from busi_pipeline.caching.fingerprints import Step, hash_values
 from busi_pipeline.errors import BadInputError
@@ -31,7 +30,7 @@ def occlude_lesions(images: StoredArray, masks: StoredArray, cache: Cache) -> St
 
     Raises BadInputError where no image has a mask.
     """
-    boxes = _list_boxes(masks, images.index["image_id"])
+    boxes = _list_boxes(masks, images)
 
     def compute(positions: np.ndarray) -> Iterator[np.ndarray]:
         for position in track(positions.tolist(), "images with occluded lesions", "image"):
@@ -52,9 +51,11 @@ def _occlude(pixels: np.ndarray, box: tuple[int, int, int, int]) -> np.ndarray:
     return pixels
 
 
-def _list_boxes(masks: StoredArray, image_ids: pd.Series) -> list[tuple[int, int, int, int]]:
-    """Return top, bottom, left, right of each image's box, in pixels."""
-    own = [find_bounding_box(np.asarray(masks.values[row])) for row in masks.find_rows(image_ids)]
+def _list_boxes(masks: StoredArray, images: StoredArray) -> list[tuple[int, int, int, int]]:
+    """Return top, bottom, left, right of the box in each row of the images, in pixels."""
+    image_ids = images.index["image_id"]
+    rows = masks.find_rows(image_ids, images.index.get(WINDOW, 0))
+    own = [find_bounding_box(np.asarray(masks.values[row])) for row in rows]
     lenders = [box for box in own if box]
     if not lenders:
         raise BadInputError(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from busi_pipeline.caching.arrays import StoredArray
+from busi_pipeline.caching.arrays import WINDOW, StoredArray
 from busi_pipeline.caching.cache import Cache
 from busi_pipeline.caching.fingerprints import Step, hash_values
 from busi_pipeline.config.schemas import ExperimentSettings
@@ -85,7 +85,7 @@ def extract_features(
     training = settings.training
     device = prepare_device(training.precision)
     on_device = training.augment_on == "device" or (training.augment_on == "auto" and device.is_gpu)
-    of_image = images.find_rows(augmentation_plan["image_id"])
+    of_image = images.find_rows(augmentation_plan["image_id"], augmentation_plan[WINDOW])
     transforms = list(list_transforms(augmentation_plan))
     scanners = augmentation_plan[SCANNER_SEED].tolist()
 

@@ -1,15 +1,38 @@
 """Probabilities of images whose features were computed before."""
 
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from busi_pipeline.caching.arrays import StoredArray
+from busi_pipeline.progress import track
 
 if TYPE_CHECKING:
     import keras
 
 _AT_ONCE = 32
+
+
+def read_inputs(
+    images: StoredArray, image_ids: Sequence[str], batch_size: int, title: str
+) -> Iterator[np.ndarray]:
+    """Yield batches of what a model takes: uint8 (n, size, size, 3), of several windows
+    (n, windows, size, size, 3).
+
+    Args:
+        images: of these images, at every window.
+        image_ids: in the order of the batches.
+        batch_size: images of one window that fit the memory.
+        title: of the experiment, for the log.
+    """
+    windows = images.windows
+    rows = np.stack([images.find_rows(image_ids, window) for window in range(windows)], axis=1)
+    step = max(1, batch_size // windows)
+    for start in track(range(0, len(rows), step), f"predictions of {title}", "batch"):
+        own = rows[start : start + step]
+        pixels = images.values[own.ravel()]
+        yield pixels if windows == 1 else pixels.reshape(*own.shape, *pixels.shape[1:])
 
 
 def predict_rows(

@@ -155,10 +155,15 @@ def assemble_model(
 ) -> "keras.Model":
     """Return the model of a fitted network, in single precision.
 
-    uint8 (n, size, size, 3) RGB -> float32 (n, classes) probabilities.
+    uint8 (n, size, size, 3) RGB, of several windows (n, windows, size, size, 3), -> float32
+    (n, classes) probabilities.
     """
     from busi_pipeline.learning.device import dtype_policy
-    from busi_pipeline.models.wrappers import average_with_flipped, average_with_pretuned
+    from busi_pipeline.models.wrappers import (
+        average_over_windows,
+        average_with_flipped,
+        average_with_pretuned,
+    )
 
     with dtype_policy("float32"):
         tuned = build_network(settings, weights, classes)
@@ -168,7 +173,10 @@ def assemble_model(
             before = build_network(settings, weights, classes)
             before.trainable.set_weights(fitted.pretuned)
             model = average_with_pretuned(tuned, before)
-        return average_with_flipped(model) if settings.training.tta_horizontal_flip else model
+        if settings.training.tta_horizontal_flip:
+            model = average_with_flipped(model)
+        windows = len(settings.input.margins)
+        return average_over_windows(model, windows) if windows > 1 else model
 
 
 def predict_split(

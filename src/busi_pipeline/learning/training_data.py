@@ -9,7 +9,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from busi_pipeline.caching.arrays import StoredArray
 from busi_pipeline.config.schemas import ExperimentSettings
 from busi_pipeline.errors import BadInputError
-from busi_pipeline.imaging.affine import FLIPPED, ORIGINAL
+from busi_pipeline.imaging.affine import ORIGINAL, list_evaluated
 from busi_pipeline.stats.classes import Classes
 
 
@@ -106,17 +106,23 @@ def _refuse_missing(image_ids: pd.Series, is_missing: np.ndarray, what: str) -> 
 
 
 def is_not_augmented(features: StoredArray, rows: np.ndarray) -> np.ndarray:
-    """Return bool, as many as rows: whether a row is of the original or its horizontal flip."""
+    """Return bool, as many as rows: whether a row is of an original or its horizontal flip."""
     return features.index["augmentation"].to_numpy()[rows] <= ORIGINAL
 
 
 def find_evaluation_rows(features: StoredArray, image_ids: pd.Series, flip: bool) -> np.ndarray:
-    """Return int (images, 1 or 2): the row of the original, and with `flip` of its flip.
+    """Return int (images, rows): the row of the original, and with `flip` of its flip, window by
+    window.
 
     Raises BadInputError where an image has no such row.
     """
     places = pd.MultiIndex.from_frame(features.index[["image_id", "augmentation"]])
-    wanted = [ORIGINAL, FLIPPED] if flip else [ORIGINAL]
+    lowest = min(0, int(features.index["augmentation"].min()))
+    wanted = [
+        number
+        for window in range(1 - (lowest + 1) // 2)
+        for number in list_evaluated(window)[: 2 if flip else 1]
+    ]
     rows = np.stack(
         [
             places.get_indexer(pd.MultiIndex.from_product([image_ids, [number]])).astype(np.int64)

@@ -11,7 +11,7 @@ import numpy as np
 from busi_pipeline.errors import BadInputError
 from busi_pipeline.imaging.crops import Window
 from busi_pipeline.imaging.decoding import UInt8Array, UnusableImageError, decode_image
-from busi_pipeline.imaging.network_input import InputDescription, show_input
+from busi_pipeline.imaging.network_input import InputDescription, show_windows
 from busi_pipeline.models.localizer import locate_lesion
 from busi_pipeline.stats.classes import Classes
 
@@ -92,7 +92,7 @@ class DeliveredModel(NamedTuple):
         if self.localizer is not None and box is None:
             box, confidence = locate_lesion(self.localizer, pixels)
         shape = InputDescription(**self.description.get("input", {}))
-        shown = show_input(pixels, box, shape, self.description["image_size"])
+        shown = show_windows(pixels, box, shape, self.description["image_size"])
         answer = self.model.predict_on_batch(shown[None])
         probabilities = np.asarray(answer["probabilities"])[0].tolist()
         return Finding(

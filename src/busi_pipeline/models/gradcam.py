@@ -20,9 +20,12 @@ def compute_gradcam(model: "keras.Model", images: np.ndarray, classes: np.ndarra
     Args:
         model: a trained model. Where it averages over the horizontal flip, so does the map; where
             over the network before and after fine-tuning, so does the score.
-        images: uint8 (n, size, size, 3).
+        images: uint8 (n, size, size, 3); of a model that averages over windows, the one to be
+            explained.
         classes: int (n,), position of the class whose score, before the softmax, is explained.
     """
+    if len(model.input_shape) > len(images.shape):  # it averages over windows
+        (model,) = _list_models(model)
     inner = _find_inner(model)
     maps = _compute(inner, images, classes)
     if inner is model:
@@ -33,12 +36,16 @@ def compute_gradcam(model: "keras.Model", images: np.ndarray, classes: np.ndarra
 
 def _find_inner(model: "keras.Model") -> "keras.Model":
     """The model itself, or the one within `average_with_flipped`."""
-    import keras
-
     if any(layer.name == "frozen" for layer in model.layers):
         return model
-    (inner,) = (layer for layer in model.layers if isinstance(layer, keras.Model))
+    (inner,) = _list_models(model)
     return inner
+
+
+def _list_models(model: "keras.Model") -> "list[keras.Model]":
+    import keras
+
+    return [layer for layer in model.layers if isinstance(layer, keras.Model)]
 
 
 def _compute(inner: "keras.Model", images: np.ndarray, classes: np.ndarray) -> np.ndarray:
@@ -57,9 +64,7 @@ def _compute(inner: "keras.Model", images: np.ndarray, classes: np.ndarray) -> n
 
 def _list_parts(inner: "keras.Model") -> "list[keras.Model]":
     """What holds a tail and a head: the model itself, or the two that it averages over."""
-    import keras
-
-    parts = [inner, *(layer for layer in inner.layers if isinstance(layer, keras.Model))]
+    parts = [inner, *_list_models(inner)]
     return [model for model in parts if any(layer.name == "head" for layer in model.layers)]
 
 

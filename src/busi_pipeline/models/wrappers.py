@@ -50,6 +50,22 @@ def average_with_flipped(model: keras.Model) -> keras.Model:
     return keras.Model(images, probabilities, name=f"{model.name}_with_flipped")
 
 
+def average_over_windows(model: keras.Model, windows: int) -> keras.Model:
+    """Return a model that averages the probabilities of several windows of an image.
+
+    Args:
+        model: uint8 (n, size, size, 3) -> float32 (n, classes); its layers are shared.
+        windows: how many.
+
+    Returns uint8 (n, windows, size, size, 3) -> float32 (n, classes).
+    """
+    shape = model.input_shape[1:]
+    images = keras.Input((windows, *shape), dtype="uint8", name="image")
+    each = model(keras.ops.reshape(images, (-1, *shape)))
+    probabilities = keras.ops.mean(keras.ops.reshape(each, (-1, windows, each.shape[-1])), axis=1)
+    return keras.Model(images, probabilities, name=f"{model.name}_over_windows")
+
+
 def calibrate(model: keras.Model, temperature: float, offsets: Sequence[float]) -> keras.Model:
     """Return the model with its probabilities calibrated inside.
 

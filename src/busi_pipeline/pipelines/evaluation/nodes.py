@@ -14,8 +14,8 @@ from busi_pipeline.caching.arrays import StoredArray
 from busi_pipeline.config.experiments import gather_experiments
 from busi_pipeline.config.schemas import EnsembleSettings, EvaluationSettings, ExperimentSettings
 from busi_pipeline.errors import BadInputError
+from busi_pipeline.learning.predicting import read_inputs
 from busi_pipeline.models.delivered import LEARNED_FROM, DeliveredModel, build_delivered_model
-from busi_pipeline.progress import track
 from busi_pipeline.stats.classes import Classes
 from busi_pipeline.stats.scoring import (
     apply_operating_point,
@@ -83,13 +83,9 @@ def predict_images(
 
     batch_size = choose_batch_size(settings.training.extraction_batch_size, trained_model)
     evaluated = split_manifest[split_manifest["split"].isin(EVALUATED_SPLITS)]
-    positions = images.find_rows(evaluated["image_id"])
-    starts = range(0, len(positions), batch_size)
+    batches = read_inputs(images, evaluated["image_id"].tolist(), batch_size, settings.title)
     probabilities = np.concatenate(
-        [
-            trained_model.predict_on_batch(images.values[positions[start : start + batch_size]])
-            for start in track(starts, f"predictions of {settings.title}", "batch")
-        ]
+        [trained_model.predict_on_batch(batch) for batch in batches]
     ).astype(np.float64)
     predictions = evaluated[["image_id", "group", "label", "split"]].reset_index(drop=True)
     predictions = predictions.assign(repeat=1, fold=1)

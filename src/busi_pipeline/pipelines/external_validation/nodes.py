@@ -17,8 +17,8 @@ from busi_pipeline.config.schemas import (
 )
 from busi_pipeline.errors import BadInputError
 from busi_pipeline.imaging.duplicate_search import PAIR_COLUMNS, find_duplicate_pairs
+from busi_pipeline.learning.predicting import read_inputs
 from busi_pipeline.models.delivered import LEARNED_FROM, DeliveredModel
-from busi_pipeline.progress import track
 from busi_pipeline.stats.bootstrap import LOW
 from busi_pipeline.stats.classes import Classes
 from busi_pipeline.stats.external import (
@@ -200,12 +200,8 @@ def predict_site(
     _check_classes(model, classes, settings.title)
     _check_pixels(model, manifest, settings.title)
     batch_size = choose_batch_size(settings.training.extraction_batch_size, model.model)
-    positions = images.find_rows(manifest["image_id"])
-    starts = range(0, len(positions), batch_size)
-    answers = [
-        model.model.predict_on_batch(images.values[positions[start : start + batch_size]])
-        for start in track(starts, f"predictions of {settings.title}", "batch")
-    ]
+    batches = read_inputs(images, manifest["image_id"].tolist(), batch_size, settings.title)
+    answers = [model.model.predict_on_batch(batch) for batch in batches]
     probabilities = np.concatenate([answer["probabilities"] for answer in answers]).astype(float)
     group_of = image_groups.set_index("image_id")["group"]
     table = manifest[["image_id", "site", "patient", "label"]].copy()

@@ -2,14 +2,14 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from busi_pipeline.caching.arrays import StoredArray
+from busi_pipeline.caching.arrays import WINDOW, StoredArray
 from busi_pipeline.caching.cache import Cache
 from busi_pipeline.caching.fingerprints import Step, hash_values
 from busi_pipeline.config.schemas import (
@@ -20,10 +20,9 @@ from busi_pipeline.config.schemas import (
 from busi_pipeline.errors import BadInputError
 from busi_pipeline.imaging.affine import (
     AS_SCANNED,
-    FLIPPED,
-    ORIGINAL,
     SCANNER_SEED,
     AffineTransform,
+    list_evaluated,
     list_transforms,
 )
 from busi_pipeline.imaging.augmentation import augment_image
@@ -36,7 +35,7 @@ from busi_pipeline.imaging.text_cover import cover_text
 from busi_pipeline.plotting.style import new_picture_grid, show_picture
 from busi_pipeline.progress import track
 
-PLAN_COLUMNS = ["image_id", "augmentation", *AffineTransform._fields, SCANNER_SEED]
+PLAN_COLUMNS = ["image_id", "augmentation", WINDOW, *AffineTransform._fields, SCANNER_SEED]
 RawImages = Mapping[str, Callable[[], bytes]]
 
 IMAGES = Step(
@@ -144,22 +143,36 @@ def prepare_input_images(
     """
     boxes = _find_boxes(manifest, lesion_boxes)
 
-    def compute(positions: np.ndarray) -> Iterator[UInt8Array]:
-        for position in track(
-            positions.tolist(), f"images for {settings.title}", "image", total=len(positions)
-        ):
+    def compute(rows: np.ndarray) -> Iterator[UInt8Array]:
+        for row in track(rows.tolist(), f"images for {settings.title}", "image", total=len(rows)):
+            window, position = divmod(row, len(manifest))
             pixels = _decode_again(raw_images, manifest.iloc[position])
-            yield show_input(pixels, boxes[position], settings.input, settings.image_size)[None]
+            yield show_input(pixels, boxes[position], settings.input, settings.image_size, window)[
+                None
+            ]
 
+    described = [
+        [content, box] for content, box in zip(manifest["byte_sha256"], boxes, strict=True)
+    ]
     return cache.compute_array(
         INPUT_IMAGES.fingerprint(**_identify_input(settings)),
-        manifest[["image_id"]],
-        [
-            hash_values([content, box])
-            for content, box in zip(manifest["byte_sha256"], boxes, strict=True)
-        ],
+        *_list_windows(manifest, described, settings),
         "uint8",
         compute,
+    )
+
+
+def _list_windows(
+    manifest: pd.DataFrame, described: Sequence[list[Any]], settings: ExperimentSettings
+) -> tuple[pd.DataFrame, list[str]]:
+    """Return index and keys of an array with all images at the first window, then at the next."""
+    count = len(settings.input.margins)
+    index = manifest[["image_id"]]
+    if count == 1:
+        return index, [hash_values(own) for own in described]
+    return (
+        pd.concat([index.assign(**{WINDOW: window}) for window in range(count)], ignore_index=True),
+        [hash_values([*own, window]) for window in range(count) for own in described],
     )
 
 
@@ -194,8 +207,9 @@ def prepare_input_masks(
     boxes = _find_boxes(manifest, lesion_boxes)
     lesions = list_drawn_lesions(manifest)
 
-    def compute(positions: np.ndarray) -> Iterator[np.ndarray]:
-        for position in positions:
+    def compute(rows: np.ndarray) -> Iterator[np.ndarray]:
+        for row in rows.tolist():
+            window, position = divmod(row, len(manifest))
             pixels = _decode_again(raw_images, manifest.iloc[position])
             shape = pixels.shape[:2]
             lesion = draw_lesion(raw_images, lesions[position], shape)
@@ -205,15 +219,16 @@ def prepare_input_masks(
                 boxes[position],
                 settings.input,
                 settings.image_size,
+                window,
             )[None]
 
+    described = [
+        [content, box, hash_masks(raw_images, lesion.masks), lesion.box]
+        for content, box, lesion in zip(manifest["byte_sha256"], boxes, lesions, strict=True)
+    ]
     return cache.compute_array(
         INPUT_MASKS.fingerprint(**_identify_input(settings)),
-        manifest[["image_id"]],
-        [
-            hash_values([content, box, hash_masks(raw_images, lesion.masks), lesion.box])
-            for content, box, lesion in zip(manifest["byte_sha256"], boxes, lesions, strict=True)
-        ],
+        *_list_windows(manifest, described, settings),
         "uint8",
         compute,
     )
@@ -259,7 +274,7 @@ def plan_augmentation(split_manifest: pd.DataFrame, settings: ExperimentSettings
         split_manifest[split_manifest["split"].isin(parts)]
         for parts in (["train"], ["train", "validation"])
     )
-    augmented = _plan_augmented(training["image_id"], settings.augmentation)
+    augmented = _plan_augmented(training["image_id"], settings)
     return pd.concat([augmented, plan_originals(learning, settings)], ignore_index=True)
 
 
@@ -272,29 +287,39 @@ def plan_all_images(manifest: pd.DataFrame, settings: ExperimentSettings) -> pd.
 
 
 def plan_originals(manifest: pd.DataFrame, settings: ExperimentSettings) -> pd.DataFrame:
-    """Plan the images that are not augmented: ORIGINAL and, where the model averages over it,
-    FLIPPED. Returns PLAN_COLUMNS."""
+    """Plan the images that are not augmented, at every window: as they are and, where the model
+    averages over it, flipped. Returns PLAN_COLUMNS."""
     image_ids = manifest["image_id"]
-    plans = [_plan_one(image_ids, ORIGINAL, AffineTransform())]
+    transforms = [AffineTransform()]
     if settings.training.tta_horizontal_flip:
-        plans.append(_plan_one(image_ids, FLIPPED, AffineTransform(flip_horizontal=True)))
+        transforms.append(AffineTransform(flip_horizontal=True))
+    plans = [
+        _plan_one(image_ids, number, window, transform)
+        for window in range(len(settings.input.margins))
+        for number, transform in zip(list_evaluated(window), transforms, strict=False)
+    ]
     return pd.concat(plans, ignore_index=True)
 
 
-def _plan_one(image_ids: pd.Series, number: int, transform: AffineTransform) -> pd.DataFrame:
+def _plan_one(
+    image_ids: pd.Series, number: int, window: int, transform: AffineTransform
+) -> pd.DataFrame:
     columns = {"image_id": image_ids, "augmentation": number, **transform._asdict()}
-    columns[SCANNER_SEED] = AS_SCANNED
+    columns |= {WINDOW: window, SCANNER_SEED: AS_SCANNED}
     return pd.DataFrame(columns)[PLAN_COLUMNS]
 
 
-def _plan_augmented(image_ids: pd.Series, limits: AugmentationSettings) -> pd.DataFrame:
+def _plan_augmented(image_ids: pd.Series, settings: ExperimentSettings) -> pd.DataFrame:
+    limits = settings.augmentation
     per_image = limits.per_image
+    numbers = np.tile(np.arange(1, per_image + 1), len(image_ids))
     drawn = [_draw_transforms(image_id, limits) for image_id in image_ids]
     columns = {name: np.concatenate([plan[name] for plan in drawn]) for name in drawn[0]}
     return pd.DataFrame(
         {
             "image_id": np.repeat(image_ids.to_numpy(), per_image),
-            "augmentation": np.tile(np.arange(1, per_image + 1), len(image_ids)),
+            "augmentation": numbers,
+            WINDOW: (numbers - 1) % len(settings.input.margins),
             **columns,
         }
     )
@@ -343,17 +368,20 @@ def plot_augmentation(
         f"{settings.image_size} x {settings.image_size} pixels",
     )
     for row, (image_id, label) in enumerate(zip(shown["image_id"], shown["label"], strict=True)):
-        pixels = np.asarray(images.values[images.find_rows([image_id])[0]])
-        if privacy.cover_text:
-            pixels = cover_text(pixels)  # before it is turned: text is found upright
+        # Before an image is turned: text is found upright.
+        cover = cover_text if privacy.cover_text else np.asarray
+        windows = [
+            cover(np.asarray(images.values[images.find_rows([image_id], window)[0]]))
+            for window in range(images.windows)
+        ]
         plan = augmentation_plan[augmentation_plan["image_id"] == image_id].head(shown_each)
-        show_picture(axes[row, 0], pixels, f"original, {label}")
-        moves = zip(list_transforms(plan), plan[SCANNER_SEED], strict=True)
-        for axis, (transform, scanner) in zip(axes[row, 1:], moves, strict=False):
+        show_picture(axes[row, 0], windows[0], f"original, {label}")
+        moves = zip(list_transforms(plan), plan[WINDOW], plan[SCANNER_SEED], strict=True)
+        for axis, (transform, window, scanner) in zip(axes[row, 1:], moves, strict=False):
             flipped = transform.flip_horizontal or transform.flip_vertical
             show_picture(
                 axis,
-                augment_image(pixels, transform, scanner),
+                augment_image(windows[window], transform, scanner),
                 f"{round(transform.rotation_degrees) + 0:+d}°, zoom {transform.zoom:.2f}"
                 + (", flipped" if flipped else ""),
             )
