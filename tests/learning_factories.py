@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from busi_pipeline.caching.arrays import StoredArray
+from busi_pipeline.caching.arrays import WINDOW, StoredArray
 from busi_pipeline.caching.cache import Cache
 from busi_pipeline.config.schemas import (
     ExperimentSettings,
@@ -250,6 +250,7 @@ class Study:
     Args:
         folder: of the cache.
         classes: in the order of the probabilities; the classes of the images are these.
+        windows: in which each image is seen; the later ones are darker.
         per_class: images of a class; three in five are for training, one for validation.
         changes: settings that differ, nested as in YAML.
     """
@@ -259,9 +260,13 @@ class Study:
         folder: Path,
         classes: Classes = CLASSES,
         per_class: int = 30,
+        windows: int = 1,
         **changes: Any,
     ):
         self.classes, self.cache, self.source = classes, Cache(folder), WeightsSource(None)
+        if windows > 1:
+            lesion = {"view": "lesion", "grey": True, "margin": [float(n) for n in range(windows)]}
+            changes = {"input": lesion, **changes}
         self.settings = make_study_settings(**changes)
         labels = np.repeat(classes.names, per_class)
         ids = [f"{label}/{number}" for number, label in enumerate(labels)]
@@ -278,7 +283,9 @@ class Study:
         brightness = dict(zip(classes.names, np.linspace(40, 200, len(classes)), strict=True))
         rng = np.random.default_rng(3)
         pixels = np.stack([rng.normal(brightness[x], 25, (TINY_SIZE,) * 2 + (3,)) for x in labels])
-        self.images = store_array(ids, np.clip(pixels, 0, 255).astype(np.uint8))
+        shown = np.clip(np.concatenate([pixels / (1 + 0.2 * n) for n in range(windows)]), 0, 255)
+        column = {WINDOW: np.repeat(np.arange(windows), len(ids))} if windows > 1 else {}
+        self.images = store_array(ids * windows, shown.astype(np.uint8), **column)
         self.plan = plan_augmentation(self.split, self.settings)
 
     def change(self, **changes: Any) -> ExperimentSettings:

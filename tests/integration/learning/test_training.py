@@ -133,6 +133,41 @@ def test_a_fold_is_trained_as_the_hold_out_is(
     assert np.allclose(plain, split, atol=1e-6) != tta_horizontal_flip
 
 
+def test_the_model_averages_over_windows(tmp_path: Path, fitted: list[FittedNetwork]) -> None:
+    study = Study(tmp_path, windows=3, training={"tta_horizontal_flip": True})
+    training = study.train()
+    study.plan = plan_all_images(study.split, study.settings)
+    features = study.extract()
+    assert training.trained_model.input_shape == (None, 3, 32, 32, 3)
+    table = predict(study, training)
+    found = predict_split(fitted[0], features, table, study.settings)
+    np.testing.assert_allclose(get_probabilities(table), found, atol=5e-3)
+    rows = find_evaluation_rows(features, table["image_id"], flip=True)
+    assert rows.shape == (len(table), 6)
+    assert measure_accuracy(study, training) > 0.6
+    tuned = fitted[0].network.trainable
+    each = np.stack([tuned.predict_on_batch(features.values[own]) for own in rows.T])
+    if fitted[0].pretuned is None:
+        np.testing.assert_allclose(found, each.mean(axis=0), atol=1e-5)
+    assert np.abs(each[0] - each[4]).max() > 0.01, "the windows are not the same"
+
+
+def test_the_head_learns_from_augmented_images_where_it_shall(study: Study) -> None:
+    study.change(training={"fine_tuning": {"epochs": 0}})
+    pooled = study.pool(study.extract())
+    data = prepare_training_data(pooled, study.split, study.settings, CLASSES)
+    probes = {}
+    for what in ("originals", "all"):
+        study.change(training={"head_learns_from": what})
+        probes[what] = fit_probe(pooled, data, study.settings)
+    validation = PooledRows(read_rows(pooled, data.validation.rows), data.validation.labels)
+    for what, rows in (("originals", data.training.rows[:, -1:]), ("all", data.training.rows)):
+        taught = PooledRows(read_rows(pooled, rows), data.training.labels)
+        expected = fit_linear_probe(taught, validation, data.class_weights.tolist())
+        np.testing.assert_allclose(probes[what].kernel, expected.kernel, atol=1e-6)
+    assert np.abs(probes["all"].kernel - probes["originals"].kernel).max() > 1e-5
+
+
 def test_a_fold_of_a_network_that_is_not_tuned(study: Study, fitted: list[FittedNetwork]) -> None:
     study.change(training={"fine_tuning": {"epochs": 0}})
     training = study.train()

@@ -9,6 +9,7 @@ import pytest
 from busi_pipeline.caching.fingerprints import Fingerprint
 from busi_pipeline.errors import BadInputError
 from busi_pipeline.imaging.affine import apply_affine, list_transforms
+from busi_pipeline.imaging.augmentation import augment_image
 from busi_pipeline.learning import device, extraction
 from busi_pipeline.learning import features as features_module
 from busi_pipeline.learning.device import Device
@@ -57,6 +58,32 @@ def test_features_are_those_of_the_frozen_part(study: Study, extraction_batch_si
     assert pooled.index.equals(features.index)
     expected = np.asarray(network.tail(features.values[rows].astype(np.float32)))
     np.testing.assert_allclose(pooled.values[rows] / scale, expected / scale, atol=2e-3)
+
+
+@pytest.mark.parametrize("augment_on", ["cpu", "device"])
+def test_the_scanner_varies_in_what_the_network_sees(
+    study: Study, counting: None, augment_on: str
+) -> None:
+    """Mean brightness stands for the network: what it sees is what `vary_scanner` makes of it."""
+    study.change(
+        input={"grey": True, "keep_aspect": True},
+        augmentation={"scanner_variation": True},
+        training={"augment_on": augment_on, "extraction_batch_size": 7},
+    )
+    study.plan = plan_augmentation(study.split, study.settings)
+    found = study.extract().values[range(len(study.plan))][:, 0, 0, 0]
+    pixels = study.images.values[study.images.find_rows(study.plan["image_id"])]
+    seeds = study.plan["scanner_seed"]
+    seen = [
+        augment_image(*row) for row in zip(pixels, list_transforms(study.plan), seeds, strict=True)
+    ]
+    expected = np.array([image[..., 0].mean() for image in seen])
+    np.testing.assert_allclose(found, expected, rtol=0.02, atol=0.5)
+    moved = [apply_affine(*pair) for pair in zip(pixels, list_transforms(study.plan), strict=True)]
+    as_scanned = np.array([image[..., 0].mean() for image in moved])
+    varied = (seeds > 0).to_numpy()
+    assert np.abs(expected - as_scanned)[varied].mean() > 5
+    np.testing.assert_array_equal(expected[~varied], as_scanned[~varied])
 
 
 def test_where_nothing_is_tuned_features_are_pooled(study: Study) -> None:

@@ -8,7 +8,11 @@ import pytest
 
 from busi_pipeline.models.gradcam import compute_gradcam
 from busi_pipeline.models.network import Network
-from busi_pipeline.models.wrappers import average_with_flipped, average_with_pretuned
+from busi_pipeline.models.wrappers import (
+    average_over_windows,
+    average_with_flipped,
+    average_with_pretuned,
+)
 from tests.learning_factories import build_tiny_network, draw_pictures
 
 
@@ -47,6 +51,15 @@ def test_the_map_is_where_the_class_was_seen(flipped: bool) -> None:
     # A channel's weight is its gradient, a quarter; the map is that of the painted quadrant.
     np.testing.assert_allclose(maps[0], [[0, 0.25], [0, 0]], atol=1e-6)
     np.testing.assert_allclose(maps[1], [[0, 0], [0.25, 0]], atol=1e-6)
+
+
+def test_of_several_windows_one_is_explained() -> None:
+    network = average_with_flipped(build_quadrant_network())
+    images = np.stack([paint((0, 1), 0)])
+    one = compute_gradcam(network, images, np.array([0]))
+    several = compute_gradcam(average_over_windows(network, 3), images, np.array([0]))
+    np.testing.assert_array_equal(one, several)
+    assert one.max() > 0.2
 
 
 @pytest.fixture(scope="module")

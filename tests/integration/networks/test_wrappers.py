@@ -9,6 +9,7 @@ import pytest
 from busi_pipeline.models.network import Network, count_operations
 from busi_pipeline.models.wrappers import (
     add_flag,
+    average_over_windows,
     average_with_flipped,
     average_with_pretuned,
     calibrate,
@@ -160,3 +161,14 @@ def test_a_score_below_the_threshold_is_not_flagged() -> None:
     for threshold, expected in ((score * 1.001, False), (score * 0.999, True)):
         answer = add_flag(model, [1], threshold)(images)
         assert bool(np.asarray(answer["flagged"])[0]) is expected
+
+
+def test_windows_are_averaged(tuned: Network, pictures: np.ndarray, tmp_path: Path) -> None:
+    windows = np.stack([pictures, pictures[::-1], pictures[:, ::-1]], axis=1)
+    model = reload(average_over_windows(tuned.full, 3), tmp_path)
+    assert model.input_shape == (None, 3, *pictures.shape[1:])
+    each = [tuned.full.predict_on_batch(windows[:, n]) for n in range(3)]
+    np.testing.assert_allclose(
+        model.predict_on_batch(windows), np.mean(each, axis=0), rtol=1e-5, atol=1e-7
+    )
+    assert np.abs(each[0] - each[2]).max() > 1e-4, "the windows differ"

@@ -51,7 +51,12 @@ SPLIT = pd.DataFrame(
         "split": ["train"] * 6 + ["validation"] * 3,
     }
 )
-IMAGES = store_array(SPLIT["image_id"], np.zeros((9, 2, 2, 3), np.uint8))
+
+
+def make_images(windows: int) -> StoredArray:
+    column = {"window": np.repeat(np.arange(windows), len(SPLIT))} if windows > 1 else {}
+    values = np.zeros((windows * len(SPLIT), 2, 2, 3), np.uint8)
+    return store_array(list(SPLIT["image_id"]) * windows, values, **column)
 
 
 def identify(
@@ -63,7 +68,8 @@ def identify(
     cache = FingerprintsOnly(Path("nowhere"))
     count = len(classes)
     plan = plan_augmentation(SPLIT, settings)
-    features = extract_features(IMAGES, plan, settings, weights, count, cache)
+    images = make_images(len(settings.input.margins))
+    features = extract_features(images, plan, settings, weights, count, cache)
     pooled = pool_features(features, settings, weights, count, cache)
     data = prepare_training_data(features, SPLIT, settings, classes)
     values = identify_training(features, data, settings, Device("CPU", "float32", False), classes)

@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 
 from busi_pipeline.imaging.crops import Window
-from busi_pipeline.imaging.network_input import InputDescription, show_input, show_lesion_mask
+from busi_pipeline.imaging.network_input import (
+    InputDescription,
+    list_margins,
+    show_input,
+    show_lesion_mask,
+    show_windows,
+)
 from busi_pipeline.imaging.resizing import resize_image
 from tests.privacy_factories import INK, make_named_picture
 
@@ -68,6 +74,31 @@ def test_text_is_covered_before_anything_is_cut_out() -> None:
     assert (show_input(named, None, InputDescription(keep_aspect=True), 128) == INK).any()
     covered = show_input(named, None, InputDescription(keep_aspect=True, remove_text=True), 128)
     assert (covered < INK).all()
+
+
+def test_several_margins_are_as_many_windows(pixels: np.ndarray) -> None:
+    several = InputDescription(**LESION | {"margin": [0.35, 1.0]})
+    assert list_margins(several) == (0.35, 1.0)
+    windows = show_windows(pixels, BOX, several, 64)
+    assert windows.shape == (2, 64, 64, 3)
+    for number, margin in enumerate((0.35, 1.0)):
+        one = InputDescription(**LESION | {"margin": margin})
+        np.testing.assert_array_equal(windows[number], show_input(pixels, BOX, one, 64))
+        np.testing.assert_array_equal(show_input(pixels, BOX, several, 64, number), windows[number])
+    assert (windows[0] == 30).sum() > (windows[1] == 30).sum(), "more of it is surroundings"
+
+
+def test_one_window_has_no_dimension_of_its_own(pixels: np.ndarray) -> None:
+    assert show_windows(pixels, BOX, InputDescription(**LESION), 64).shape == (64, 64, 3)
+    whole = InputDescription(margin=[0.35, 1.0])
+    assert show_windows(pixels, None, whole, 64).shape == (64, 64, 3), "of the whole there is one"
+
+
+def test_the_mask_is_shown_in_the_window_asked_for(pixels: np.ndarray) -> None:
+    several = InputDescription(**LESION | {"margin": [0.35, 1.0]})
+    mask = (pixels[..., 0] == 30).astype(np.uint8)
+    near, far = (show_lesion_mask(mask, pixels, BOX, several, 64, n).sum() for n in (0, 1))
+    assert near > 2 * far > 0
 
 
 def test_a_lesion_view_needs_a_box(pixels: np.ndarray) -> None:

@@ -34,6 +34,24 @@ def find_box(before: np.ndarray, after: np.ndarray) -> tuple[int, int, int, int]
     return rows.min(), rows.max() + 1, columns.min(), columns.max() + 1
 
 
+def test_the_lesion_is_occluded_in_every_window(
+    images: StoredArray, masks: StoredArray, tmp_path: Path
+) -> None:
+    windows = [0, 0, 0, 1, 1, 1]
+    near = np.concatenate([masks.values, np.zeros_like(masks.values)])
+    near[3:, 18:22, 18:22] = 1
+    both = np.concatenate([images.values] * 2)
+    occluded = occlude_lesions(
+        store_array(IDS * 2, both, window=windows),
+        store_array(["b", "c", "a"] * 2, near, window=windows),
+        Cache(tmp_path),
+    )
+    boxes = [find_box(both[i], occluded.values[i]) for i in range(6)]
+    assert boxes[0] == (9, 21, 9, 21)
+    assert boxes[3:] == [(18, 22, 18, 22)] * 3
+    assert occluded.windows == 2
+
+
 def test_a_box_is_a_tenth_wider_each_way() -> None:
     lesion = np.zeros((40, 40), dtype=np.uint8)
     lesion[10:20, 10:30] = 1

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from busi_pipeline.imaging.scanner_variation import show_as_scanned_elsewhere
+from busi_pipeline.imaging.scanner_variation import show_as_scanned_elsewhere, vary_scanner
 from busi_pipeline.synthetic import simulate_scan
 
 SIZE = 96
@@ -51,3 +51,23 @@ def test_an_image_without_a_lesion_has_none(scan: tuple[np.ndarray, np.ndarray])
     shown, lesion = show((scan[0], np.zeros_like(scan[1])), 5)
     assert shown.any()
     assert not lesion.any()
+
+
+def test_the_scanner_varies_and_nothing_moves(scan: tuple[np.ndarray, np.ndarray]) -> None:
+    grey = np.repeat(scan[0][..., None], 3, axis=2)
+    grey[:, :20] = 0
+    varied = vary_scanner(grey, 5)
+    assert varied.shape == grey.shape
+    assert varied.dtype == np.uint8
+    assert (varied == varied[..., :1]).all(), "grey stays grey"
+    assert not np.array_equal(varied, grey)
+    assert (varied[:, :10] == 0).all(), "beyond the picture it stays black"
+    np.testing.assert_array_equal(varied, vary_scanner(grey, 5))
+    assert not np.array_equal(varied, vary_scanner(grey, 6))
+    blurred = [np.asarray(x[40:-40:8, 40:-40:8, 0], float).ravel() for x in (grey, varied)]
+    assert np.corrcoef(*blurred)[0, 1] > 0.5, "it shows the same"
+
+
+def test_a_black_picture_stays_black() -> None:
+    black = np.zeros((32, 32, 3), np.uint8)
+    assert not vary_scanner(black, 1).any()

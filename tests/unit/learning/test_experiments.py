@@ -84,6 +84,15 @@ def test_its_identity_is_of_what_decides_it(name: str) -> None:
     assert describe_settings(renamed) == described
 
 
+def test_a_setting_that_came_later_leaves_the_names_of_trainings() -> None:
+    described = describe_settings(EXPERIMENTS["resnet50"])
+    assert "scanner_variation" not in described["augmentation"]
+    assert "head_learns_from" not in described["training"]
+    lesion = describe_settings(EXPERIMENTS["resnet50_lesion"])
+    assert lesion["augmentation"]["scanner_variation"] is True
+    assert lesion["training"]["head_learns_from"] == "all"
+
+
 def test_experiments_that_differ_are_trained_apart() -> None:
     for one, other in combinations(EXPERIMENTS.values(), 2):
         settings_differ = [

@@ -132,6 +132,15 @@ def test_evaluation_rows_are_original_and_flip(features: StoredArray) -> None:
     assert find_evaluation_rows(features, wanted, flip=False).tolist() == [[13], [8]]
 
 
+@pytest.mark.parametrize("flip", [True, False])
+def test_evaluation_rows_are_those_of_every_window(flip: bool) -> None:
+    numbers = [ORIGINAL, FLIPPED, -2, -3, 1] if flip else [ORIGINAL, -2, 1]
+    features = store_array(["a"] * len(numbers), np.zeros((len(numbers), 1)), augmentation=numbers)
+    rows = find_evaluation_rows(features, pd.Series(["a"]), flip=flip)
+    assert rows.tolist() == [list(range(len(numbers) - 1))]
+    assert find_evaluation_rows(features, pd.Series(["a"]), flip=False).shape == (1, 2)
+
+
 def test_the_first_row_of_all_can_be_evaluated() -> None:
     features = store_array(["a", "b"], np.zeros((2, 1)), augmentation=ORIGINAL)
     assert find_evaluation_rows(features, pd.Series(["b", "a"]), flip=False).tolist() == [[1], [0]]

@@ -27,6 +27,7 @@ from busi_pipeline.pipelines.preprocessing.nodes import (
     plan_originals,
     plot_augmentation,
     prepare_images,
+    prepare_input_images,
     prepare_masks,
 )
 from busi_pipeline.synthetic import simulate_scan
@@ -106,6 +107,62 @@ def test_originals_are_planned_alone(split_manifest: pd.DataFrame) -> None:
     plan = plan_originals(split_manifest, choose())
     assert set(list_augmentations(plan)) == {(FLIPPED, ORIGINAL)}
     assert list(plan.columns) == PLAN_COLUMNS
+
+
+def look_at_lesions(*margins: float, **augmentation: Any) -> ExperimentSettings:
+    """Return settings of an experiment that sees the lesion in one or more windows."""
+    lesion = {"view": "lesion", "keep_aspect": True, "grey": True, "margin": list(margins)}
+    return make_settings("T", image_size=32, input=lesion, augmentation=AUGMENTATION | augmentation)
+
+
+def test_every_window_is_evaluated_and_learned_from(split_manifest: pd.DataFrame) -> None:
+    plan = plan_augmentation(split_manifest, look_at_lesions(0.5, 0.2, 0.8))
+    own = plan[plan["image_id"] == "benign/0"].set_index("augmentation")["window"].to_dict()
+    evaluated = {0: 0, -1: 0, -2: 1, -3: 1, -4: 2, -5: 2}
+    assert own == evaluated | {1: 0, 2: 1, 3: 2, 4: 0, 5: 1, 6: 2}
+    validation = plan[plan["image_id"] == "benign/2"].set_index("augmentation")["window"]
+    assert validation.to_dict() == evaluated
+    flips = plan[plan["augmentation"].isin([-1, -3, -5])]
+    assert flips["flip_horizontal"].astype(bool).all()
+
+
+def test_the_scanner_varies_where_it_is_asked_for(split_manifest: pd.DataFrame) -> None:
+    plan = plan_augmentation(split_manifest, look_at_lesions(0.5, scanner_variation=True))
+    is_augmented = plan["augmentation"] > 0
+    assert (plan["scanner_seed"] > 0).eq(is_augmented).all()
+    assert plan.loc[is_augmented, "scanner_seed"].is_unique
+    plain = plan_augmentation(split_manifest, look_at_lesions(0.5))
+    assert (plain["scanner_seed"] == 0).all()
+    moves = list(AffineTransform._fields)
+    pd.testing.assert_frame_equal(plan[moves], plain[moves])
+
+
+def test_images_are_prepared_at_every_window(tmp_path: Path) -> None:
+    pixels = np.full((60, 80, 3), 200, np.uint8)
+    pixels[20:40, 30:50] = 40
+    pictures = {"a.png": pixels, "b.png": 255 - pixels}
+    content = {name: encode_image(Image.fromarray(made)) for name, made in pictures.items()}
+    manifest = pd.DataFrame(
+        {
+            "image_id": ["b", "a"],
+            "path": ["b.png", "a.png"],
+            "byte_sha256": [hashlib.sha256(content[f"{n}.png"]).hexdigest() for n in "ba"],
+            "mask_paths": "[]",
+            "box": "",
+        }
+    )
+    boxes = pd.DataFrame({"image_id": ["a", "b"], "left": 30, "top": 20, "right": 50, "bottom": 40})
+    settings = look_at_lesions(0.0, 0.5)
+    images = prepare_input_images(
+        as_raw_images(content), manifest, boxes, settings, Cache(tmp_path)
+    )
+    assert images.windows == 2
+    assert images.values.shape == (4, 32, 32, 3)
+    assert images.find_rows(["a", "b"], 1).tolist() == [3, 2]
+    near, far = (images.values[images.find_rows(["a"], n)[0]] for n in (0, 1))
+    assert (near[4:-4, 4:-4] == 40).all()
+    assert 0.2 < (far < 100).mean() < 0.3, "a fourth of it is lesion"
+    assert len(set(images.keys)) == 4
 
 
 def test_transforms_stay_within_the_limits(split_manifest: pd.DataFrame) -> None:
