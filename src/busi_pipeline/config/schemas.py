@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 from omegaconf import OmegaConf
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from busi_pipeline.imaging.network_input import is_plain, list_margins
+from busi_pipeline.imaging.network_input import is_plain, list_windows
 from busi_pipeline.models.backbones import Backbone, get_backbone
 
 Text = Annotated[str, Field(min_length=1)]
@@ -256,8 +256,8 @@ _Margin = Annotated[float, Field(ge=0)]
 class InputSettings(Settings):
     """What of an image a network sees, and how."""
 
-    view: Literal["whole", "lesion"]
-    """The whole image, or the lesion with its surroundings."""
+    view: Literal["whole", "lesion", "both"]
+    """The whole image, the lesion with its surroundings, or both, as one window more."""
     keep_aspect: bool
     """Show a square window, black beyond the image, so that shapes stay what they are; else the
     image is stretched to a square."""
@@ -274,9 +274,9 @@ class InputSettings(Settings):
     """Cut off rows and columns at the edges that show nothing."""
 
     @property
-    def margins(self) -> tuple[float, ...]:
-        """Of each window; the first is the one that is shown to people."""
-        return list_margins(self)
+    def windows(self) -> tuple[float | None, ...]:
+        """The margin of each window, None for the whole image; the first is shown to people."""
+        return list_windows(self)
 
     @property
     def needs_lesion(self) -> bool:

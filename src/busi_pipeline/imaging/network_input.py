@@ -21,6 +21,7 @@ from busi_pipeline.imaging.resizing import resize_image
 from busi_pipeline.imaging.text_cover import cover_text
 
 WHOLE: Final = "whole"
+BOTH: Final = "both"
 # Of a mask's grey values.
 _HALF = 127
 
@@ -29,7 +30,7 @@ class InputShape(Protocol):
     """What a network sees of an image; `config.schemas.InputSettings` fits."""
 
     @property
-    def view(self) -> Literal["whole", "lesion"]: ...
+    def view(self) -> Literal["whole", "lesion", "both"]: ...
 
     @property
     def keep_aspect(self) -> bool: ...
@@ -57,7 +58,7 @@ class InputDescription:
     A model that names none sees the whole image, stretched.
     """
 
-    view: Literal["whole", "lesion"] = WHOLE
+    view: Literal["whole", "lesion", "both"] = WHOLE
     keep_aspect: bool = False
     margin: float | Sequence[float] = 0.0
     grey: bool = False
@@ -77,11 +78,12 @@ def is_plain(shape: InputShape) -> bool:
     )
 
 
-def list_margins(shape: InputShape) -> tuple[float, ...]:
-    """Return the margin of each window that the network sees; of the whole image there is one."""
-    several = isinstance(shape.margin, Sequence) and shape.view != WHOLE
+def list_windows(shape: InputShape) -> tuple[float | None, ...]:
+    """Return the windows that the network sees, by their margins; None is the whole image."""
+    if shape.view == WHOLE:
+        return (None,)
     margins = shape.margin if isinstance(shape.margin, Sequence) else (shape.margin,)
-    return tuple(margins) if several else tuple(margins[:1])
+    return (*margins, None) if shape.view == BOTH else tuple(margins)
 
 
 def show_windows(
@@ -91,7 +93,7 @@ def show_windows(
 
     See `show_input`.
     """
-    count = len(list_margins(shape))
+    count = len(list_windows(shape))
     shown = [show_input(pixels, box, shape, size, window) for window in range(count)]
     return shown[0] if count == 1 else np.stack(shown)
 
@@ -106,7 +108,7 @@ def show_input(
         box: of the lesion, in pixels of the image; not used where the view is the whole image.
         shape: the settings.
         size: height and width of the network's input.
-        window: which of `list_margins`.
+        window: which of `list_windows`.
     """
     if is_plain(shape):
         return resize_image(pixels, size)
@@ -152,10 +154,11 @@ def _cut(values: np.ndarray, content: Window) -> np.ndarray:
 
 def _choose_window(content: Window, box: Window | None, shape: InputShape, window: int) -> Window:
     """Return what is shown, in pixels of the content."""
-    if shape.view == WHOLE:
+    margin = list_windows(shape)[window]
+    if margin is None:
         return list_whole_window(int(content.height), int(content.width), shape.keep_aspect)
     if box is None:
         raise ValueError(f"input.view {shape.view} needs a box of the lesion")
     x, y = content.left, content.top
     moved = Window(box.left - x, box.top - y, box.right - x, box.bottom - y)
-    return list_lesion_window(moved, list_margins(shape)[window], shape.keep_aspect)
+    return list_lesion_window(moved, margin, shape.keep_aspect)

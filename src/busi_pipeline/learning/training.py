@@ -175,7 +175,7 @@ def assemble_model(
             model = average_with_pretuned(tuned, before)
         if settings.training.tta_horizontal_flip:
             model = average_with_flipped(model)
-        windows = len(settings.input.margins)
+        windows = len(settings.input.windows)
         return average_over_windows(model, windows) if windows > 1 else model
 
 

@@ -68,7 +68,7 @@ def identify(
     cache = FingerprintsOnly(Path("nowhere"))
     count = len(classes)
     plan = plan_augmentation(SPLIT, settings)
-    images = make_images(len(settings.input.margins))
+    images = make_images(len(settings.input.windows))
     features = extract_features(images, plan, settings, weights, count, cache)
     pooled = pool_features(features, settings, weights, count, cache)
     data = prepare_training_data(features, SPLIT, settings, classes)

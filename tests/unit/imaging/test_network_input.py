@@ -8,7 +8,7 @@ import pytest
 from busi_pipeline.imaging.crops import Window
 from busi_pipeline.imaging.network_input import (
     InputDescription,
-    list_margins,
+    list_windows,
     show_input,
     show_lesion_mask,
     show_windows,
@@ -78,7 +78,7 @@ def test_text_is_covered_before_anything_is_cut_out() -> None:
 
 def test_several_margins_are_as_many_windows(pixels: np.ndarray) -> None:
     several = InputDescription(**LESION | {"margin": [0.35, 1.0]})
-    assert list_margins(several) == (0.35, 1.0)
+    assert list_windows(several) == (0.35, 1.0)
     windows = show_windows(pixels, BOX, several, 64)
     assert windows.shape == (2, 64, 64, 3)
     for number, margin in enumerate((0.35, 1.0)):
@@ -92,6 +92,17 @@ def test_one_window_has_no_dimension_of_its_own(pixels: np.ndarray) -> None:
     assert show_windows(pixels, BOX, InputDescription(**LESION), 64).shape == (64, 64, 3)
     whole = InputDescription(margin=[0.35, 1.0])
     assert show_windows(pixels, None, whole, 64).shape == (64, 64, 3), "of the whole there is one"
+
+
+def test_both_is_one_window_more_with_the_whole_image(pixels: np.ndarray) -> None:
+    both = InputDescription(**LESION | {"view": "both", "margin": [0.35, 1.0]})
+    assert list_windows(both) == (0.35, 1.0, None)
+    whole = InputDescription(view="whole", keep_aspect=True)
+    np.testing.assert_array_equal(
+        show_windows(pixels, BOX, both, 64)[2], show_input(pixels, None, whole, 64)
+    )
+    one = InputDescription(**LESION | {"view": "both"})
+    assert show_windows(pixels, BOX, one, 64).shape == (2, 64, 64, 3)
 
 
 def test_the_mask_is_shown_in_the_window_asked_for(pixels: np.ndarray) -> None:

@@ -166,7 +166,7 @@ def _list_windows(
     manifest: pd.DataFrame, described: Sequence[list[Any]], settings: ExperimentSettings
 ) -> tuple[pd.DataFrame, list[str]]:
     """Return index and keys of an array with all images at the first window, then at the next."""
-    count = len(settings.input.margins)
+    count = len(settings.input.windows)
     index = manifest[["image_id"]]
     if count == 1:
         return index, [hash_values(own) for own in described]
@@ -295,7 +295,7 @@ def plan_originals(manifest: pd.DataFrame, settings: ExperimentSettings) -> pd.D
         transforms.append(AffineTransform(flip_horizontal=True))
     plans = [
         _plan_one(image_ids, number, window, transform)
-        for window in range(len(settings.input.margins))
+        for window in range(len(settings.input.windows))
         for number, transform in zip(list_evaluated(window), transforms, strict=False)
     ]
     return pd.concat(plans, ignore_index=True)
@@ -319,7 +319,7 @@ def _plan_augmented(image_ids: pd.Series, settings: ExperimentSettings) -> pd.Da
         {
             "image_id": np.repeat(image_ids.to_numpy(), per_image),
             "augmentation": numbers,
-            WINDOW: (numbers - 1) % len(settings.input.margins),
+            WINDOW: (numbers - 1) % len(settings.input.windows),
             **columns,
         }
     )
