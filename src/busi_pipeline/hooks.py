@@ -127,9 +127,9 @@ def flatten_parameters(inputs: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield (key, value) of the parameters among a node's inputs, as MLflow is to show them.
 
     Settings give one key for each of their leaves, such as `split.method`; a list is separated by
-    commas; of `classes` also `positive_classes` is given. Left out are the settings of experiments
-    and the shared values behind them, which RunProvenance logs complete, and sentences about the
-    data set.
+    commas; of `classes` also `positive_classes` and `lesion_free_classes` are given. Left out are
+    the settings of experiments and the shared values behind them, which RunProvenance logs
+    complete, and sentences about the data set.
     """
     for name, value in inputs.items():
         prefix, colon, path = name.partition(":")
@@ -139,6 +139,7 @@ def flatten_parameters(inputs: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         if isinstance(value, Classes):
             yield path, _format(value.names)
             yield "positive_classes", _format(value.positive)
+            yield "lesion_free_classes", _format(value.lesion_free)
         elif isinstance(value, BaseModel):
             left_out = {"citation", "facts", "limitations"} if group == "dataset" else set()
             leaves = flatten(value.model_dump(exclude=left_out, exclude_none=True), path)

@@ -91,6 +91,8 @@ def test_both_figures_are_reported(project: Path) -> None:
     scores = read_json(folder / "metrics.json")["external"]
     assert scores["reader_box"]["flag"]["images"] == scores["images"]["flag"]["images"] == COUNT
     assert "shown the box that readers drew" in (folder / "summary.md").read_text()
+    assert scores["given_lesion"]["flag"]["images"] == COUNT
+    assert "Every image here shows a lesion" in (folder / "summary.md").read_text()
     outputs = project / f"data/07_model_output/{EXPERIMENT}/external/elsewhere"
     found, shown = (
         read_table(outputs / f"{name}.csv").set_index("image_id")["positive_score"]

@@ -45,7 +45,7 @@ GROUPS: dict[str, type[Settings]] = {
     "adaptation": AdaptationSettings,
     "privacy": PrivacySettings,
 }
-ALL_GROUPS = ("classes", "positive_classes", "sites", *GROUPS, "experiments")
+ALL_GROUPS = ("classes", "positive_classes", "lesion_free_classes", "sites", *GROUPS, "experiments")
 
 
 class Parameters(TypedDict):
@@ -95,7 +95,11 @@ def check_parameters(
                 "conf/base."
             )
     checked: dict[str, Any] = {
-        "classes": Classes(parameters["classes"], parameters["positive_classes"])
+        "classes": Classes(
+            parameters["classes"],
+            parameters["positive_classes"],
+            parameters["lesion_free_classes"],
+        )
     }
     for group, schema in GROUPS.items():
         checked[group] = check_settings(schema, parameters[group], group)

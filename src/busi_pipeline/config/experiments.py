@@ -37,6 +37,7 @@ TAKEN_NAMES = frozenset(
         "images",
         "ingestion",
         "leave_one_site_out",
+        "lesion_free_classes",
         "lesion_boxes",
         "localization",
         "localizer",

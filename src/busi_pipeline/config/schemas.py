@@ -372,6 +372,9 @@ class PhaseSettings(Settings):
     optimizer: OptimizerSettings
 
 
+_Strength = Annotated[float, Field(gt=0)]
+
+
 class TrainingSettings(Settings):
     """How an experiment is trained."""
 
@@ -403,6 +406,9 @@ class TrainingSettings(Settings):
     penalty that validation images choose, or `gradient` by the epochs of `head_phase`."""
     head_learns_from: Literal["originals", "all"]
     """What logistic regression sees of the training images: as they are, or augmented as well."""
+    head_strengths: Annotated[tuple[_Strength, ...], Field(strict=False, min_length=1)]
+    """Inverses of the penalty of logistic regression (`C` of scikit-learn), of which validation
+    images choose."""
     head_phase: PhaseSettings
     """The head on the frozen base, where it is fitted by gradient."""
     fine_tuning: PhaseSettings

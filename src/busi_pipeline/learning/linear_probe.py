@@ -15,8 +15,6 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 from sklearn.preprocessing import StandardScaler
 
-_STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1)
-
 
 class PooledRows(NamedTuple):
     """Labelled images, each in one or more augmentations.
@@ -55,7 +53,10 @@ class LinearProbe(NamedTuple):
 
 
 def fit_linear_probe(
-    training: PooledRows, validation: PooledRows, class_weights: Sequence[float]
+    training: PooledRows,
+    validation: PooledRows,
+    class_weights: Sequence[float],
+    strengths: Sequence[float],
 ) -> LinearProbe:
     """Fit on standardised features with the penalty under which the validation loss is lowest.
 
@@ -63,6 +64,7 @@ def fit_linear_probe(
         training: all augmentations are learned from.
         validation: an image is evaluated by the mean over its augmentations.
         class_weights: float (classes,), of the training images.
+        strengths: inverses of the penalty to choose from.
     """
     augmentations = training.vectors.shape[1]
     vectors = training.vectors.reshape(-1, training.vectors.shape[2])
@@ -71,7 +73,7 @@ def fit_linear_probe(
     scaler = StandardScaler().fit(vectors)
     standardised = scaler.transform(vectors)
     probes = []
-    for strength in _STRENGTHS:
+    for strength in strengths:
         # Augmentations of one image are no new images.
         regression = LogisticRegression(
             C=strength / augmentations, class_weight=weights, max_iter=1000

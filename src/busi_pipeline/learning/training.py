@@ -297,7 +297,9 @@ def fit_probe(
     )
     if settings.training.head_learns_from == "all":
         training = PooledRows(read_rows(pooled_features, data.training.rows), data.training.labels)
-    return fit_linear_probe(training, validation, data.class_weights.tolist())
+    return fit_linear_probe(
+        training, validation, data.class_weights.tolist(), settings.training.head_strengths
+    )
 
 
 def predict_with_linear_probe(

@@ -86,20 +86,34 @@ class DeliveredModel(NamedTuple):
         Args:
             pixels: the image.
             box: of the lesion, by a reader, in pixels of the image; takes the place of the
-                localizer's.
+                localizer's. Who draws it says that there is a lesion: the probabilities of classes
+                without one are 0, and the threshold is the one that was chosen for lesions.
         """
-        confidence = None
+        is_drawn, confidence = box is not None, None
         if self.localizer is not None and box is None:
             box, confidence = locate_lesion(self.localizer, pixels)
         shape = InputDescription(**self.description.get("input", {}))
         shown = show_windows(pixels, box, shape, self.description["image_size"])
         answer = self.model.predict_on_batch(shown[None])
-        probabilities = np.asarray(answer["probabilities"])[0].tolist()
+        probabilities = np.asarray(answer["probabilities"])
+        flagged = bool(np.asarray(answer["flagged"])[0])
+        score = float(np.asarray(answer["positive_score"])[0])
+        threshold = self.description["threshold"]
+        if is_drawn and "threshold_given_lesion" in self.description:
+            classes = Classes(
+                self.description["classes"],
+                self.description["positive_classes"],
+                self.description["lesion_free_classes"],
+            )
+            probabilities = classes.given_lesion(probabilities)
+            score = float(classes.positive_score(probabilities)[0])
+            threshold = self.description["threshold_given_lesion"]
+            flagged = score >= threshold
         return Finding(
-            bool(np.asarray(answer["flagged"])[0]),
-            float(np.asarray(answer["positive_score"])[0]),
-            self.description["threshold"],
-            dict(zip(self.description["classes"], probabilities, strict=True)),
+            flagged,
+            score,
+            threshold,
+            dict(zip(self.description["classes"], probabilities[0].tolist(), strict=True)),
             box,
             confidence,
         )

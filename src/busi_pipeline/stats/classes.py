@@ -21,6 +21,7 @@ _SCORES = (
     "calibration",
     "flag",
 )
+_TINY = 1e-12
 RESERVED_NAMES = frozenset(name + end for name in _SCORES for end in ("", "_ci_low", "_ci_high"))
 
 
@@ -31,6 +32,8 @@ class Classes:
     Attributes:
         names: in the order of a model's probabilities.
         positive: those that a reader must not overlook, such as `malignant`.
+        lesion_free: those whose images show no lesion, such as `normal`; other names that are given
+            for it are left out.
 
     Raises BadInputError for fewer than two names, names that are no text, doubled or keys of the
     metrics (RESERVED_NAMES), and for positive classes that are none, all or no classes.
@@ -38,13 +41,20 @@ class Classes:
 
     names: tuple[str, ...]
     positive: tuple[str, ...]
+    lesion_free: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for field, value in (("classes", self.names), ("positive_classes", self.positive)):
+        for field, value in (
+            ("classes", self.names),
+            ("positive_classes", self.positive),
+            ("lesion_free_classes", self.lesion_free),
+        ):
             if isinstance(value, str) or not isinstance(value, Sequence):
                 raise BadInputError(f"{field} must be a list of class names; got {value!r}.")
         object.__setattr__(self, "names", tuple(self.names))
         object.__setattr__(self, "positive", tuple(self.positive))
+        shown = tuple(name for name in self.names if name in self.lesion_free)
+        object.__setattr__(self, "lesion_free", shown)
         for name in (*self.names, *self.positive):
             if not isinstance(name, str) or not name.strip():
                 raise BadInputError(
@@ -66,6 +76,11 @@ class Classes:
             raise BadInputError(
                 f"positive_classes must be one or more of {list(self.names)}, and not all of them; "
                 f"got {list(self.positive)}."
+            )
+        if both := set(self.positive) & set(self.lesion_free):
+            raise BadInputError(
+                f"lesion_free_classes are of images without a lesion; {', '.join(sorted(both))} is "
+                "one of positive_classes, too. Take it out of one of them."
             )
 
     def __len__(self) -> int:
@@ -114,6 +129,22 @@ class Classes:
             probabilities: float (n, classes).
         """
         return np.minimum(probabilities[:, self._positive_positions].sum(axis=1), 1.0)
+
+    def has_lesion(self, labels: pd.Series) -> np.ndarray:
+        """Return bool (n,): is the label a class whose images show a lesion?"""
+        return ~np.isin(self.positions(labels), [self.names.index(n) for n in self.lesion_free])
+
+    def given_lesion(self, probabilities: np.ndarray) -> np.ndarray:
+        """Return float64 (n, classes): the probabilities of images known to show a lesion.
+
+        Those of `lesion_free` are 0, and the others share what is left as they did.
+
+        Args:
+            probabilities: float (n, classes).
+        """
+        shares = np.array(probabilities, dtype=np.float64)
+        shares[:, [self.names.index(name) for name in self.lesion_free]] = 0
+        return shares / np.maximum(shares.sum(axis=1, keepdims=True), _TINY)
 
     @property
     def _positive_positions(self) -> list[int]:

@@ -59,23 +59,29 @@ class OperatingPoint:
         calibration: see calibration.fit_calibration.
         threshold: calibrated positive score from which an image is flagged for review.
         expected_sensitivity: see operating_point.ChosenThreshold.
+        threshold_given_lesion: the same of the score given a lesion, chosen on the images that show
+            one; None where every class does, or all of these are positive.
     """
 
     calibration: Calibration
     threshold: float
     expected_sensitivity: float
+    threshold_given_lesion: float | None = None
 
     def describe(self) -> dict[str, Any]:
         """Return `temperature`, `offsets`, `threshold` and `expected_sensitivity`, for files and
-        for MLflow.
+        for MLflow; `threshold_given_lesion` where there is one.
         """
         temperature, offsets = self.calibration
-        return {
+        described = {
             "temperature": temperature,
             "offsets": list(offsets),
             "threshold": self.threshold,
             "expected_sensitivity": self.expected_sensitivity,
         }
+        if self.threshold_given_lesion is not None:
+            described["threshold_given_lesion"] = self.threshold_given_lesion
+        return described
 
 
 def probability_columns(classes: Classes, uncalibrated: bool = False) -> list[str]:
@@ -112,11 +118,15 @@ def fit_operating_point(
         )
     uncalibrated = predictions[probability_columns(classes, uncalibrated=True)].to_numpy()
     calibration = fit(classes.positions(predictions["label"]), uncalibrated)
-    score = classes.positive_score(apply_calibration(uncalibrated, calibration))
-    chosen = choose_threshold_by_rule(
-        is_positive, score, evaluation.target_sensitivity, evaluation.threshold_rule
-    )
-    return OperatingPoint(calibration, chosen.threshold, chosen.expected_sensitivity)
+    calibrated = apply_calibration(uncalibrated, calibration)
+    rule = evaluation.target_sensitivity, evaluation.threshold_rule
+    chosen = choose_threshold_by_rule(is_positive, classes.positive_score(calibrated), *rule)
+    given_lesion = None
+    has_lesion = classes.has_lesion(predictions["label"])
+    if classes.lesion_free and not is_positive[has_lesion].all():
+        score = classes.positive_score(classes.given_lesion(calibrated))[has_lesion]
+        given_lesion = choose_threshold_by_rule(is_positive[has_lesion], score, *rule).threshold
+    return OperatingPoint(calibration, chosen.threshold, chosen.expected_sensitivity, given_lesion)
 
 
 def can_promise_target(operating_point: OperatingPoint, evaluation: Evaluation) -> bool:

@@ -31,6 +31,7 @@ from tests.factories import CLASSES
 from tests.learning_factories import Study
 
 RATE = "learning_rate"
+STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1)
 
 
 @pytest.fixture
@@ -163,7 +164,7 @@ def test_the_head_learns_from_augmented_images_where_it_shall(study: Study) -> N
     validation = PooledRows(read_rows(pooled, data.validation.rows), data.validation.labels)
     for what, rows in (("originals", data.training.rows[:, -1:]), ("all", data.training.rows)):
         taught = PooledRows(read_rows(pooled, rows), data.training.labels)
-        expected = fit_linear_probe(taught, validation, data.class_weights.tolist())
+        expected = fit_linear_probe(taught, validation, data.class_weights.tolist(), STRENGTHS)
         np.testing.assert_allclose(probes[what].kernel, expected.kernel, atol=1e-6)
     assert np.abs(probes["all"].kernel - probes["originals"].kernel).max() > 1e-5
 
@@ -208,7 +209,7 @@ def test_the_head_is_initialised_from_the_linear_probe(tmp_path: Path, classes: 
         )
         for of_part in (study.split[study.split["split"] == x] for x in ("train", "validation"))
     )
-    probe = fit_linear_probe(training_rows, validation_rows, data.class_weights.tolist())
+    probe = fit_linear_probe(training_rows, validation_rows, data.class_weights.tolist(), STRENGTHS)
     found = get_probabilities(predict(study, training, "validation"), classes)
     np.testing.assert_allclose(found, probe.predict(validation_rows.vectors), atol=5e-3)
     same = fit_probe(pooled, data, study.settings)

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from busi_pipeline.errors import BadInputError
+from busi_pipeline.imaging.crops import Window
 from busi_pipeline.imaging.decoding import decode_image
 from busi_pipeline.imaging.resizing import resize_image
 from busi_pipeline.models.delivered import (
@@ -57,6 +58,22 @@ def test_a_likely_benign_image_above_the_threshold_is_flagged() -> None:
     assert finding.flagged is True
     assert finding._fields[0] == "flagged", "the decision comes first"
     assert make_delivered(threshold=0.5).predict_pixels(paint(60)).flagged is False
+
+
+def test_who_draws_a_box_says_that_there_is_a_lesion() -> None:
+    plain = make_delivered()
+    box = Window(5, 5, 20, 20)
+    assert plain.predict_pixels(paint(60), box).probabilities["normal"] > 0
+    about = {"threshold_given_lesion": 0.02, "lesion_free_classes": ["normal"]}
+    model = plain._replace(description=plain.description | about)
+    alone, drawn = model.predict_pixels(paint(60)), model.predict_pixels(paint(60), box)
+    assert alone.probabilities == plain.predict_pixels(paint(60)).probabilities
+    assert alone.threshold == 0.012
+    assert drawn.probabilities["normal"] == 0
+    lesions = alone.probabilities["benign"] + alone.probabilities["malignant"]
+    assert drawn.positive_score == pytest.approx(alone.positive_score / lesions)
+    assert drawn.threshold == 0.02
+    assert drawn.flagged is (drawn.positive_score >= 0.02)
 
 
 def test_positive_classes_are_summed() -> None:

@@ -32,8 +32,9 @@ def refuse(parameters: dict[str, Any], path: str, value: Any) -> str:
 
 def test_parameters_become_frozen_objects(parameters: dict[str, Any]) -> None:
     checked = check_parameters(parameters)
-    assert set(checked) == set(ALL_GROUPS) - {"positive_classes"}
-    assert checked["classes"] == Classes(("benign", "malignant", "normal"), ("malignant",))
+    assert set(checked) == set(ALL_GROUPS) - {"positive_classes", "lesion_free_classes"}
+    names = ("benign", "malignant", "normal")
+    assert checked["classes"] == Classes(names, ("malignant",), ("normal",))
     assert checked["split"].method == "grouped"
     with pytest.raises(ValidationError, match="frozen"):
         checked["split"].seed = 1  # type: ignore[misc]
@@ -172,6 +173,8 @@ def test_impossible_value_is_refused(
         ("experiments", None, "one or more entries"),
         ("positive_classes", ["cancer"], "positive_classes"),
         ("positive_classes", [], "positive_classes"),
+        ("lesion_free_classes", ["malignant"], "is one of positive_classes, too"),
+        ("lesion_free_classes", "normal", "lesion_free_classes must be a list"),
         ("classes", ["benign"], "two or more"),
         ("classes", "benign", "list"),
     ],

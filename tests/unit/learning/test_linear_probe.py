@@ -11,6 +11,8 @@ from busi_pipeline.learning.linear_probe import PooledRows, fit_linear_probe
 
 STRENGTHS = [1e-4, 1e-3, 1e-2, 1e-1]
 
+STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1)
+
 
 def draw_rows(classes: int, count: int, augmentations: int = 1, seed: int = 0) -> PooledRows:
     """Return features of other scales, whose class one can guess."""
@@ -37,7 +39,7 @@ def test_a_probe_is_scikit_learns_regression(classes: int, augmentations: int) -
     training = draw_rows(classes, 61, augmentations)
     validation = draw_rows(classes, 40, augmentations, seed=1)
     weights = [1.0, 3.0, 0.5, 2.0][:classes]
-    probe = fit_linear_probe(training, validation, weights)
+    probe = fit_linear_probe(training, validation, weights, STRENGTHS)
     assert probe.kernel.shape == (5, classes)
     assert probe.kernel.dtype == probe.bias.dtype == np.float32
     regression = regress(training, probe.strength, weights)
@@ -57,21 +59,23 @@ def test_the_penalty_is_the_one_validation_chooses(seed: int) -> None:
         )
         for strength in STRENGTHS
     ]
-    probe = fit_linear_probe(training, validation, weights)
+    probe = fit_linear_probe(training, validation, weights, STRENGTHS)
     assert probe.strength == STRENGTHS[int(np.argmin(losses))]
 
 
 def test_the_strongest_and_weakest_penalty_can_be_chosen(rng: np.random.Generator) -> None:
     training = draw_rows(2, 40)
-    assert fit_linear_probe(training, training, [1.0, 1.0]).strength == 0.1
+    assert fit_linear_probe(training, training, [1.0, 1.0], STRENGTHS).strength == 0.1
     misleading = PooledRows(training.vectors, 1 - training.labels)
-    assert fit_linear_probe(training, misleading, [1.0, 1.0]).strength == 1e-4
+    assert fit_linear_probe(training, misleading, [1.0, 1.0], STRENGTHS).strength == 1e-4
 
 
 def test_class_weights_move_the_probe_towards_the_class() -> None:
     training = draw_rows(3, 60)
     means = [
-        fit_linear_probe(training, training, weights).predict(training.vectors).mean(axis=0)[1]
+        fit_linear_probe(training, training, weights, STRENGTHS)
+        .predict(training.vectors)
+        .mean(axis=0)[1]
         for weights in ([1.0, 1.0, 1.0], [1.0, 10.0, 1.0])
     ]
     assert means[1] > means[0] + 0.2
@@ -81,4 +85,4 @@ def test_a_class_without_validation_image_is_no_hindrance() -> None:
     training, validation = draw_rows(3, 60), draw_rows(3, 30, seed=1)
     kept = validation.labels != 2
     part = PooledRows(validation.vectors[kept], validation.labels[kept])
-    assert fit_linear_probe(training, part, [1.0] * 3).kernel.shape == (5, 3)
+    assert fit_linear_probe(training, part, [1.0] * 3, STRENGTHS).kernel.shape == (5, 3)

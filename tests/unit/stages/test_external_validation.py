@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from sklearn.metrics import roc_auc_score
 
 from busi_pipeline.caching.cache import Cache
 from busi_pipeline.errors import BadInputError
@@ -22,6 +23,7 @@ from busi_pipeline.pipelines.external_validation.nodes import (
     judge,
     predict_site,
     score_external,
+    take_lesion_for_granted,
 )
 from busi_pipeline.pipelines.external_validation.plots import (
     outline_lesion,
@@ -32,6 +34,7 @@ from busi_pipeline.pipelines.external_validation.plots import (
 )
 from busi_pipeline.pipelines.external_validation.properties import measure_properties
 from busi_pipeline.pipelines.external_validation.summary import compare_sites, write_summary
+from busi_pipeline.stats.classes import Classes
 from busi_pipeline.stats.scoring import probability_columns
 from busi_pipeline.synthetic import simulate_scan
 from tests.evaluation_factories import EVALUATION, THREE, TWO, make_predictions
@@ -108,7 +111,12 @@ def make_properties(manifest: pd.DataFrame, **columns: object) -> pd.DataFrame:
     )
 
 
-def score(manifest: pd.DataFrame, predictions: pd.DataFrame, inside: pd.DataFrame | None = None):
+def score(
+    manifest: pd.DataFrame,
+    predictions: pd.DataFrame,
+    inside: pd.DataFrame | None = None,
+    classes: Classes = THREE,
+):
     properties = make_properties(manifest)
     return score_external(
         predictions,
@@ -119,7 +127,7 @@ def score(manifest: pd.DataFrame, predictions: pd.DataFrame, inside: pd.DataFram
         SETTINGS,
         EVALUATION,
         EXTERNAL,
-        THREE,
+        classes,
     )
 
 
@@ -254,6 +262,40 @@ def test_every_image_is_predicted_by_the_model_as_it_is():
     assert table["predicted"].tolist() == ["benign"] * 3 + ["malignant"] * 2
     assert table["is_positive"].tolist() == [True, False, False, True, False]
     assert table["group"].tolist() == table["image_id"].tolist()
+
+
+def test_what_a_model_says_given_a_lesion_stands_beside_it():
+    classes = Classes(THREE.names, THREE.positive, ("normal",))
+    model = deliver()
+    table = predict(model, classes)
+    assert "score_given_lesion" not in table, "the model knows no threshold for it"
+    model = model._replace(description=model.description | {"threshold_given_lesion": 0.5})
+    table = predict(model, classes)
+    share = table["p_malignant"] / (table["p_malignant"] + table["p_benign"])
+    np.testing.assert_allclose(table["score_given_lesion"], share, rtol=1e-6)
+    assert table["flagged_given_lesion"].tolist() == (share >= 0.5).tolist()
+    np.testing.assert_allclose(table["positive_score"], table["p_malignant"])
+    granted = take_lesion_for_granted(table)
+    assert granted["positive_score"].tolist() == table["score_given_lesion"].tolist()
+    assert granted["flagged"].tolist() == table["flagged_given_lesion"].tolist()
+
+
+def test_a_site_of_lesions_alone_is_scored_given_a_lesion():
+    manifest = make_site_manifest(60)
+    predictions = make_site_predictions(manifest)
+    share = predictions["p_malignant"] / (1 - predictions["p_normal"])
+    predictions = predictions.assign(score_given_lesion=share, flagged_given_lesion=share >= 0.3)
+    classes = Classes(THREE.names, THREE.positive, ("normal",))
+    external = score(manifest, predictions, classes=classes).metrics["external"]
+    assert external["given_lesion"]["auc"] == pytest.approx(
+        roc_auc_score(predictions["is_positive"], share)
+    )
+    assert external["given_lesion"]["auc"] != external["images"]["auc"]
+    assert external["given_lesion"]["flag"]["flagged"] == (share >= 0.3).sum()
+    labels = manifest["label"].where(manifest.index > 5, "normal")
+    mixed = predictions.assign(label=labels, is_positive=labels == "malignant")
+    scores = score(manifest.assign(label=labels), mixed, classes=classes)
+    assert "given_lesion" not in scores.metrics["external"], "not all images show a lesion"
 
 
 def test_a_model_of_other_classes_is_refused():

@@ -92,6 +92,19 @@ def test_impossible_classes_are_refused(names: Any, positive: Any, message: str)
     assert "\n" not in str(refused.value)
 
 
+def test_an_image_known_to_show_a_lesion_is_of_a_class_with_one() -> None:
+    classes = Classes(("a", "b", "c", "d"), ("b",), ("c", "elsewhere"))
+    assert classes.lesion_free == ("c",), "names that are no class are left out"
+    labels = pd.Series(["c", "a", "b"])
+    assert classes.has_lesion(labels).tolist() == [False, True, True]
+    given = classes.given_lesion(np.array([[0.1, 0.3, 0.5, 0.1], [0.0, 0.0, 1.0, 0.0]]))
+    np.testing.assert_allclose(given[0], [0.2, 0.6, 0.0, 0.2])
+    assert given[1].tolist() == [0, 0, 0, 0], "nothing to share"
+    everyone = Classes(("a", "b"), ("b",))
+    np.testing.assert_allclose(everyone.given_lesion(np.array([[0.3, 0.7]])), [[0.3, 0.7]])
+    assert everyone.has_lesion(pd.Series(["a", "b"])).all()
+
+
 def test_lists_become_a_value_that_can_be_hashed() -> None:
     names: Any = ["a", "b"]
     positive: Any = ["b"]

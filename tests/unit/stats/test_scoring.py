@@ -194,6 +194,26 @@ def test_operating_point_reaches_its_target(
     json.dumps(record)
 
 
+def test_the_threshold_given_a_lesion_is_chosen_on_lesions(
+    make_predictions: Make, make_evaluation: Make
+) -> None:
+    classes = Classes(("benign", "malignant", "normal"), ("malignant",), ("normal",))
+    evaluation = make_evaluation(target_sensitivity=0.9, threshold_rule="empirical")
+    table = make_predictions(classes)
+    chosen = fit_operating_point(table, classes, evaluation)
+    assert chosen.threshold_given_lesion is not None
+    assert chosen.describe()["threshold_given_lesion"] == chosen.threshold_given_lesion
+    lesions = table[table["label"] != "normal"]
+    calibrated = apply_operating_point(lesions, chosen, classes)[probability_columns(classes)]
+    shares = calibrated["p_malignant"] / (calibrated["p_malignant"] + calibrated["p_benign"])
+    flagged = shares >= chosen.threshold_given_lesion
+    is_positive = lesions["label"] == "malignant"
+    assert 0.9 <= flagged[is_positive].mean() < 0.95
+    assert flagged[~is_positive].mean() < 1
+    alone = fit_operating_point(table[table["label"] != "benign"], classes, evaluation)
+    assert alone.threshold_given_lesion is None, "every lesion is malignant"
+
+
 def test_without_a_positive_image_there_is_no_threshold(
     make_classes: Make, make_predictions: Make, make_evaluation: Make
 ) -> None:

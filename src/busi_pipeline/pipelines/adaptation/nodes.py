@@ -143,7 +143,7 @@ def adapt_model(
             format_share(metrics[when]["flag"], "sensitivity"),
             format_share(metrics[when]["flag"], "specificity"),
         )
-    about = {
+    about: dict[str, Any] = {
         "title": f"{settings.title}, adapted to {site}",
         "image_size": model.description["image_size"],
         "adapted_to": site,
@@ -153,14 +153,16 @@ def adapt_model(
             for name in ("title", "mlflow_run_id", "model_sha256")
         },
         **{
-            name: model.description.get(name)
-            for name in ("sites", "data_sha256", "split_sha256", "training_sha256")
+            name: model.description[name]
+            for name in ("sites", "data_sha256", "split_sha256", "training_sha256", "input")
+            if name in model.description
         },
     }
     chosen = point.describe() | {
         "target_sensitivity": evaluation.target_sensitivity,
         "threshold_rule": evaluation.threshold_rule,
         "positive_classes": list(classes.positive),
+        "lesion_free_classes": list(classes.lesion_free),
     }
     fitted = predictions["image_id"].iloc[draw.fitted]
     pixels = manifest.loc[manifest["image_id"].isin(fitted), "pixel_sha256"]

@@ -129,6 +129,7 @@ def calibrate_predictions(
         "target_sensitivity": evaluation.target_sensitivity,
         "threshold_rule": evaluation.threshold_rule,
         "positive_classes": list(classes.positive),
+        "lesion_free_classes": list(classes.lesion_free),
     }
     return Calibrated(pd.concat(tables, ignore_index=True), {"operating_point": record})
 

@@ -41,6 +41,8 @@ logger = logging.getLogger(__name__)
 
 RawImages = Mapping[str, Callable[[], bytes]]
 _KNOWN, _EXTERNAL = "learned from/", "external/"
+# Columns of what a model says where the image is known to show a lesion.
+_GIVEN_LESION = "score_given_lesion"
 _OF_MODEL = ("title", "sites", "data_sha256", "split_sha256", "training_sha256", "parent")
 _READER_POSITIVE = 4  # BI-RADS category from which a biopsy is advised
 
@@ -190,7 +192,9 @@ def predict_site(
         classes: of the session.
 
     Returns `image_id`, `site`, `patient`, `group`, `label`, the calibrated `p_<class>`,
-    `predicted` (likeliest class), `is_positive`, `positive_score`, `flagged`.
+    `predicted` (likeliest class), `is_positive`, `positive_score`, `flagged`; of a model that knows
+    lesion-free classes, `score_given_lesion` and `flagged_given_lesion`: what it says where the
+    image is known to show a lesion.
 
     Raises BadInputError where the model has other classes than the session, or learned from one of
     the images.
@@ -211,7 +215,20 @@ def predict_site(
     table["is_positive"] = classes.is_positive(table["label"])
     table["positive_score"] = np.concatenate([a["positive_score"] for a in answers]).astype(float)
     table["flagged"] = np.concatenate([a["flagged"] for a in answers]).astype(bool)
+    threshold = model.description.get("threshold_given_lesion")
+    if threshold is not None:
+        table[_GIVEN_LESION] = classes.positive_score(classes.given_lesion(probabilities))
+        table["flagged_given_lesion"] = table[_GIVEN_LESION] >= threshold
     return table
+
+
+def take_lesion_for_granted(predictions: pd.DataFrame) -> pd.DataFrame:
+    """Return the predictions with score and flag of images that are known to show a lesion."""
+    if _GIVEN_LESION not in predictions:
+        return predictions
+    return predictions.assign(
+        positive_score=predictions[_GIVEN_LESION], flagged=predictions["flagged_given_lesion"]
+    )
 
 
 def _check_classes(model: DeliveredModel, classes: Classes, title: str) -> None:
@@ -239,8 +256,9 @@ class SiteScores(NamedTuple):
     Attributes:
         metrics: {`external`: `site`, `images` (scores, see stats.external.score_site), `patients`
             (the same, by the worst image of each; left out where no patient is known), `inside`
-            (the same on the model's own test images of the same classes), `reader_box` (the same
-            with the boxes of readers), `reader` (where BI-RADS is known), `likeliest` ({class:
+            (the same on the model's own test images of the same classes), `given_lesion` (the same
+            as `images`, told that each shows a lesion; where all of them do), `reader_box` (the
+            same with the boxes of readers), `reader` (where BI-RADS is known), `likeliest` ({class:
             share of images}), `verdict`}.
         subgroups: see stats.external.score_subgroups.
         failures: see characteristics.list_failures.
@@ -289,9 +307,14 @@ def score_external(
     inside = _score_inside(predictions, inside_predictions, evaluation, classes)
     if inside is not None:
         external_scores["inside"] = inside
+    if _GIVEN_LESION in predictions and classes.has_lesion(predictions["label"]).all():
+        external_scores["given_lesion"] = score_site(
+            take_lesion_for_granted(predictions), evaluation.prevalence, *resampling
+        )
     if reader_box_predictions is not None:
+        # Who draws a box says that there is a lesion.
         external_scores["reader_box"] = score_site(
-            reader_box_predictions, evaluation.prevalence, *resampling
+            take_lesion_for_granted(reader_box_predictions), evaluation.prevalence, *resampling
         )
     reader = _score_reader(predictions, manifest, *resampling)
     if reader is not None:
@@ -382,13 +405,21 @@ def _log_scores(title: str, scores: Mapping[str, Any], classes: Classes) -> None
         format_share(flag, "sensitivity"),
         format_share(flag, "specificity"),
     )
-    if "reader_box" in scores:
-        logger.info(
-            "%s with the boxes of readers: AUC of %s %s",
-            title,
-            classes.positive_name,
-            format_number(scores["reader_box"], "auc"),
-        )
+    for key, how in (
+        ("given_lesion", "told that each image shows a lesion"),
+        ("reader_box", "with the boxes of readers"),
+    ):
+        if key in scores:
+            of_key = scores[key]
+            logger.info(
+                "%s %s: AUC of %s %s; flagged: sensitivity %s, specificity %s",
+                title,
+                how,
+                classes.positive_name,
+                format_number(of_key, "auc"),
+                format_share(of_key["flag"], "sensitivity"),
+                format_share(of_key["flag"], "specificity"),
+            )
     missed = [name for name, value in scores["verdict"].items() if value == "missed"]
     logger.info(
         "%s: by the criteria of `external` the model %s",

@@ -81,6 +81,11 @@ def _describe_ranking(scores: Mapping[str, Any], classes: Classes) -> str:
             " On test images of its own site, of the same classes, the AUC is "
             f"{format_number(scores['inside'], 'auc')}."
         )
+    if "given_lesion" in scores:
+        text += (
+            " Every image here shows a lesion. Told so, the model leaves the other classes out and "
+            f"ranks with an AUC of {format_number(scores['given_lesion'], 'auc')}."
+        )
     if "reader_box" in scores:
         text += (
             " The model finds the lesion itself. Where it is shown the box that readers drew, the "
