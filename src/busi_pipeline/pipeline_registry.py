@@ -14,12 +14,20 @@ training, in the namespace `<e>`; a cross-validation has one a fold, in
         -> adaptation(e)
 """
 
+from collections.abc import Sequence
+
 from kedro.pipeline import Pipeline
 
 from busi_pipeline.config.checking import Parameters
 from busi_pipeline.config.experiments import ENSEMBLE, EXTERNAL, name_input
 from busi_pipeline.config.loader import allow_dots, load_active_parameters
-from busi_pipeline.learning.folds import list_folds, list_site_folds, list_within_site_folds
+from busi_pipeline.config.schemas import ExperimentSettings
+from busi_pipeline.learning.folds import (
+    SiteFold,
+    list_folds,
+    list_site_folds,
+    list_within_site_folds,
+)
 from busi_pipeline.pipelines import (
     adaptation,
     bias_audit,
@@ -131,14 +139,15 @@ def create_pipelines(parameters: Parameters) -> dict[str, Pipeline]:
             + evaluation.create_occluded_pipeline(name)
             + bias_audit.create_experiment_pipeline(name, masks)
         )
-        if locates:
-            left_out[name] = leave_one_site_out.create_lesion_refusal_pipeline(name)
-        else:
-            left_out[name] = extracted + leave_one_site_out.create_experiment_pipeline(name)
-            for evaluated, site_folds in of_sites.items():
-                left_out[name] += training.create_cross_validation_pipeline(
-                    name, evaluated, site_folds
-                ) + evaluation.create_calibration_pipeline(name, evaluated)
+        left_out[name] = extracted + leave_one_site_out.create_experiment_pipeline(name)
+        for evaluated, site_folds in of_sites.items():
+            # Of a site left out, no mask may have taught where lesions are.
+            own_boxes = locates and evaluated == leave_one_site_out.LEAVE_OUT
+            if own_boxes:
+                left_out[name] += _locate_left_out(name, settings, site_folds)
+            left_out[name] += training.create_cross_validation_pipeline(
+                name, evaluated, site_folds, own_boxes
+            ) + evaluation.create_calibration_pipeline(name, evaluated)
         tested_outside[name] = (
             (localization.create_external_pipeline() if locates else nothing)
             + preprocessing.create_images_pipeline(name, settings, EXTERNAL)
@@ -166,12 +175,7 @@ def create_pipelines(parameters: Parameters) -> dict[str, Pipeline]:
     leave_out = {
         "leave_one_site_out": join(left_out, assign_sites)
         + leave_one_site_out.create_summary_pipeline(in_default),
-        **{
-            f"leave_one_site_out_{name}": part
-            if experiments[name].input.needs_lesion
-            else assign_sites + part
-            for name, part in left_out.items()
-        },
+        **{f"leave_one_site_out_{name}": assign_sites + part for name, part in left_out.items()},
     }
     if len(sites) == 1:
         leave_out = dict.fromkeys(leave_out, leave_one_site_out.create_refusal_pipeline())
@@ -197,3 +201,19 @@ def create_pipelines(parameters: Parameters) -> dict[str, Pipeline]:
         "adapt": join(adapted, Pipeline([])),
         "__default__": join(trained, split) + compare,
     }
+
+
+def _locate_left_out(
+    name: str, settings: ExperimentSettings, folds: Sequence[SiteFold]
+) -> Pipeline:
+    """Boxes, images and features of each site left out, by a localizer that has not seen it."""
+    namespaces = [f"{leave_one_site_out.LEAVE_OUT}.{fold.name}" for fold in folds]
+    located = localization.create_left_out_pipeline(namespaces)
+    for namespace in namespaces:
+        images = name_input("images", name, settings, namespace)
+        located += (
+            preprocessing.create_images_pipeline(name, settings, namespace)
+            + preprocessing.create_fold_pipeline(name, namespace)
+            + feature_extraction.create_pipeline(name, images, namespace)
+        )
+    return located

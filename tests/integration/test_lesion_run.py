@@ -123,10 +123,29 @@ def test_lesions_are_found_out_of_fold_and_occluded(project: Path) -> None:
     assert read_json(seen)["index"] == read_json(hidden)["index"]
 
 
-def test_no_site_is_left_out_of_it(project: Path) -> None:
-    two = {"ingestion": {"sites": ["main", "elsewhere"]}, "external": {"site": None}}
-    with pytest.raises(BadInputError, match="by a localizer that learned from it"):
-        run_pipeline(project, f"leave_one_site_out_{EXPERIMENT}", two)
+def test_lesions_of_a_site_left_out_are_found_by_the_others(project: Path) -> None:
+    two = {
+        "classes": ["benign", "malignant"],
+        "ingestion": {"sites": ["main", "elsewhere"], "min_images_per_class": 10},
+        "external": {"site": None},
+    }
+    run_pipeline(project, f"leave_one_site_out_{EXPERIMENT}", two)
+    for site in ("main", "elsewhere"):
+        boxes = read_table(project / f"data/04_feature/leave_one_site_out/{site}_lesion_boxes.csv")
+        split = read_table(project / f"data/03_primary/leave_one_site_out/{site}.csv")
+        parts = boxes["image_id"].map(split.set_index("image_id")["split"])
+        sites = boxes["image_id"].str.partition("/")[0]
+        assert set(sites[parts == "test"]) == {site}
+        assert set(boxes.loc[sites == site, "source"]) == {"not learned from"}
+        assert set(boxes.loc[parts == "train", "source"]) == {"out of fold"}
+        assert set(sites[parts == "train"]) == {"main", "elsewhere"} - {site}
+    metrics = project / "data/06_models/localizer/leave_one_site_out_main_metrics.json"
+    assert read_json(metrics)["localizer"]["left_out"]["images"] > 0
+    sites_table = read_table(
+        project / f"data/08_reporting/{EXPERIMENT}/leave_one_site_out/sites.csv"
+    )
+    assert set(sites_table["learned_from"]) == {"other sites", "own site"}
+    assert set(sites_table["model"]) == {"fine-tuned", "linear-probe"}
 
 
 def test_images_without_masks_are_refused_in_one_line(project: Path) -> None:

@@ -4,7 +4,6 @@ from .pipeline import (
     LEAVE_OUT,
     WITHIN,
     create_experiment_pipeline,
-    create_lesion_refusal_pipeline,
     create_refusal_pipeline,
     create_summary_pipeline,
 )
@@ -13,7 +12,6 @@ __all__ = [
     "LEAVE_OUT",
     "WITHIN",
     "create_experiment_pipeline",
-    "create_lesion_refusal_pipeline",
     "create_refusal_pipeline",
     "create_summary_pipeline",
 ]

@@ -36,15 +36,6 @@ def refuse_single_site(ingestion: IngestionSettings) -> None:
     )
 
 
-def refuse_lesion_view(settings: ExperimentSettings) -> None:
-    """Raise BadInputError: lesions of the site that is left out would be found by its own masks."""
-    raise BadInputError(
-        f"leave_one_site_out of {settings.title} would find the lesions of a site by a localizer "
-        "that learned from it. Leave the site out of ingestion.sites, train, and run "
-        "validate_external on it; or take an experiment with input.view whole."
-    )
-
-
 def score_sites(
     fold_manifest: pd.DataFrame,
     settings: ExperimentSettings,

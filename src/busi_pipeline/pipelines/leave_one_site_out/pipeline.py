@@ -10,7 +10,7 @@ from kedro.pipeline import Node, Pipeline
 
 from busi_pipeline.config.experiments import name_item
 
-from .nodes import join_tables, plot_sites, refuse_lesion_view, refuse_single_site, score_sites
+from .nodes import join_tables, plot_sites, refuse_single_site, score_sites
 
 _STAGE = "leave_one_site_out"
 LEAVE_OUT, WITHIN = "leave_one_site_out", "within_site"
@@ -28,23 +28,6 @@ def create_refusal_pipeline() -> Pipeline:
                 tags=_STAGE,
             )
         ]
-    )
-
-
-def create_lesion_refusal_pipeline(experiment: str) -> Pipeline:
-    """For an experiment that looks at the lesion: says why no site can be left out of it."""
-    return Pipeline(
-        [
-            Node(
-                refuse_lesion_view,
-                inputs="params:settings",
-                outputs="sites",
-                name="refuse_lesion_view",
-                tags=_STAGE,
-            )
-        ],
-        namespace=f"{experiment}.{LEAVE_OUT}",
-        parameters={"params:settings": f"params:experiments.{experiment}"},
     )
 
 

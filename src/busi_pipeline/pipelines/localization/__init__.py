@@ -4,6 +4,12 @@ from .pipeline import (
     create_external_pipeline,
     create_folds_pipeline,
     create_hold_out_pipeline,
+    create_left_out_pipeline,
 )
 
-__all__ = ["create_external_pipeline", "create_folds_pipeline", "create_hold_out_pipeline"]
+__all__ = [
+    "create_external_pipeline",
+    "create_folds_pipeline",
+    "create_hold_out_pipeline",
+    "create_left_out_pipeline",
+]

@@ -107,6 +107,27 @@ def locate_folds(
     return boxes, {"localizer": {"out_of_fold": scores}}
 
 
+def locate_left_out(
+    views: StoredArray,
+    features: StoredArray,
+    manifest: pd.DataFrame,
+    split_manifest: pd.DataFrame,
+    localization: LocalizationSettings,
+    evaluation: EvaluationSettings,
+    cache: Cache,
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Find the lesions of a fold: learn from its training images, never where they are tested."""
+    images = _join(manifest, split_manifest)
+    boxes = library.locate_lesions(
+        views, features, images.assign(is_learned=images["split"] == "train"), localization, cache
+    ).boxes
+    test = (images["split"] == "test").to_numpy()
+    scores = _score(
+        boxes[test], images.loc[test, "group"], localization, evaluation, "at the site left out"
+    )
+    return boxes, {"localizer": {"left_out": scores}}
+
+
 def locate_site(
     localizer: "keras.Model",
     views: StoredArray,

@@ -3,8 +3,11 @@
 raw_images, manifest -> localizer_views -> localizer_features (frozen, once)
     -> locate_hold_out -> lesion_boxes, localizer (learned from the training images)
     -> locate_folds -> cross_validation.lesion_boxes (each image by decoders that did not see it)
+    -> locate_left_out -> leave_one_site_out.<site>.lesion_boxes (learned from the other sites)
 external.raw_images, localizer -> locate_site -> external.lesion_boxes
 """
+
+from collections.abc import Sequence
 
 from kedro.pipeline import Node, Pipeline
 
@@ -12,6 +15,7 @@ from .nodes import (
     extract_pyramid,
     locate_folds,
     locate_hold_out,
+    locate_left_out,
     locate_site,
     prepare_site_views,
     prepare_views,
@@ -101,6 +105,42 @@ def create_folds_pipeline() -> Pipeline:
             )
         ]
     )
+
+
+def create_left_out_pipeline(folds: Sequence[str]) -> Pipeline:
+    """raw_images, <fold>.split_manifest -> <fold>.lesion_boxes, localizer_metrics.
+
+    Args:
+        folds: namespaces, `leave_one_site_out.<site>`.
+    """
+    given = ["localizer_views", "localizer_features", "manifest", "cache"]
+    nodes = [
+        Pipeline(
+            [
+                Node(
+                    locate_left_out,
+                    inputs=[
+                        *given[:3],
+                        "split_manifest",
+                        "params:localization",
+                        "params:evaluation",
+                        "cache",
+                    ],
+                    outputs=["lesion_boxes", "localizer_metrics"],
+                    name="locate_left_out",
+                    tags=_STAGE,
+                )
+            ],
+            namespace=fold,
+            inputs={name: name for name in given},
+            parameters={
+                "params:localization": "params:localization",
+                "params:evaluation": "params:evaluation",
+            },
+        )
+        for fold in folds
+    ]
+    return sum(nodes, _create_features_pipeline())
 
 
 def create_external_pipeline() -> Pipeline:

@@ -2,6 +2,7 @@
 
 from .pipeline import (
     create_cross_validation_pipeline,
+    create_fold_pipeline,
     create_hold_out_pipeline,
     create_images_pipeline,
     create_masks_pipeline,
@@ -11,6 +12,7 @@ from .pipeline import (
 
 __all__ = [
     "create_cross_validation_pipeline",
+    "create_fold_pipeline",
     "create_hold_out_pipeline",
     "create_images_pipeline",
     "create_masks_pipeline",

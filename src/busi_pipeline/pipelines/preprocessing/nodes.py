@@ -286,6 +286,16 @@ def plan_all_images(manifest: pd.DataFrame, settings: ExperimentSettings) -> pd.
     return plan_augmentation(manifest.assign(split="train"), settings)
 
 
+def plan_fold(split_manifest: pd.DataFrame, settings: ExperimentSettings) -> pd.DataFrame:
+    """Plan for a fold with images of its own: what `plan_augmentation` does, and the test images as
+    they are. Returns PLAN_COLUMNS."""
+    test = split_manifest[split_manifest["split"] == "test"]
+    return pd.concat(
+        [plan_augmentation(split_manifest, settings), plan_originals(test, settings)],
+        ignore_index=True,
+    )
+
+
 def plan_originals(manifest: pd.DataFrame, settings: ExperimentSettings) -> pd.DataFrame:
     """Plan the images that are not augmented, at every window: as they are and, where the model
     averages over it, flipped. Returns PLAN_COLUMNS."""

@@ -12,6 +12,7 @@ from busi_pipeline.config.schemas import ExperimentSettings
 from .nodes import (
     plan_all_images,
     plan_augmentation,
+    plan_fold,
     plan_originals,
     plot_augmentation,
     prepare_images,
@@ -35,7 +36,8 @@ def create_images_pipeline(
     Args:
         experiment: its name.
         settings: of it.
-        evaluation: `cross_validation` or `external`; None for the hold-out split.
+        evaluation: `cross_validation`, `external` or a fold with boxes of its own; None for the
+            hold-out split.
     """
     if settings.input.is_plain:
         plain = _create_size_pipeline(prepare_images, "images", settings.image_size)
@@ -169,6 +171,29 @@ def create_cross_validation_pipeline(experiment: str) -> Pipeline:
         ],
         namespace=f"{experiment}.cross_validation",
         inputs={"fold_manifest": "cross_validation.fold_manifest"},
+        parameters={"params:settings": f"params:experiments.{experiment}"},
+    )
+
+
+def create_fold_pipeline(experiment: str, evaluation: str) -> Pipeline:
+    """split_manifest, settings -> augmentation_plan of a fold with images of its own.
+
+    Args:
+        experiment: its name.
+        evaluation: with the fold: `leave_one_site_out.<site>`.
+    """
+    return Pipeline(
+        [
+            Node(
+                plan_fold,
+                inputs=["split_manifest", "params:settings"],
+                outputs="augmentation_plan",
+                name="plan_fold",
+                tags=_STAGE,
+            )
+        ],
+        namespace=f"{experiment}.{evaluation}",
+        inputs={"split_manifest": f"{evaluation}.split_manifest"},
         parameters={"params:settings": f"params:experiments.{experiment}"},
     )
 

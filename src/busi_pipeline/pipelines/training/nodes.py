@@ -232,15 +232,34 @@ def predict_with_linear_probe(
         folds: of the cross-validation.
         split_manifests: {name of the fold: its split}.
     """
-    tables = []
-    for fold in folds:
-        split = split_manifests[fold.name]
-        table = _list_evaluated(split).assign(repeat=fold.repeat, fold=fold.fold)
-        table[probability_columns(classes, uncalibrated=True)] = fit_and_predict(
-            pooled_features, split, settings, classes
-        )
-        tables.append(table)
-    return pd.concat(tables, ignore_index=True)
+    return join_tables(
+        **{
+            fold.name: predict_fold_with_linear_probe(
+                pooled_features, split_manifests[fold.name], settings, classes, fold
+            )
+            for fold in folds
+        }
+    )
+
+
+def predict_fold_with_linear_probe(
+    pooled_features: StoredArray,
+    split_manifest: pd.DataFrame,
+    settings: ExperimentSettings,
+    classes: Classes,
+    fold: Fold | SiteFold,
+) -> pd.DataFrame:
+    """Predict one fold; see `predict_with_linear_probe`."""
+    table = _list_evaluated(split_manifest).assign(repeat=fold.repeat, fold=fold.fold)
+    table[probability_columns(classes, uncalibrated=True)] = fit_and_predict(
+        pooled_features, split_manifest, settings, classes
+    )
+    return table
+
+
+def join_tables(**tables: pd.DataFrame) -> pd.DataFrame:
+    """Return the tables of all folds in one, in order."""
+    return pd.concat(list(tables.values()), ignore_index=True)
 
 
 def _list_evaluated(split: pd.DataFrame) -> pd.DataFrame:

@@ -17,7 +17,14 @@ from kedro.pipeline import Node, Pipeline
 from busi_pipeline.config.experiments import name_item
 from busi_pipeline.learning.folds import Fold, SiteFold
 
-from .nodes import gather_folds, predict_with_linear_probe, train_fold, train_model
+from .nodes import (
+    gather_folds,
+    join_tables,
+    predict_fold_with_linear_probe,
+    predict_with_linear_probe,
+    train_fold,
+    train_model,
+)
 
 _STAGE = "training"
 _GIVEN = ["params:settings", "pretrained_weights", "params:classes", "cache"]
@@ -55,16 +62,29 @@ def create_hold_out_pipeline(experiment: str) -> Pipeline:
 
 
 def create_cross_validation_pipeline(
-    experiment: str, evaluation: str, folds: Sequence[Fold | SiteFold]
+    experiment: str,
+    evaluation: str,
+    folds: Sequence[Fold | SiteFold],
+    own_features: bool = False,
 ) -> Pipeline:
     """The folds of one experiment, what they have in common, and the linear probe beside them.
 
     Args:
         experiment: name of the experiment.
-        evaluation: `cross_validation` or another one, whose features are those of the former.
+        evaluation: `cross_validation` or another one.
         folds: of the cross-validation.
+        own_features: whether each fold has features of its own, in its namespace; else they are
+            those of `cross_validation`.
     """
-    trainings = [_create_fold_pipeline(experiment, evaluation, fold) for fold in folds]
+    features = {
+        fold.name: f"{experiment}.{evaluation}.{fold.name}"
+        if own_features
+        else f"{experiment}.cross_validation"
+        for fold in folds
+    }
+    trainings = [
+        _create_fold_pipeline(experiment, evaluation, fold, features[fold.name]) for fold in folds
+    ]
     parts = {
         name_item(fold.name, item): f"{fold.name}.{dataset}"
         for fold in folds
@@ -87,7 +107,11 @@ def create_cross_validation_pipeline(
         namespace=namespace,
         inputs={name: f"{namespace}.{dataset}" for name, dataset in parts.items()},
     )
-    return sum(trainings, gathered) + create_linear_probe_pipeline(experiment, evaluation, folds)
+    return sum(trainings, gathered) + (
+        _create_own_linear_probes_pipeline(experiment, evaluation, folds)
+        if own_features
+        else create_linear_probe_pipeline(experiment, evaluation, folds)
+    )
 
 
 def create_linear_probe_pipeline(
@@ -124,8 +148,59 @@ def create_linear_probe_pipeline(
     )
 
 
-def _create_fold_pipeline(experiment: str, evaluation: str, fold: Fold | SiteFold) -> Pipeline:
-    features = f"{experiment}.cross_validation"
+def _create_own_linear_probes_pipeline(
+    experiment: str, evaluation: str, folds: Sequence[Fold | SiteFold]
+) -> Pipeline:
+    """Of each fold its own pooled_features -> predictions; of all -> one table."""
+    namespace = f"{experiment}.{evaluation}"
+    output = "uncalibrated_linear_probe_predictions"
+    probes = [
+        Pipeline(
+            [
+                Node(
+                    update_wrapper(
+                        partial(predict_fold_with_linear_probe, fold=fold),
+                        predict_fold_with_linear_probe,
+                    ),
+                    inputs=[
+                        "pooled_features",
+                        "split_manifest",
+                        "params:settings",
+                        "params:classes",
+                    ],
+                    outputs=output,
+                    name="predict_with_linear_probe",
+                    tags=_STAGE,
+                )
+            ],
+            namespace=f"{namespace}.{fold.name}",
+            inputs={"split_manifest": f"{evaluation}.{fold.name}.split_manifest"},
+            parameters={
+                "params:settings": f"params:experiments.{experiment}",
+                "params:classes": "params:classes",
+            },
+        )
+        for fold in folds
+    ]
+    joined = Pipeline(
+        [
+            Node(
+                join_tables,
+                inputs={fold.name: fold.name for fold in folds},
+                outputs=output,
+                name="join_linear_probes",
+                tags=_STAGE,
+            )
+        ],
+        namespace=namespace,
+        inputs={fold.name: f"{namespace}.{fold.name}.{output}" for fold in folds},
+    )
+    return sum(probes, joined)
+
+
+def _create_fold_pipeline(
+    experiment: str, evaluation: str, fold: Fold | SiteFold, features: str
+) -> Pipeline:
     return Pipeline(
         [
             Node(
