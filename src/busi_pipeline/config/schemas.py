@@ -388,6 +388,8 @@ class TrainingSettings(Settings):
     """`all` spreads the fitting over every GPU of the machine."""
     class_weights: Literal["balanced", "none"]
     """`balanced` is the inverse frequency in the training images."""
+    site_weights: Literal["balanced", "none"]
+    """`balanced` lets every site count the same in each class, however many images it has."""
     label_smoothing: Share
     """Share of the label spread over all classes, in training only."""
     tta_horizontal_flip: bool

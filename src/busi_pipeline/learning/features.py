@@ -61,6 +61,7 @@ _NOT_DECIDING = {"title", "in_default", "baseline_of", "published", "input"}
 _ADDED = {
     ("augmentation", "scanner_variation"): False,
     ("training", "head_learns_from"): "originals",
+    ("training", "site_weights"): "none",
     ("training", "head_strengths"): [1e-4, 1e-3, 1e-2, 1e-1],
 }
 

@@ -118,7 +118,7 @@ def _make_batches(
         values,
         training_data.training.rows,
         one_hot[training_data.training.labels],
-        training_data.class_weights[training_data.training.labels].astype(np.float32),
+        training_data.image_weights.astype(np.float32),
         phase.batch_size,
         seed,
         phase.augmented_per_epoch,

@@ -22,10 +22,12 @@ class PooledRows(NamedTuple):
     Attributes:
         vectors: float32 (images, augmentations, channels), pooled features.
         labels: int (images,), class positions.
+        weights: float (images,), in the loss beside those of the classes; None where all are 1.
     """
 
     vectors: np.ndarray
     labels: np.ndarray
+    weights: np.ndarray | None = None
 
 
 class LinearProbe(NamedTuple):
@@ -70,6 +72,9 @@ def fit_linear_probe(
     vectors = training.vectors.reshape(-1, training.vectors.shape[2])
     labels = np.repeat(training.labels, augmentations)
     weights = dict(enumerate(class_weights))
+    sample_weights = (
+        None if training.weights is None else np.repeat(training.weights, augmentations)
+    )
     scaler = StandardScaler().fit(vectors)
     standardised = scaler.transform(vectors)
     probes = []
@@ -78,7 +83,9 @@ def fit_linear_probe(
         regression = LogisticRegression(
             C=strength / augmentations, class_weight=weights, max_iter=1000
         )
-        probes.append(_unfold(scaler, regression.fit(standardised, labels), strength))
+        probes.append(
+            _unfold(scaler, regression.fit(standardised, labels, sample_weights), strength)
+        )
     positions = list(range(len(class_weights)))
     losses = [
         log_loss(validation.labels, probe.predict(validation.vectors), labels=positions)

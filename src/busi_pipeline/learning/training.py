@@ -104,6 +104,7 @@ def identify_training(
         "settings": describe_settings(settings),
         "backbone": identify_backbone(settings),
         "class_weights": data.class_weights.tolist(),
+        **({} if data.site_weights is None else {"site_weights": data.site_weights.tolist()}),
         "device": [device.name, device.precision],
     }
 
@@ -297,6 +298,7 @@ def fit_probe(
     )
     if settings.training.head_learns_from == "all":
         training = PooledRows(read_rows(pooled_features, data.training.rows), data.training.labels)
+    training = training._replace(weights=data.site_weights)
     return fit_linear_probe(
         training, validation, data.class_weights.tolist(), settings.training.head_strengths
     )

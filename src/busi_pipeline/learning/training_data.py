@@ -32,12 +32,21 @@ class TrainingData(NamedTuple):
         training, validation: of validation images, the first row is evaluated.
         class_weights: float (classes,), of the training images in the loss.
         label_smoothing: of the cross-entropy, in training and validation loss alike.
+        site_weights: float (training images,), by which these are multiplied so that every site
+            counts the same in each class; None where it need not.
     """
 
     training: LabelledRows
     validation: LabelledRows
     class_weights: np.ndarray
     label_smoothing: float
+    site_weights: np.ndarray | None = None
+
+    @property
+    def image_weights(self) -> np.ndarray:
+        """Float (training images,), of each in the loss."""
+        weights = self.class_weights[self.training.labels]
+        return weights if self.site_weights is None else weights * self.site_weights
 
 
 def compute_class_weights(labels: np.ndarray, classes: int, method: str) -> np.ndarray:
@@ -50,6 +59,25 @@ def compute_class_weights(labels: np.ndarray, classes: int, method: str) -> np.n
     if method == "none":
         return np.ones(classes)
     return compute_class_weight("balanced", classes=np.arange(classes), y=labels)
+
+
+def compute_site_weights(labels: np.ndarray, sites: pd.Series) -> np.ndarray:
+    """Return float64 (images,): every site of a class counts the same in it, and the mean is 1.
+
+    A site that lacks a class has no say in it, so that no site is learned by its classes alone.
+
+    Args:
+        labels: int (images,), class positions.
+        sites: of each image.
+    """
+    site = sites.to_numpy()
+    weights = np.empty(len(labels))
+    for label in np.unique(labels):
+        of_class = labels == label
+        present, counts = np.unique(site[of_class], return_counts=True)
+        shares = of_class.sum() / (len(present) * counts)
+        weights[of_class] = shares[np.searchsorted(present, site[of_class])]
+    return weights
 
 
 def prepare_training_data(
@@ -69,7 +97,13 @@ def prepare_training_data(
             "Add images or patient groups of the class, or take another split.seed or fewer folds."
         )
     weights = compute_class_weights(training.labels, len(classes), settings.training.class_weights)
-    return TrainingData(training, validation, weights, settings.training.label_smoothing)
+    site_weights = None
+    if settings.training.site_weights == "balanced":
+        sites = split.loc[split["split"] == "train", "site"].astype(str)
+        site_weights = compute_site_weights(training.labels, sites)
+    return TrainingData(
+        training, validation, weights, settings.training.label_smoothing, site_weights
+    )
 
 
 def label_rows(

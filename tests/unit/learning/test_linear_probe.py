@@ -9,8 +9,6 @@ from sklearn.preprocessing import StandardScaler
 
 from busi_pipeline.learning.linear_probe import PooledRows, fit_linear_probe
 
-STRENGTHS = [1e-4, 1e-3, 1e-2, 1e-1]
-
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1)
 
 
@@ -86,3 +84,21 @@ def test_a_class_without_validation_image_is_no_hindrance() -> None:
     kept = validation.labels != 2
     part = PooledRows(validation.vectors[kept], validation.labels[kept])
     assert fit_linear_probe(training, part, [1.0] * 3, STRENGTHS).kernel.shape == (5, 3)
+
+
+def test_weights_of_images_are_those_of_the_regression() -> None:
+    training = draw_rows(3, 60, augmentations=2)
+    weights = np.where(np.arange(60) < 20, 5.0, 1.0)
+    plain, weighted = (
+        fit_linear_probe(part, training, [1.0] * 3, (0.1,)).predict(training.vectors[:, :1])
+        for part in (training, training._replace(weights=weights))
+    )
+    rows = training.vectors.reshape(-1, 5)
+    expected = make_pipeline(StandardScaler(), LogisticRegression(C=0.05, max_iter=1000)).fit(
+        rows,
+        np.repeat(training.labels, 2),
+        logisticregression__sample_weight=np.repeat(weights, 2),
+    )
+    found = expected.predict_proba(training.vectors[:, 0])
+    np.testing.assert_allclose(weighted, found, atol=1e-4)
+    assert np.abs(weighted - plain).max() > 0.01

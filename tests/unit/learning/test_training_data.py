@@ -9,6 +9,7 @@ from busi_pipeline.errors import BadInputError
 from busi_pipeline.imaging.affine import FLIPPED, ORIGINAL
 from busi_pipeline.learning.training_data import (
     compute_class_weights,
+    compute_site_weights,
     find_evaluation_rows,
     is_not_augmented,
     label_rows,
@@ -124,6 +125,35 @@ def test_a_changed_split_is_refused(
     with pytest.raises(BadInputError, match=message) as caught:
         prepare_training_data(features, split, make_settings(), CLASSES)
     assert "\n" not in str(caught.value)
+
+
+def test_every_site_counts_the_same_in_each_class() -> None:
+    labels = np.array([0, 0, 0, 0, 1, 1, 1, 2, 2])
+    sites = pd.Series(["a", "a", "a", "b", "a", "b", "b", "a", "a"])
+    weights = compute_site_weights(labels, sites)
+    for label in (0, 1):
+        of_site = [weights[(labels == label) & (sites == site)].sum() for site in "ab"]
+        assert of_site[0] == pytest.approx(of_site[1])
+        assert weights[labels == label].mean() == pytest.approx(1)
+    assert weights[labels == 2].tolist() == [1, 1], "a site without the class has no say in it"
+
+
+def test_image_weights_are_of_class_and_site(features: StoredArray, split: pd.DataFrame) -> None:
+    of_image = {"a": "benign", "b": "benign", "c": "benign"}
+    split = split.assign(
+        label=[of_image.get(image_id, "malignant") for image_id in split["image_id"]],
+        site=["x" if image_id in "ab" else "y" for image_id in split["image_id"]],
+    )
+    two = Classes(("benign", "malignant"), ("malignant",))
+    plain = prepare_training_data(features, split, make_settings(), two)
+    balanced = make_settings(training={"site_weights": "balanced"})
+    data = prepare_training_data(features, split, balanced, two)
+    assert plain.site_weights is None
+    np.testing.assert_array_equal(plain.image_weights, plain.class_weights[plain.training.labels])
+    assert data.site_weights is not None
+    # In the order of the split: c, a, b, d.
+    np.testing.assert_allclose(data.site_weights, [1.5, 0.75, 0.75, 1.0])
+    np.testing.assert_allclose(data.image_weights, plain.image_weights * data.site_weights)
 
 
 def test_evaluation_rows_are_original_and_flip(features: StoredArray) -> None:
