@@ -12,7 +12,7 @@ def without_waiting() -> None:
     """Plots have few pixels; what is imported is not looked through for garbage each time."""
     import keras  # noqa: F401
 
-    matplotlib.rcParams["savefig.dpi"] = 60
+    matplotlib.rcParams["savefig.dpi"] = 90
     gc.freeze()
 
 

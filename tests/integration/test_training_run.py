@@ -211,7 +211,7 @@ REORDERED = ["malignant", "benign", "normal"]
             r"evaluated with evaluation\.target_sensitivity 0\.95, but this run has 0\.5: go on "
             r"from inceptionv3\.calibrate_predictions",
         ),
-        ("plot_decision_curve", {"positive_classes": ["normal"]}, "positive_classes malignant"),
+        ("plot_decision_curve", {"positive_classes": ["benign"]}, "positive_classes malignant"),
     ],
 )
 def test_model_of_other_settings_is_not_taken_up(

@@ -107,6 +107,7 @@ def test_settings_are_logged_key_by_key(parameters: dict[str, Any]) -> None:
         "split.mixed_labels": "exclude",
         "classes": "benign,malignant,normal",
         "positive_classes": "malignant",
+        "lesion_free_classes": "normal",
         "dataset.name": "BUSI",
         "dataset.synthetic": "False",
         "dataset.images.benign": "437",
