@@ -112,7 +112,7 @@ def plot_sites(sites: pd.DataFrame, classes: Classes) -> Figure:
     rows = list(dict.fromkeys(zip(sites["title"], sites["model"], strict=True)))
     figure = new_figure(
         5 + 4 * len(names),
-        1.8 + 0.55 * len(rows),
+        2.2 + 0.55 * len(rows),
         f"AUC of {classes.positive_name} at a site, learned from the other sites and, as a "
         "ceiling, from the site itself (cross-validated); 95 % intervals",
     )
@@ -135,7 +135,8 @@ def plot_sites(sites: pd.DataFrame, classes: Classes) -> Figure:
                 fmt="o",
                 color=colour,
                 capsize=3,
-                label=f"learned from {'the ' if learned_from == OWN_SITE else ''}{learned_from}",
+                label="learned from "
+                + ("the site itself" if learned_from == OWN_SITE else learned_from),
             )
         counts = sites[sites["site"] == site].iloc[0]
         axis.axvline(0.5, color="grey", linestyle=":")
@@ -150,5 +151,6 @@ def plot_sites(sites: pd.DataFrame, classes: Classes) -> Figure:
             range(len(rows)), [f"{title}, {model}" for title, model in reversed(rows)], fontsize=9
         )
         axis.grid(alpha=0.3)
-    axes[0].legend(fontsize=8, loc="lower left")
+    # Below: within the axes it would hide an interval.
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure

@@ -32,7 +32,7 @@ def create_refusal_pipeline() -> Pipeline:
 
 
 def create_experiment_pipeline(experiment: str) -> Pipeline:
-    """predictions of both kinds -> sites."""
+    """predictions of both kinds -> sites, sites_plot."""
     inputs = {"fold_manifest": "fold_manifest"}
     outer = {"fold_manifest": "cross_validation.fold_manifest"}
     for item, evaluation in (("left_out", LEAVE_OUT), ("own_site", WITHIN)):
@@ -56,7 +56,14 @@ def create_experiment_pipeline(experiment: str) -> Pipeline:
                 outputs="sites",
                 name="score_sites",
                 tags=_STAGE,
-            )
+            ),
+            Node(
+                plot_sites,
+                inputs=["sites", "params:classes"],
+                outputs="sites_plot",
+                name="plot_sites",
+                tags=_STAGE,
+            ),
         ],
         namespace=f"{experiment}.{LEAVE_OUT}",
         inputs=outer,
