@@ -1,6 +1,6 @@
 """Augment one image as a row of the augmentation plan says: move it, and vary the scanner."""
 
-from busi_pipeline.imaging.affine import AS_SCANNED, AffineTransform, apply_affine
+from busi_pipeline.imaging.affine import AffineTransform, apply_affine
 from busi_pipeline.imaging.decoding import UInt8Array
 from busi_pipeline.imaging.scanner_variation import vary_scanner
 
@@ -11,7 +11,6 @@ def augment_image(pixels: UInt8Array, transform: AffineTransform, scanner_seed: 
     Args:
         pixels: uint8 (h, w, 3); grey where the scanner varies.
         transform: see `affine.apply_affine`.
-        scanner_seed: see `scanner_variation.vary_scanner`; AS_SCANNED leaves the image as it is.
+        scanner_seed: see `scanner_variation.vary_scanner`.
     """
-    moved = apply_affine(pixels, transform)
-    return moved if scanner_seed == AS_SCANNED else vary_scanner(moved, scanner_seed)
+    return vary_scanner(apply_affine(pixels, transform), scanner_seed)

@@ -9,6 +9,7 @@ of six scanners; none of them is fitted to a site.
 import cv2
 import numpy as np
 
+from busi_pipeline.imaging.affine import AS_SCANNED
 from busi_pipeline.imaging.decoding import UInt8Array
 
 _DEGREES = 10.0
@@ -39,8 +40,10 @@ def vary_scanner(pixels: UInt8Array, seed: int) -> UInt8Array:
 
     Args:
         pixels: uint8 (h, w, 3), the same in all channels. What is black throughout stays so.
-        seed: decides about the scanner.
+        seed: decides about the scanner; AS_SCANNED leaves the image as it is.
     """
+    if seed == AS_SCANNED:
+        return pixels
     grey = np.ascontiguousarray(pixels[..., 0])
     inside = cv2.dilate((grey > 0).astype(np.uint8), np.ones((_GRAIN, _GRAIN), np.uint8)) > 0
     if not inside.any():

@@ -264,10 +264,7 @@ def _augment_rows(
     if set(scanners) == {AS_SCANNED}:
         return moved
     return np.stack(
-        [
-            pixels if seed == AS_SCANNED else vary_scanner(pixels, seed)
-            for pixels, seed in zip(np.asarray(moved), scanners, strict=True)
-        ]
+        [vary_scanner(*image) for image in zip(np.asarray(moved), scanners, strict=True)]
     )
 
 

@@ -76,6 +76,11 @@ def name_repeat(repeat: int) -> str:
     return f"repeat_{repeat}"
 
 
+def join_tables(**tables: pd.DataFrame) -> pd.DataFrame:
+    """Return the tables of all folds, or of all experiments, in one, in order."""
+    return pd.concat(list(tables.values()), ignore_index=True)
+
+
 def assign_groups(images: pd.DataFrame, n_splits: int, seed: int) -> np.ndarray:
     """Return int (images,): the fold, from 0, that each image's group is assigned to.
 

@@ -42,7 +42,7 @@ logger = logging.getLogger(__name__)
 RawImages = Mapping[str, Callable[[], bytes]]
 _KNOWN, _EXTERNAL = "learned from/", "external/"
 # Columns of what a model says where the image is known to show a lesion.
-_GIVEN_LESION = "score_given_lesion"
+_GIVEN_LESION, _FLAGGED_GIVEN_LESION = "score_given_lesion", "flagged_given_lesion"
 _OF_MODEL = ("title", "sites", "data_sha256", "split_sha256", "training_sha256", "parent")
 _READER_POSITIVE = 4  # BI-RADS category from which a biopsy is advised
 
@@ -218,7 +218,7 @@ def predict_site(
     threshold = model.description.get("threshold_given_lesion")
     if threshold is not None:
         table[_GIVEN_LESION] = classes.positive_score(classes.given_lesion(probabilities))
-        table["flagged_given_lesion"] = table[_GIVEN_LESION] >= threshold
+        table[_FLAGGED_GIVEN_LESION] = table[_GIVEN_LESION] >= threshold
     return table
 
 
@@ -227,7 +227,7 @@ def take_lesion_for_granted(predictions: pd.DataFrame) -> pd.DataFrame:
     if _GIVEN_LESION not in predictions:
         return predictions
     return predictions.assign(
-        positive_score=predictions[_GIVEN_LESION], flagged=predictions["flagged_given_lesion"]
+        positive_score=predictions[_GIVEN_LESION], flagged=predictions[_FLAGGED_GIVEN_LESION]
     )
 
 
@@ -257,7 +257,7 @@ class SiteScores(NamedTuple):
         metrics: {`external`: `site`, `images` (scores, see stats.external.score_site), `patients`
             (the same, by the worst image of each; left out where no patient is known), `inside`
             (the same on the model's own test images of the same classes), `given_lesion` (the same
-            as `images`, told that each shows a lesion; where all of them do), `reader_box` (the
+            as `images`, each known to show a lesion; where all of them do), `reader_box` (the
             same with the boxes of readers), `reader` (where BI-RADS is known), `likeliest` ({class:
             share of images}), `verdict`}.
         subgroups: see stats.external.score_subgroups.
@@ -406,7 +406,7 @@ def _log_scores(title: str, scores: Mapping[str, Any], classes: Classes) -> None
         format_share(flag, "specificity"),
     )
     for key, how in (
-        ("given_lesion", "told that each image shows a lesion"),
+        ("given_lesion", "where each image is known to show a lesion"),
         ("reader_box", "with the boxes of readers"),
     ):
         if key in scores:

@@ -83,8 +83,8 @@ def _describe_ranking(scores: Mapping[str, Any], classes: Classes) -> str:
         )
     if "given_lesion" in scores:
         text += (
-            " Every image here shows a lesion. Told so, the model leaves the other classes out and "
-            f"ranks with an AUC of {format_number(scores['given_lesion'], 'auc')}."
+            " Every image here shows a lesion. With this known, the other classes are left out and "
+            f"the model ranks with an AUC of {format_number(scores['given_lesion'], 'auc')}."
         )
     if "reader_box" in scores:
         text += (

@@ -101,11 +101,6 @@ def _select(scores: Mapping[str, Any]) -> dict[str, float]:
     return selected
 
 
-def join_tables(**tables: pd.DataFrame) -> pd.DataFrame:
-    """Return the tables of all experiments in one, in order."""
-    return pd.concat(list(tables.values()), ignore_index=True)
-
-
 def plot_sites(sites: pd.DataFrame, classes: Classes) -> Figure:
     """Draw the AUC at each site, learned from the others and from the site itself."""
     names = sorted(sites["site"].unique())

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from kedro.pipeline import Node, Pipeline
 
 from busi_pipeline.config.experiments import name_item
+from busi_pipeline.learning.folds import join_tables
 
-from .nodes import join_tables, plot_sites, refuse_single_site, score_sites
+from .nodes import plot_sites, refuse_single_site, score_sites
 
 _STAGE = "leave_one_site_out"
 LEAVE_OUT, WITHIN = "leave_one_site_out", "within_site"

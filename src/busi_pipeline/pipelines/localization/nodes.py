@@ -72,20 +72,10 @@ def locate_hold_out(
     cache: Cache,
 ) -> HoldOut:
     """Learn from the training images; find the lesions of all."""
-    images = _join(manifest, split_manifest)
-    located = library.locate_lesions(
-        views,
-        features,
-        images.assign(is_learned=images["split"] == "train"),
-        localization,
-        cache,
+    parts = {part: f"{part} images" for part in ("train", "validation", "test")}
+    located, metrics = _locate_split(
+        views, features, manifest, split_manifest, localization, evaluation, cache, parts
     )
-    metrics = {}
-    for part in ("train", "validation", "test"):
-        own = (images["split"] == part).to_numpy()
-        metrics[part] = _score(
-            located.boxes[own], images.loc[own, "group"], localization, evaluation, f"{part} images"
-        )
     weights = pretrained_weights.choose(localization.backbone, localization.weights)
     localizer = library.build_localizer(localization, weights, located.decoders)
     return HoldOut(located.boxes, localizer, {"localizer": metrics})
@@ -117,15 +107,45 @@ def locate_left_out(
     cache: Cache,
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Find the lesions of a fold: learn from its training images, never where they are tested."""
-    images = _join(manifest, split_manifest)
-    boxes = library.locate_lesions(
-        views, features, images.assign(is_learned=images["split"] == "train"), localization, cache
-    ).boxes
-    test = (images["split"] == "test").to_numpy()
-    scores = _score(
-        boxes[test], images.loc[test, "group"], localization, evaluation, "at the site left out"
+    located, metrics = _locate_split(
+        views,
+        features,
+        manifest,
+        split_manifest,
+        localization,
+        evaluation,
+        cache,
+        {"test": "at the site left out"},
     )
-    return boxes, {"localizer": {"left_out": scores}}
+    return located.boxes, {"localizer": {"left_out": metrics["test"]}}
+
+
+def _locate_split(
+    views: StoredArray,
+    features: StoredArray,
+    manifest: pd.DataFrame,
+    split_manifest: pd.DataFrame,
+    localization: LocalizationSettings,
+    evaluation: EvaluationSettings,
+    cache: Cache,
+    scored: Mapping[str, str],
+) -> tuple[library.Localized, dict[str, Any]]:
+    """Learn from the training images, find the lesions of all, score some parts.
+
+    Args:
+        scored: {part of the split: how the log calls it}; their scores are returned by part.
+    """
+    images = _join(manifest, split_manifest)
+    located = library.locate_lesions(
+        views, features, images.assign(is_learned=images["split"] == "train"), localization, cache
+    )
+    metrics = {}
+    for part, where in scored.items():
+        own = (images["split"] == part).to_numpy()
+        metrics[part] = _score(
+            located.boxes[own], images.loc[own, "group"], localization, evaluation, where
+        )
+    return located, metrics
 
 
 def locate_site(

@@ -113,14 +113,15 @@ def create_left_out_pipeline(folds: Sequence[str]) -> Pipeline:
     Args:
         folds: namespaces, `leave_one_site_out.<site>`.
     """
-    given = ["localizer_views", "localizer_features", "manifest", "cache"]
     nodes = [
         Pipeline(
             [
                 Node(
                     locate_left_out,
                     inputs=[
-                        *given[:3],
+                        "localizer_views",
+                        "localizer_features",
+                        "manifest",
                         "split_manifest",
                         "params:localization",
                         "params:evaluation",
@@ -132,7 +133,10 @@ def create_left_out_pipeline(folds: Sequence[str]) -> Pipeline:
                 )
             ],
             namespace=fold,
-            inputs={name: name for name in given},
+            inputs={
+                name: name
+                for name in ("localizer_views", "localizer_features", "manifest", "cache")
+            },
             parameters={
                 "params:localization": "params:localization",
                 "params:evaluation": "params:evaluation",

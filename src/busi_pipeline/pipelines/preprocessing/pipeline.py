@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from functools import partial, update_wrapper
 
+import pandas as pd
 from kedro.pipeline import Node, Pipeline
 
 from busi_pipeline.caching.arrays import StoredArray
@@ -23,6 +24,7 @@ from .nodes import (
 )
 
 _STAGE = "preprocessing"
+_CROSS_VALIDATION = "cross_validation"
 
 
 def create_images_pipeline(
@@ -159,20 +161,7 @@ def create_hold_out_pipeline(experiment: str, images: str) -> Pipeline:
 
 def create_cross_validation_pipeline(experiment: str) -> Pipeline:
     """fold_manifest, settings -> augmentation_plan of all images, for one experiment."""
-    return Pipeline(
-        [
-            Node(
-                plan_all_images,
-                inputs=["fold_manifest", "params:settings"],
-                outputs="augmentation_plan",
-                name="plan_all_images",
-                tags=_STAGE,
-            )
-        ],
-        namespace=f"{experiment}.cross_validation",
-        inputs={"fold_manifest": "cross_validation.fold_manifest"},
-        parameters={"params:settings": f"params:experiments.{experiment}"},
-    )
+    return _create_plan_pipeline(plan_all_images, experiment, _CROSS_VALIDATION, "fold_manifest")
 
 
 def create_fold_pipeline(experiment: str, evaluation: str) -> Pipeline:
@@ -182,35 +171,35 @@ def create_fold_pipeline(experiment: str, evaluation: str) -> Pipeline:
         experiment: its name.
         evaluation: with the fold: `leave_one_site_out.<site>`.
     """
-    return Pipeline(
-        [
-            Node(
-                plan_fold,
-                inputs=["split_manifest", "params:settings"],
-                outputs="augmentation_plan",
-                name="plan_fold",
-                tags=_STAGE,
-            )
-        ],
-        namespace=f"{experiment}.{evaluation}",
-        inputs={"split_manifest": f"{evaluation}.split_manifest"},
-        parameters={"params:settings": f"params:experiments.{experiment}"},
-    )
+    return _create_plan_pipeline(plan_fold, experiment, evaluation, "split_manifest")
 
 
 def create_occluded_pipeline(experiment: str) -> Pipeline:
     """fold_manifest, settings -> occluded_augmentation_plan: images with the lesion occluded."""
+    return _create_plan_pipeline(
+        plan_originals, experiment, _CROSS_VALIDATION, "fold_manifest", "occluded_"
+    )
+
+
+def _create_plan_pipeline(
+    plan: Callable[..., pd.DataFrame],
+    experiment: str,
+    evaluation: str,
+    division: str,
+    prefix: str = "",
+) -> Pipeline:
+    """<evaluation>.<division>, settings -> <prefix>augmentation_plan, in <e>.<evaluation>."""
     return Pipeline(
         [
             Node(
-                plan_originals,
-                inputs=["fold_manifest", "params:settings"],
-                outputs="occluded_augmentation_plan",
-                name="plan_originals",
+                plan,
+                inputs=[division, "params:settings"],
+                outputs=f"{prefix}augmentation_plan",
+                name=plan.__name__,
                 tags=_STAGE,
             )
         ],
-        namespace=f"{experiment}.cross_validation",
-        inputs={"fold_manifest": "cross_validation.fold_manifest"},
+        namespace=f"{experiment}.{evaluation}",
+        inputs={division: f"{evaluation}.{division}"},
         parameters={"params:settings": f"params:experiments.{experiment}"},
     )

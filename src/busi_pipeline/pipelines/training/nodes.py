@@ -20,7 +20,7 @@ from busi_pipeline.config.experiments import gather_experiments
 from busi_pipeline.config.schemas import ExperimentSettings
 from busi_pipeline.datasets.pretrained_weights import WeightsSource
 from busi_pipeline.learning.features import check_features, describe_settings
-from busi_pipeline.learning.folds import Fold, SiteFold
+from busi_pipeline.learning.folds import Fold, SiteFold, join_tables
 from busi_pipeline.learning.training import (
     FOLD_TRAINING,
     TRAINING,
@@ -255,11 +255,6 @@ def predict_fold_with_linear_probe(
         pooled_features, split_manifest, settings, classes
     )
     return table
-
-
-def join_tables(**tables: pd.DataFrame) -> pd.DataFrame:
-    """Return the tables of all folds in one, in order."""
-    return pd.concat(list(tables.values()), ignore_index=True)
 
 
 def _list_evaluated(split: pd.DataFrame) -> pd.DataFrame:

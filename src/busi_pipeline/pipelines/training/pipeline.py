@@ -15,11 +15,10 @@ from functools import partial, update_wrapper
 from kedro.pipeline import Node, Pipeline
 
 from busi_pipeline.config.experiments import name_item
-from busi_pipeline.learning.folds import Fold, SiteFold
+from busi_pipeline.learning.folds import Fold, SiteFold, join_tables
 
 from .nodes import (
     gather_folds,
-    join_tables,
     predict_fold_with_linear_probe,
     predict_with_linear_probe,
     train_fold,
