@@ -30,7 +30,7 @@ from pydantic import BaseModel
 from busi_pipeline.config.environment import KERAS_STAGES, check_keras
 from busi_pipeline.config.experiments import SHARED_GROUPS
 from busi_pipeline.config.loader import activate
-from busi_pipeline.config.schemas import ExperimentSettings
+from busi_pipeline.config.schemas import ModelSettings
 from busi_pipeline.datasets.record import flatten, name_keys, prefix_of
 from busi_pipeline.errors import BadInputError, find_bad_input
 from busi_pipeline.stats.classes import Classes
@@ -270,7 +270,7 @@ class RunProvenance:
             )
             log_parameters(run.info.run_id, {key: _format(value) for key, value in leaves})
 
-    def _load_experiments(self, catalog: DataCatalog) -> dict[str, ExperimentSettings]:
+    def _load_experiments(self, catalog: DataCatalog) -> dict[str, ModelSettings]:
         dataset = catalog.get("parameters")
         return dataset.load()["experiments"] if dataset is not None else {}
 

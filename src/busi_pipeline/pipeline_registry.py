@@ -8,20 +8,21 @@
 training, in the namespace `<e>`; a cross-validation has one a fold, in
 `<e>.cross_validation.<fold>`, and everything after training is the same for both. Beside them stand
 `leakage` (the same folds with duplicates parted), `bias_audit` (annotations, occluded lesions) and
-`leave_one_site_out` (a fold is a site). A delivered model goes on to a site that it has not seen:
+`leave_one_site_out` (a fold is a site). An experiment with members has no training of its own: its
+model is the mean of theirs. A delivered model goes on to a site that it has not seen:
 
     external.raw_images -> ingestion, deduplication, preprocessing -> external_validation(e)
         -> adaptation(e)
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from kedro.pipeline import Pipeline
 
 from busi_pipeline.config.checking import Parameters
 from busi_pipeline.config.experiments import ENSEMBLE, EXTERNAL, name_input
 from busi_pipeline.config.loader import allow_dots, load_active_parameters
-from busi_pipeline.config.schemas import ExperimentSettings
+from busi_pipeline.config.schemas import ExperimentSettings, JoinedSettings, ModelSettings
 from busi_pipeline.learning.folds import (
     SiteFold,
     list_folds,
@@ -90,7 +91,9 @@ def create_pipelines(parameters: Parameters) -> dict[str, Pipeline]:
 
     prepared, trained, validated, leaked, audited = {}, {}, {}, {}, {}
     left_out, tested_outside, adapted = {}, {}, {}
-    for name, settings in experiments.items():
+    single = {n: own for n, own in experiments.items() if isinstance(own, ExperimentSettings)}
+    joined = {n: own for n, own in experiments.items() if isinstance(own, JoinedSettings)}
+    for name, settings in single.items():
         locates = settings.input.needs_lesion
         nothing = Pipeline([])
         images, masks = (name_input(what, name, settings) for what in ("images", "masks"))
@@ -148,15 +151,32 @@ def create_pipelines(parameters: Parameters) -> dict[str, Pipeline]:
             left_out[name] += training.create_cross_validation_pipeline(
                 name, evaluated, site_folds, own_boxes
             ) + evaluation.create_calibration_pipeline(name, evaluated)
-        tested_outside[name] = (
-            (localization.create_external_pipeline() if locates else nothing)
-            + preprocessing.create_images_pipeline(name, settings, EXTERNAL)
-            + (preprocessing.create_reader_images_pipeline(name) if locates else nothing)
-            + external_validation.create_experiment_pipeline(
-                name, name_input("images", name, settings, EXTERNAL), locates
+    for name, settings in joined.items():
+        members = settings.members
+        images = name_input("images", name, settings)
+        trained[name] = (
+            _add(trained, members)
+            + training.create_joined_pipeline(name, members)
+            + preprocessing.create_images_pipeline(name, settings)
+            + evaluation.create_hold_out_pipeline(
+                name, images, settings.input.needs_lesion, is_joined=True
             )
-            + reporting.create_external_pipeline(name)
+            + reporting.create_experiment_pipeline(name)
         )
+        validated[name] = (
+            _add(validated, members)
+            + evaluation.create_members_pipeline(name, _CROSS_VALIDATION, members)
+            + evaluation.create_cross_validation_pipeline(name, _CROSS_VALIDATION)
+        )
+        left_out[name] = _add(left_out, members) + leave_one_site_out.create_experiment_pipeline(
+            name
+        )
+        for evaluated in of_sites:
+            left_out[name] += evaluation.create_members_pipeline(
+                name, evaluated, members
+            ) + evaluation.create_calibration_pipeline(name, evaluated)
+    for name, settings in experiments.items():
+        tested_outside[name] = _test_outside(name, settings)
         adapted[name] = adaptation.create_pipeline(name)
     audit = assign + bias_audit.create_annotations_pipeline()
     compare = model_comparison.create_pipeline(experiments)
@@ -170,7 +190,7 @@ def create_pipelines(parameters: Parameters) -> dict[str, Pipeline]:
     )
 
     def join(parts: dict[str, Pipeline], first: Pipeline) -> Pipeline:
-        return sum((parts[name] for name in in_default), first)
+        return first + _add(parts, in_default)
 
     leave_out = {
         "leave_one_site_out": join(left_out, assign_sites)
@@ -201,6 +221,26 @@ def create_pipelines(parameters: Parameters) -> dict[str, Pipeline]:
         "adapt": join(adapted, Pipeline([])),
         "__default__": join(trained, split) + compare,
     }
+
+
+def _add(parts: Mapping[str, Pipeline], names: Sequence[str]) -> Pipeline:
+    return sum((parts[name] for name in names), Pipeline([]))
+
+
+def _test_outside(name: str, settings: ModelSettings) -> Pipeline:
+    """A delivered model at the external site, with the boxes of readers where it needs boxes."""
+    locates = settings.input.needs_lesion
+    tested = (
+        preprocessing.create_images_pipeline(name, settings, EXTERNAL)
+        + external_validation.create_experiment_pipeline(
+            name, name_input("images", name, settings, EXTERNAL), locates
+        )
+        + reporting.create_external_pipeline(name)
+    )
+    if locates:
+        tested += localization.create_external_pipeline()
+        tested += preprocessing.create_reader_images_pipeline(name)
+    return tested
 
 
 def _locate_left_out(

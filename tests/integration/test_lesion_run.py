@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -21,7 +22,7 @@ from tests.integration.projects import (
 )
 from tests.integration.test_sites_run import write_bus_bra
 
-EXPERIMENT = "resnet50_lesion"
+EXPERIMENT, OTHER, JOINED = "resnet50_lesion", "vgg16_lesion", "lesion_ensemble"
 COUNT = 24
 TINY_LOCALIZER = {
     "backbone": "vgg16",
@@ -40,18 +41,24 @@ def project(tmp_path_factory: pytest.TempPathFactory, eager: None) -> Iterator[P
     """A project whose experiment looks at the lesion, trained and tested at a second site."""
     root = tmp_path_factory.mktemp("lesion")
     site = write_bus_bra(root / "BUSBRA", COUNT)
-    tiny = yaml.safe_load(TINY_EXPERIMENTS)["experiments"]["resnet50"]
+    tiny = yaml.safe_load(TINY_EXPERIMENTS)["experiments"]
     changes = {
         "sites": {"elsewhere": {"folder": str(site)}},
         "external": {"site": "elsewhere", "min_images": 5},
         "localization": TINY_LOCALIZER,
-        "experiments": {EXPERIMENT: tiny},
+        "experiments": {
+            EXPERIMENT: tiny["resnet50"],
+            OTHER: tiny["vgg16"],
+            JOINED: {"members": [EXPERIMENT, OTHER]},
+            "densenet121_lesion": {"image_size": 32},
+        },
         "cross_validation": {"folds": 2, "repeats": 1},
     }
     with hide_machine():
         project = create_project(root / "project", None, select_default(), changes)
-        run_pipeline(project, f"train_{EXPERIMENT}")
+        run_pipeline(project, f"train_{JOINED}")
         run_pipeline(project, f"validate_external_{EXPERIMENT}")
+        run_pipeline(project, f"validate_external_{JOINED}")
         yield project
 
 
@@ -99,6 +106,27 @@ def test_both_figures_are_reported(project: Path) -> None:
         for name in ("predictions", "reader_box_predictions")
     )
     assert (found != shown).any()
+
+
+def test_members_are_one_model(project: Path) -> None:
+    """It answers with their mean, calibrated by the validation images of the mean."""
+    folder = project / "data/06_models"
+    joined = load_delivered_model(folder / JOINED)
+    assert joined.description["title"] == "Lesion, ensemble"
+    columns = [f"uncalibrated_{name}" for name in joined.description["classes"]]
+    one, other, both = (
+        read_table(project / f"data/07_model_output/{name}/uncalibrated_predictions.csv")
+        for name in (EXPERIMENT, OTHER, JOINED)
+    )
+    mean = (one[columns] + other[columns]) / 2
+    np.testing.assert_allclose(both[columns], mean, atol=1e-5)
+    outputs = project / f"data/07_model_output/{JOINED}/external/elsewhere"
+    predictions = read_table(outputs / "predictions.csv").set_index("image_id")
+    for image, own in predictions.head(2).iterrows():
+        finding = joined.predict_file(project.parent / "BUSBRA" / f"{image}.png")
+        assert finding.positive_score == pytest.approx(own["positive_score"], abs=5e-3)
+    card = (folder / JOINED / "model_card.md").read_text()
+    assert f"The mean of the probabilities of {EXPERIMENT} and {OTHER}" in card
 
 
 def test_a_lost_localizer_is_named(project: Path) -> None:

@@ -5,14 +5,14 @@ what differs. What comes from the command line wins over both.
 """
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from busi_pipeline.errors import BadInputError
 from busi_pipeline.models.backbones import get_backbone
 
 from .messages import check_settings, describe_unknown
-from .schemas import ExperimentSettings, merge_settings
+from .schemas import ExperimentSettings, JoinedSettings, ModelSettings, merge_settings
 
 logger = logging.getLogger(__name__)
 
@@ -52,13 +52,15 @@ TAKEN_NAMES = frozenset(
         "within_site",
     }
 )
+# What an entry with `members` may say; the rest is that of its members.
+_OF_JOINED = ("title", "members")
 _SEPARATOR = "__"
 
 
 def load_experiments(
     parameters: Mapping[str, Any], command_line: Mapping[str, Any] | None = None
-) -> dict[str, ExperimentSettings]:
-    """Complete and check every entry of `experiments`.
+) -> dict[str, ExperimentSettings | JoinedSettings]:
+    """Complete and check every entry of `experiments`, of one network or joining others.
 
     Args:
         parameters: the merged parameters, of which `experiments` and SHARED_GROUPS are read; they
@@ -78,18 +80,24 @@ def load_experiments(
         _check_name(name)
     overrides = {group: command_line[group] for group in SHARED_GROUPS if group in command_line}
     own = command_line.get("experiments") or {}
-    experiments = {}
+    single: dict[str, ExperimentSettings] = {}
     for name, entry in entries.items():
         if not isinstance(entry, Mapping):
             raise BadInputError(f"experiments.{name} must be a mapping of settings; got {entry!r}.")
+        if "members" in entry:
+            continue
         if "backbone" not in entry and name in own:
             raise BadInputError(describe_unknown(f"experiments.{name}", set(entries) - {name}))
-        experiments[name] = resolve_experiment(
+        single[name] = resolve_experiment(
             entry,
             {group: parameters[group] for group in SHARED_GROUPS},
             name=name,
             command_line=merge_settings(overrides, own.get(name) or {}),
         )
+    experiments = {
+        name: single[name] if name in single else join_experiments(name, entry, single)
+        for name, entry in entries.items()
+    }
     for name, settings in experiments.items():
         if settings.baseline_of is not None and settings.baseline_of not in experiments:
             raise BadInputError(
@@ -135,8 +143,57 @@ def resolve_experiment(
     return check_settings(ExperimentSettings, complete, f"experiments.{name}")
 
 
+def join_experiments(
+    name: str, entry: Mapping[str, Any], single: Mapping[str, ExperimentSettings]
+) -> JoinedSettings:
+    """Check an entry with `members`, and add the input that these have in common.
+
+    Args:
+        name: of the entry, for messages.
+        entry: `title` and `members`.
+        single: the experiments of one network.
+
+    Raises BadInputError in one line where the entry has another setting, or a member is none of
+    `single`, is named twice, or sees another input than the first.
+    """
+    for setting in entry:
+        if setting not in _OF_JOINED:
+            raise BadInputError(describe_unknown(f"experiments.{name}.{setting}", _OF_JOINED))
+    members = entry["members"]
+    if isinstance(members, str) or not isinstance(members, Sequence):
+        members = [members]
+    for member in members:
+        if member not in single:
+            raise BadInputError(
+                f"experiments.{name}.members must be experiments of one network each, of "
+                f"{', '.join(single)}; got {member!r}."
+            )
+    if len(members) < 2 or len(set(members)) < len(members):
+        raise BadInputError(
+            f"experiments.{name}.members must be two or more different experiments; got "
+            f"{', '.join(members) or 'none'}."
+        )
+    first = single[members[0]]
+    for member in members[1:]:
+        other = single[member]
+        if (other.input, other.image_size) != (first.input, first.image_size):
+            raise BadInputError(
+                f"experiments.{name}.members must see the same: input and image_size of {member} "
+                f"differ from those of {members[0]}."
+            )
+    complete = {
+        "title": " and ".join(single[member].title for member in members),
+        "image_size": first.image_size,
+        "input": first.input.model_dump(mode="json"),
+        "batch_size": first.extraction_batch_size,
+        **entry,
+        "members": list(members),
+    }
+    return check_settings(JoinedSettings, complete, f"experiments.{name}")
+
+
 def name_input(
-    what: str, experiment: str, settings: ExperimentSettings, evaluation: str | None = None
+    what: str, experiment: str, settings: ModelSettings, evaluation: str | None = None
 ) -> str:
     """Return the dataset of what an experiment's network sees.
 

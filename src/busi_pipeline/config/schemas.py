@@ -509,27 +509,42 @@ class PublishedResult(Settings):
     """Training time."""
 
 
-class ExperimentSettings(Settings):
-    """One experiment, complete."""
+class ModelSettings(Settings):
+    """What holds of every model, of one network or of several."""
 
     title: Text
     """As it stands in plots and tables; the name of the backbone by default."""
-    backbone: Text
-    """An entry of models/backbones.py."""
     image_size: Count
     """Height and width in pixels; the backbone's own by default."""
-    freeze_until: Text
-    """Layer from whose output on the network is fine-tuned; the backbone's own by default."""
-    truncate_at: Text | None = None
-    """Layer whose output is pooled, where the layers above it are left off."""
     in_default: bool = True
     """Part of a plain `kedro run` and of the ensemble."""
     baseline_of: Text | None = None
     """The experiment for which this one replicates the published settings, if it does."""
     published: PublishedResult | None = None
     input: InputSettings
+
+    @property
+    def extraction_batch_size(self) -> int | Literal["auto"]:
+        """Images a batch wherever nothing is trained."""
+        raise NotImplementedError
+
+
+class ExperimentSettings(ModelSettings):
+    """One experiment, complete."""
+
+    backbone: Text
+    """An entry of models/backbones.py."""
+    freeze_until: Text
+    """Layer from whose output on the network is fine-tuned; the backbone's own by default."""
+    truncate_at: Text | None = None
+    """Layer whose output is pooled, where the layers above it are left off."""
     augmentation: AugmentationSettings
     training: TrainingSettings
+
+    @property
+    def extraction_batch_size(self) -> int | Literal["auto"]:
+        """Images a batch wherever nothing is trained."""
+        return self.training.extraction_batch_size
 
     @property
     def fine_tunes(self) -> bool:
@@ -558,6 +573,22 @@ class ExperimentSettings(Settings):
                 "or scanner_variation to false"
             )
         return self
+
+
+class JoinedSettings(ModelSettings):
+    """An experiment that joins others: the mean of their probabilities, one model."""
+
+    members: Annotated[tuple[Text, ...], Field(strict=False, min_length=2)]
+    """Experiments of one network each, which see the same input."""
+    batch_size: Count | Literal["auto"]
+    """The first member's `training.extraction_batch_size`."""
+    in_default: Literal[False] = False
+    """Never part of a plain `kedro run`."""
+
+    @property
+    def extraction_batch_size(self) -> int | Literal["auto"]:
+        """Images a batch."""
+        return self.batch_size
 
 
 class EnsembleSettings(Settings):

@@ -81,6 +81,12 @@ def join_tables(**tables: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(list(tables.values()), ignore_index=True)
 
 
+def share_tags(tags: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    """Return the tags that all trainings have, with the same value."""
+    first, *others = tags
+    return {k: v for k, v in first.items() if all(other.get(k) == v for other in others)}
+
+
 def assign_groups(images: pd.DataFrame, n_splits: int, seed: int) -> np.ndarray:
     """Return int (images,): the fold, from 0, that each image's group is assigned to.
 

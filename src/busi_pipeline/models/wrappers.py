@@ -66,6 +66,25 @@ def average_over_windows(model: keras.Model, windows: int) -> keras.Model:
     return keras.Model(images, probabilities, name=f"{model.name}_over_windows")
 
 
+def average_models(models: Sequence[keras.Model]) -> keras.Model:
+    """Return a model that averages the probabilities of several, each counting the same.
+
+    Args:
+        models: uint8 images of one shape -> float32 (n, classes); their layers are shared.
+
+    Source: Lakshminarayanan et al. 2017, "Simple and scalable predictive uncertainty estimation
+    using deep ensembles".
+    """
+    for number, model in enumerate(models):
+        # Keras tells models within a model apart by their names.
+        model.name = f"{model.name}_member_{number}"
+    images = keras.Input(models[0].input_shape[1:], dtype="uint8", name="image")
+    probabilities = keras.layers.Average(name="mean_of_members", dtype="float32")(
+        [model(images) for model in models]
+    )
+    return keras.Model(images, probabilities, name="joined")
+
+
 def calibrate(model: keras.Model, temperature: float, offsets: Sequence[float]) -> keras.Model:
     """Return the model with its probabilities calibrated inside.
 

@@ -14,6 +14,7 @@ from busi_pipeline.errors import BadInputError
 from busi_pipeline.pipelines.evaluation.nodes import (
     average_experiments,
     average_linear_probes,
+    average_members,
     calibrate_linear_probe,
     calibrate_predictions,
     deliver_model,
@@ -340,6 +341,22 @@ def test_an_ensemble_averages_and_ranks_better(classes: Classes) -> None:
         return float(roc_auc_score(classes.is_positive(table["label"]), score))
 
     assert rank(mean) > max(rank(table) for table in tables)
+
+
+def test_members_of_one_backbone_count_as_two() -> None:
+    """As in the model that joins them, in which each is a member."""
+    tables = [make_uncalibrated(THREE, 0.5, folds=2, seed=seed) for seed in range(3)]
+    given = name_experiments(tables, ["vgg16", "vgg16", "resnet50"])
+    of_members = {key: value for key, value in given.items() if not key.endswith("settings")}
+    probes = {name_item(f"experiment_{n}", "linear_probe"): t for n, t in enumerate(tables[::-1])}
+    mean, report, tags, probe = average_members(THREE, **of_members, **probes)
+    columns = probability_columns(THREE, uncalibrated=True)
+    expected = sum(table.set_index("image_id")[columns] for table in tables) / 3
+    for found in (mean, probe):
+        own = found.set_index("image_id")[columns]
+        pd.testing.assert_frame_equal(own, expected.loc[own.index], check_exact=False)
+    assert report == {"training": {"seconds": {"total": 60.0}}}
+    assert tags == {"weights": "none"}
 
 
 def test_experiments_of_other_folds_make_no_ensemble() -> None:

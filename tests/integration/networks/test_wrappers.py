@@ -9,6 +9,7 @@ import pytest
 from busi_pipeline.models.network import Network, count_operations
 from busi_pipeline.models.wrappers import (
     add_flag,
+    average_models,
     average_over_windows,
     average_with_flipped,
     average_with_pretuned,
@@ -172,3 +173,14 @@ def test_windows_are_averaged(tuned: Network, pictures: np.ndarray, tmp_path: Pa
         model.predict_on_batch(windows), np.mean(each, axis=0), rtol=1e-5, atol=1e-7
     )
     assert np.abs(each[0] - each[2]).max() > 1e-4, "the windows differ"
+
+
+def test_members_count_the_same(pictures: np.ndarray, tmp_path: Path) -> None:
+    members = [shift_to_class(build_tiny_network(), position).full for position in (0, 2, 2)]
+    each = [member.predict_on_batch(pictures) for member in members]
+    model = reload(average_models(members), tmp_path)
+    assert model.input_shape == members[0].input_shape
+    np.testing.assert_allclose(
+        model.predict_on_batch(pictures), np.mean(each, axis=0), rtol=1e-5, atol=1e-7
+    )
+    assert np.abs(each[0] - each[1]).max() > 1e-2, "the members differ"

@@ -127,6 +127,37 @@ def test_names_must_be_identifiers(parameters: dict[str, Any], name: str) -> Non
         load_experiments(parameters)
 
 
+def test_members_are_joined_with_what_they_share(parameters: dict[str, Any]) -> None:
+    both = load_with(parameters, {"experiments": {"both": {"members": ["vgg16", "resnet50"]}}})[
+        "both"
+    ]
+    assert both.members == ("vgg16", "resnet50")
+    assert both.title == "VGG16 and ResNet50"
+    assert (both.image_size, both.in_default) == (224, False)
+    assert both.input == load_with(parameters, {})["vgg16"].input
+
+
+@pytest.mark.parametrize(
+    ("entry", "expected"),
+    [
+        ({"members": ["vgg16"]}, r"both\.members must be two or more different.*got vgg16"),
+        ({"members": []}, "got none"),
+        ({"members": ["vgg16", "vgg16"]}, "two or more different experiments"),
+        ({"members": ["vgg16", "vgg19"]}, r"of vgg16, resnet50, .*; got 'vgg19'"),
+        ({"members": "vgg16"}, "two or more different"),
+        ({"members": ["vgg16", "inceptionv3"]}, "image_size of inceptionv3 differ from .* vgg16"),
+        ({"members": ["vgg16", "both"]}, "got 'both'"),
+        ({"members": ["vgg16", "resnet50"], "input": {"grey": True}}, r"both\.input is no setting"),
+    ],
+)
+def test_members_that_cannot_be_joined_are_named(
+    parameters: dict[str, Any], entry: dict[str, Any], expected: str
+) -> None:
+    with pytest.raises(BadInputError, match=expected) as caught:
+        load_with(parameters, {"experiments": {"both": entry}})
+    assert "\n" not in str(caught.value)
+
+
 def test_arguments_are_gathered_by_experiment() -> None:
     arguments = {
         name_item("vgg16", "metrics"): 1,

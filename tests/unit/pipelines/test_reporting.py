@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from busi_pipeline.config.experiments import ENSEMBLE, name_item
-from busi_pipeline.config.schemas import DatasetSettings, EnsembleSettings
+from busi_pipeline.config.schemas import DatasetSettings, EnsembleSettings, ModelSettings
 from busi_pipeline.pipelines.model_comparison.nodes import compare_experiments
 from busi_pipeline.pipelines.reporting import create_experiment_pipeline, create_pipeline
 from busi_pipeline.pipelines.reporting.checklists import ITEMS
@@ -41,7 +41,7 @@ from tests.evaluation_factories import (
     make_metrics,
     make_predictions,
 )
-from tests.factories import make_settings
+from tests.factories import load_parameters, make_settings
 
 PICTURE = b"\x89PNG picture"
 FACT, LIMITATION = "Collected in Cairo.", "One hospital alone."
@@ -297,11 +297,13 @@ def write_card(
     weights: str = "imagenet",
     external: dict[str, Any] | None = None,
     newest: dict[str, Any] | None = None,
+    settings: ModelSettings | None = None,
 ) -> str:
     metrics = make_metrics(make_predictions(classes), classes)
     metrics["depends_on"] = metrics["depends_on"] | {"weights": weights, "training_sha256": "t"}
+    averaged = make_settings(training={"average_with_pretuned": True, "tta_horizontal_flip": True})
     described = describe_training(
-        make_settings(training={"average_with_pretuned": True, "tta_horizontal_flip": True}),
+        settings or averaged,
         {"training": {"best_epoch": best_epoch or {"head": 1, "fine_tuning": 7}}},
         metrics,
         {
@@ -396,6 +398,37 @@ def test_model_card_says_how_it_was_trained(best_epoch: dict[str, int], expected
     )
     assert expected in line
     assert line.count("|") == 3, "one row of the table"
+
+
+def test_model_card_of_joined_members_names_them() -> None:
+    joined = load_parameters()["experiments"]["lesion_ensemble"]
+    card = write_card(settings=joined)
+    assert f"The mean of the probabilities of {' and '.join(joined.members)} at 224 x 224" in card
+    assert "| training | none of its own: each member has a card" in card
+    assert (
+        "(n, 3, 224, 224, 3): the lesion with 50, 20 and 80 % of its longer side around it" in card
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, "uint8 RGB, (n, 224, 224, 3), stretched to this size (bilinear); norm"),
+        (
+            {"keep_aspect": True, "remove_borders": True},
+            "(n, 224, 224, 3): the whole image, at its true shape, empty borders cut off; norm",
+        ),
+        (
+            {"view": "both", "margin": 0.25, "grey": True},
+            "(n, 2, 224, 224, 3): the lesion with 25 % of its longer side around it and the whole "
+            "image, stretched, without colour; the localizer beside the model finds the lesion; n",
+        ),
+    ],
+)
+def test_model_card_says_what_the_network_sees(changes: dict[str, Any], expected: str) -> None:
+    card = write_card(settings=make_settings(input=changes))
+    (line,) = (line for line in card.splitlines() if line.startswith("| input |"))
+    assert expected in line
 
 
 @pytest.mark.parametrize("classes", CLASS_SETS, ids=len)

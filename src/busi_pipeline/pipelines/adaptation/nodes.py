@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from busi_pipeline.config.schemas import AdaptationSettings, EvaluationSettings, ExperimentSettings
+from busi_pipeline.config.schemas import AdaptationSettings, EvaluationSettings, ModelSettings
 from busi_pipeline.errors import BadInputError
 from busi_pipeline.models.delivered import DeliveredModel, build_delivered_model
 from busi_pipeline.plotting.style import PALETTE, new_figure
@@ -86,7 +86,7 @@ def adapt_model(
     predictions: pd.DataFrame,
     manifest: pd.DataFrame,
     model: DeliveredModel,
-    settings: ExperimentSettings,
+    settings: ModelSettings,
     evaluation: EvaluationSettings,
     adaptation: AdaptationSettings,
     classes: Classes,
@@ -214,7 +214,7 @@ def _recalibrate(
 def plot_adaptation(
     adaptation_curve: pd.DataFrame,
     predictions: pd.DataFrame,
-    settings: ExperimentSettings,
+    settings: ModelSettings,
     evaluation: EvaluationSettings,
     classes: Classes,
 ) -> Figure:

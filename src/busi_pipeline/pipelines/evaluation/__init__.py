@@ -5,6 +5,7 @@ from .pipeline import (
     create_cross_validation_pipeline,
     create_ensemble_pipeline,
     create_hold_out_pipeline,
+    create_members_pipeline,
     create_occluded_pipeline,
 )
 
@@ -13,5 +14,6 @@ __all__ = [
     "create_cross_validation_pipeline",
     "create_ensemble_pipeline",
     "create_hold_out_pipeline",
+    "create_members_pipeline",
     "create_occluded_pipeline",
 ]

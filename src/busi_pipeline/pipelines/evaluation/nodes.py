@@ -12,8 +12,9 @@ import pandas as pd
 
 from busi_pipeline.caching.arrays import StoredArray
 from busi_pipeline.config.experiments import gather_experiments
-from busi_pipeline.config.schemas import EnsembleSettings, EvaluationSettings, ExperimentSettings
+from busi_pipeline.config.schemas import EnsembleSettings, EvaluationSettings, ModelSettings
 from busi_pipeline.errors import BadInputError
+from busi_pipeline.learning.folds import share_tags
 from busi_pipeline.learning.predicting import read_inputs
 from busi_pipeline.models.delivered import LEARNED_FROM, DeliveredModel, build_delivered_model
 from busi_pipeline.stats.classes import Classes
@@ -71,7 +72,7 @@ def predict_images(
     trained_model: "keras.Model",
     images: StoredArray,
     split_manifest: pd.DataFrame,
-    settings: ExperimentSettings,
+    settings: ModelSettings,
     classes: Classes,
 ) -> pd.DataFrame:
     """Predict every validation and test image of the hold-out split.
@@ -81,7 +82,7 @@ def predict_images(
     """
     from busi_pipeline.learning.device import choose_batch_size
 
-    batch_size = choose_batch_size(settings.training.extraction_batch_size, trained_model)
+    batch_size = choose_batch_size(settings.extraction_batch_size, trained_model)
     evaluated = split_manifest[split_manifest["split"].isin(EVALUATED_SPLITS)]
     batches = read_inputs(images, evaluated["image_id"].tolist(), batch_size, settings.title)
     probabilities = np.concatenate(
@@ -143,7 +144,7 @@ def calibrate_linear_probe(
 
 def score_predictions(
     predictions: pd.DataFrame,
-    settings: ExperimentSettings | EnsembleSettings,
+    settings: ModelSettings | EnsembleSettings,
     training_report: Mapping[str, Any],
     training_tags: Mapping[str, str],
     split_tags: Mapping[str, str],
@@ -214,7 +215,7 @@ def _log_scores(title: str, scores: Mapping[str, Any], classes: Classes, folds: 
 def deliver_model(
     trained_model: "keras.Model",
     operating_point: Mapping[str, Any],
-    settings: ExperimentSettings,
+    settings: ModelSettings,
     classes: Classes,
     manifest: pd.DataFrame,
     split_manifest: pd.DataFrame,
@@ -274,19 +275,55 @@ def average_experiments(
     Raises BadInputError where the experiments were trained on different folds.
     """
     experiments = gather_experiments(of_experiments)
-    mean = _average(experiments, classes)
-    seconds = sum(e["report"]["training"]["seconds"]["total"] for e in experiments.values())
-    first, *others = (e["tags"] for e in experiments.values())
-    shared = {k: v for k, v in first.items() if all(tags.get(k) == v for tags in others)}
-    return mean, {"training": {"seconds": {"total": seconds}}}, shared
+    mean = _average(experiments, classes, _weigh_backbones(experiments))
+    return mean, _add_seconds(experiments), share_tags([e["tags"] for e in experiments.values()])
 
 
 def average_linear_probes(classes: Classes, **of_experiments: Any) -> pd.DataFrame:
     """Return the mean of the experiments' linear probes, see `average_experiments`."""
-    return _average(gather_experiments(of_experiments), classes)
+    experiments = gather_experiments(of_experiments)
+    return _average(experiments, classes, _weigh_backbones(experiments))
 
 
-def _average(experiments: Mapping[str, Mapping[str, Any]], classes: Classes) -> pd.DataFrame:
+def average_members(
+    classes: Classes, **of_members: Any
+) -> tuple[pd.DataFrame, dict[str, Any], dict[str, str], pd.DataFrame]:
+    """Return the mean of the members' probabilities before calibration, each counting the same.
+
+    What models.wrappers.average_models does within one model, fold by fold.
+
+    Args:
+        classes: in the order of the probabilities.
+        of_members: `predictions` and `linear_probe` (uncalibrated, on the same folds), `report` and
+            `tags` of each member.
+
+    Returns predictions, the seconds of all trainings, the tags that the members share, and the
+    predictions of the linear probes.
+    """
+    members = gather_experiments(of_members)
+    probes = {name: {"predictions": items["linear_probe"]} for name, items in members.items()}
+    weights = [1.0] * len(members)
+    return (
+        _average(members, classes, weights),
+        _add_seconds(members),
+        share_tags([items["tags"] for items in members.values()]),
+        _average(probes, classes, weights),
+    )
+
+
+def _weigh_backbones(experiments: Mapping[str, Mapping[str, Any]]) -> list[float]:
+    backbones = [items["settings"].backbone for items in experiments.values()]
+    return [1 / backbones.count(backbone) for backbone in backbones]
+
+
+def _add_seconds(experiments: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    reports = [items["report"]["training"] for items in experiments.values()]
+    return {"training": {"seconds": {"total": sum(r["seconds"]["total"] for r in reports)}}}
+
+
+def _average(
+    experiments: Mapping[str, Mapping[str, Any]], classes: Classes, weights: list[float]
+) -> pd.DataFrame:
     ordered = [
         items["predictions"].sort_values(_KEYS, ignore_index=True) for items in experiments.values()
     ]
@@ -297,7 +334,5 @@ def _average(experiments: Mapping[str, Mapping[str, Any]], classes: Classes) -> 
         )
     columns = probability_columns(classes, uncalibrated=True)
     mean = ordered[0][["image_id", "group", "label", "split", "repeat", "fold"]].copy()
-    backbones = [items["settings"].backbone for items in experiments.values()]
-    weights = [1 / backbones.count(backbone) for backbone in backbones]
     mean[columns] = np.average([t[columns].to_numpy() for t in ordered], axis=0, weights=weights)
     return mean

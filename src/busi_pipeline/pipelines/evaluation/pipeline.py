@@ -16,6 +16,7 @@ from .decision_plots import plot_calibration, plot_decision_curve
 from .nodes import (
     average_experiments,
     average_linear_probes,
+    average_members,
     calibrate_linear_probe,
     calibrate_predictions,
     deliver_model,
@@ -34,13 +35,16 @@ _STAGE = "evaluation"
 _PARAMETERS = {"params:evaluation": "params:evaluation", "params:classes": "params:classes"}
 
 
-def create_hold_out_pipeline(experiment: str, images: str, locates: bool) -> Pipeline:
+def create_hold_out_pipeline(
+    experiment: str, images: str, locates: bool, is_joined: bool = False
+) -> Pipeline:
     """trained_model, images -> uncalibrated_predictions -> scores and plots; -> model.
 
     Args:
         experiment: its name.
         images: the dataset of what its network sees.
         locates: whether the localizer is part of the delivered model.
+        is_joined: whether it joins others, so that there are no learning curves of its own.
     """
     given = ["manifest", "data_tags", "split_manifest", "split_tags"]
     given += ["localizer"] if locates else []
@@ -68,13 +72,6 @@ def create_hold_out_pipeline(experiment: str, images: str, locates: bool) -> Pip
             tags=_STAGE,
         ),
         Node(
-            plot_learning_curves,
-            inputs=["history", "training_report", "params:settings"],
-            outputs="learning_curves_plot",
-            name="plot_learning_curves",
-            tags=_STAGE,
-        ),
-        Node(
             plot_misclassified,
             inputs=["predictions", "images", "params:settings", "params:privacy", "params:classes"],
             outputs="misclassified_plot",
@@ -82,6 +79,16 @@ def create_hold_out_pipeline(experiment: str, images: str, locates: bool) -> Pip
             tags=_STAGE,
         ),
     ]
+    if not is_joined:
+        nodes.append(
+            Node(
+                plot_learning_curves,
+                inputs=["history", "training_report", "params:settings"],
+                outputs="learning_curves_plot",
+                name="plot_learning_curves",
+                tags=_STAGE,
+            )
+        )
     return Pipeline(
         [*_list_nodes(), *nodes],
         namespace=experiment,
@@ -124,6 +131,45 @@ def create_occluded_pipeline(experiment: str) -> Pipeline:
         [_make_linear_probe_node("occluded_")],
         namespace=f"{experiment}.cross_validation",
         parameters=_PARAMETERS,
+    )
+
+
+def create_members_pipeline(experiment: str, evaluation: str, members: Sequence[str]) -> Pipeline:
+    """uncalibrated_predictions of the members on the same folds -> their mean.
+
+    Args:
+        experiment: that joins them.
+        evaluation: `cross_validation`, `leave_one_site_out`, `within_site`.
+        members: names of experiments.
+    """
+    parts = {
+        name_item(member, item): f"{member}.{evaluation}.{dataset}"
+        for member in members
+        for item, dataset in (
+            ("predictions", "uncalibrated_predictions"),
+            ("linear_probe", "uncalibrated_linear_probe_predictions"),
+            ("report", "training_report"),
+            ("tags", "training_tags"),
+        )
+    }
+    return Pipeline(
+        [
+            Node(
+                average_members,
+                inputs={"classes": "params:classes"} | {name: name for name in parts},
+                outputs=[
+                    "uncalibrated_predictions",
+                    "training_report",
+                    "training_tags",
+                    "uncalibrated_linear_probe_predictions",
+                ],
+                name="average_members",
+                tags=_STAGE,
+            )
+        ],
+        namespace=f"{experiment}.{evaluation}",
+        inputs=parts,
+        parameters={"params:classes": "params:classes"},
     )
 
 

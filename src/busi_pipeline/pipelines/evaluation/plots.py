@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from sklearn.metrics import confusion_matrix, precision_recall_curve, roc_curve
 
 from busi_pipeline.caching.arrays import StoredArray
-from busi_pipeline.config.schemas import ExperimentSettings, PrivacySettings
+from busi_pipeline.config.schemas import ModelSettings, PrivacySettings
 from busi_pipeline.imaging.text_cover import cover_text
 from busi_pipeline.plotting.style import (
     PALETTE,
@@ -157,7 +157,7 @@ def plot_roc_pr_curves(
 def plot_learning_curves(
     history: Mapping[str, Mapping[str, list[float]]],
     training_report: Mapping[str, Any],
-    settings: ExperimentSettings,
+    settings: ModelSettings,
 ) -> Figure:
     """Draw cross-entropy and accuracy over the epochs; a dot marks the epoch kept.
 
@@ -215,7 +215,7 @@ def plot_learning_curves(
 def plot_misclassified(
     predictions: pd.DataFrame,
     images: StoredArray,
-    settings: ExperimentSettings,
+    settings: ModelSettings,
     privacy: PrivacySettings,
     classes: Classes,
 ) -> Figure:

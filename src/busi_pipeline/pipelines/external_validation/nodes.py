@@ -12,8 +12,8 @@ from busi_pipeline.caching.cache import Cache
 from busi_pipeline.config.schemas import (
     DeduplicationSettings,
     EvaluationSettings,
-    ExperimentSettings,
     ExternalSettings,
+    ModelSettings,
 )
 from busi_pipeline.errors import BadInputError
 from busi_pipeline.imaging.duplicate_search import PAIR_COLUMNS, find_duplicate_pairs
@@ -177,7 +177,7 @@ def predict_site(
     image_groups: pd.DataFrame,
     overlap_summary: Mapping[str, int],
     model: DeliveredModel,
-    settings: ExperimentSettings,
+    settings: ModelSettings,
     classes: Classes,
 ) -> pd.DataFrame:
     """Predict every image of the site by the delivered model, calibration and flag included.
@@ -203,7 +203,7 @@ def predict_site(
 
     _check_classes(model, classes, settings.title)
     _check_pixels(model, manifest, settings.title)
-    batch_size = choose_batch_size(settings.training.extraction_batch_size, model.model)
+    batch_size = choose_batch_size(settings.extraction_batch_size, model.model)
     batches = read_inputs(images, manifest["image_id"].tolist(), batch_size, settings.title)
     answers = [model.model.predict_on_batch(batch) for batch in batches]
     probabilities = np.concatenate([answer["probabilities"] for answer in answers]).astype(float)
@@ -275,7 +275,7 @@ def score_external(
     properties: pd.DataFrame,
     inside_predictions: pd.DataFrame | None,
     model_record: Mapping[str, Any],
-    settings: ExperimentSettings,
+    settings: ModelSettings,
     evaluation: EvaluationSettings,
     external: ExternalSettings,
     classes: Classes,

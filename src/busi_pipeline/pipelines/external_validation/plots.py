@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import roc_curve
 
-from busi_pipeline.config.schemas import ExperimentSettings, PrivacySettings
+from busi_pipeline.config.schemas import ModelSettings, PrivacySettings
 from busi_pipeline.imaging.decoding import decode_image
 from busi_pipeline.imaging.masks import load_mask
 from busi_pipeline.imaging.text_cover import cover_text
@@ -31,7 +31,7 @@ _OUTLINE_SIZE = 256
 def plot_site_curves(
     predictions: pd.DataFrame,
     metrics: Mapping[str, Any],
-    settings: ExperimentSettings,
+    settings: ModelSettings,
     classes: Classes,
 ) -> Figure:
     """Draw ROC with the delivered flag and the reader, calibration, and net benefit."""
@@ -144,7 +144,7 @@ def _draw_reliability(
 
 
 def plot_subgroups(
-    subgroups: pd.DataFrame, metrics: Mapping[str, Any], settings: ExperimentSettings
+    subgroups: pd.DataFrame, metrics: Mapping[str, Any], settings: ModelSettings
 ) -> Figure:
     """Draw AUC, sensitivity and specificity of the flag of each subgroup, with intervals."""
     scores = metrics["external"]["images"]
@@ -193,7 +193,7 @@ def plot_worst_mistakes(
     raw_images: RawImages,
     manifest: pd.DataFrame,
     predictions: pd.DataFrame,
-    settings: ExperimentSettings,
+    settings: ModelSettings,
     privacy: PrivacySettings,
     classes: Classes,
 ) -> Figure:

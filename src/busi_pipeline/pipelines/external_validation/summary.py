@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from busi_pipeline.config.experiments import gather_experiments
-from busi_pipeline.config.schemas import DatasetSettings, ExperimentSettings, ExternalSettings
+from busi_pipeline.config.schemas import DatasetSettings, ExternalSettings, ModelSettings
 from busi_pipeline.plotting.style import DEMO_BANNER
 from busi_pipeline.stats.bootstrap import HIGH, LOW
 from busi_pipeline.stats.classes import Classes
@@ -18,7 +18,7 @@ _COMPARED = {"auc": (), "sensitivity": ("flag",), "specificity": ("flag",)}
 def write_summary(
     metrics: Mapping[str, Any],
     failures: pd.DataFrame,
-    settings: ExperimentSettings,
+    settings: ModelSettings,
     dataset: DatasetSettings,
     external: ExternalSettings,
     classes: Classes,
@@ -39,9 +39,7 @@ def write_summary(
     return banner + title + "\n\n".join(filter(None, paragraphs)) + "\n"
 
 
-def _describe_test(
-    scores: Mapping[str, Any], settings: ExperimentSettings, classes: Classes
-) -> str:
+def _describe_test(scores: Mapping[str, Any], settings: ModelSettings, classes: Classes) -> str:
     flag = scores["images"]["flag"]
     patients = ""
     if "patients" in scores:

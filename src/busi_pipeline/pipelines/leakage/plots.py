@@ -5,15 +5,13 @@ from collections.abc import Mapping
 import pandas as pd
 from matplotlib.figure import Figure
 
-from busi_pipeline.config.schemas import ExperimentSettings
+from busi_pipeline.config.schemas import ModelSettings
 from busi_pipeline.plotting.style import PALETTE, new_panels
 
 from .nodes import GROUPED, RANDOM
 
 
-def plot_leakage(
-    leakage_table: pd.DataFrame, experiments: Mapping[str, ExperimentSettings]
-) -> Figure:
+def plot_leakage(leakage_table: pd.DataFrame, experiments: Mapping[str, ModelSettings]) -> Figure:
     """Draw every metric on both kinds of folds, and the interval of the difference.
 
     Args:

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from busi_pipeline.config.experiments import gather_experiments
-from busi_pipeline.config.schemas import EvaluationSettings, ExperimentSettings, IngestionSettings
+from busi_pipeline.config.schemas import EvaluationSettings, IngestionSettings, ModelSettings
 from busi_pipeline.errors import BadInputError
 from busi_pipeline.plotting.style import PALETTE, new_figure
 from busi_pipeline.stats.bootstrap import HIGH, LOW
@@ -38,7 +38,7 @@ def refuse_single_site(ingestion: IngestionSettings) -> None:
 
 def score_sites(
     fold_manifest: pd.DataFrame,
-    settings: ExperimentSettings,
+    settings: ModelSettings,
     evaluation: EvaluationSettings,
     classes: Classes,
     **predictions: pd.DataFrame,

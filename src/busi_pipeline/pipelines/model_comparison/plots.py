@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from busi_pipeline.config.experiments import ENSEMBLE
-from busi_pipeline.config.schemas import EnsembleSettings, ExperimentSettings
+from busi_pipeline.config.schemas import EnsembleSettings, ModelSettings
 from busi_pipeline.plotting.style import PALETTE, new_figure, new_panels
 from busi_pipeline.stats.bootstrap import HIGH, LOW
 from busi_pipeline.stats.classes import Classes
@@ -76,7 +76,7 @@ def plot_model_comparison(comparison_table: pd.DataFrame, classes: Classes) -> F
 
 def plot_pairwise_comparisons(
     pairwise_comparisons: pd.DataFrame,
-    experiments: Mapping[str, ExperimentSettings],
+    experiments: Mapping[str, ModelSettings],
     ensemble: EnsembleSettings,
 ) -> Figure:
     """Draw the difference of every pair with its interval, one panel a metric.

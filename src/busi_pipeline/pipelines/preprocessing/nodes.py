@@ -15,6 +15,7 @@ from busi_pipeline.caching.fingerprints import Step, hash_values
 from busi_pipeline.config.schemas import (
     AugmentationSettings,
     ExperimentSettings,
+    ModelSettings,
     PrivacySettings,
 )
 from busi_pipeline.errors import BadInputError
@@ -126,7 +127,7 @@ def prepare_input_images(
     raw_images: RawImages,
     manifest: pd.DataFrame,
     lesion_boxes: pd.DataFrame | None,
-    settings: ExperimentSettings,
+    settings: ModelSettings,
     cache: Cache,
 ) -> StoredArray:
     """Return what an experiment's network sees of every image: uint8 (n, height, width, 3).
@@ -163,7 +164,7 @@ def prepare_input_images(
 
 
 def _list_windows(
-    manifest: pd.DataFrame, described: Sequence[list[Any]], settings: ExperimentSettings
+    manifest: pd.DataFrame, described: Sequence[list[Any]], settings: ModelSettings
 ) -> tuple[pd.DataFrame, list[str]]:
     """Return index and keys of an array with all images at the first window, then at the next."""
     count = len(settings.input.windows)
@@ -180,7 +181,7 @@ def prepare_reader_images(
     raw_images: RawImages,
     manifest: pd.DataFrame,
     lesion_boxes: pd.DataFrame,
-    settings: ExperimentSettings,
+    settings: ModelSettings,
     cache: Cache,
 ) -> StoredArray:
     """Return what the network sees at the boxes that readers drew; see `prepare_input_images`.
@@ -197,7 +198,7 @@ def prepare_input_masks(
     raw_images: RawImages,
     manifest: pd.DataFrame,
     lesion_boxes: pd.DataFrame | None,
-    settings: ExperimentSettings,
+    settings: ModelSettings,
     cache: Cache,
 ) -> StoredArray:
     """Return the lesions as the network sees their images: uint8 (n, height, width), 1 inside.
@@ -234,7 +235,7 @@ def prepare_input_masks(
     )
 
 
-def _identify_input(settings: ExperimentSettings) -> dict[str, Any]:
+def _identify_input(settings: ModelSettings) -> dict[str, Any]:
     return {"input": settings.input.model_dump(mode="json"), "size": settings.image_size}
 
 

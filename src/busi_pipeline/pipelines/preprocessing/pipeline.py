@@ -8,7 +8,7 @@ from kedro.pipeline import Node, Pipeline
 
 from busi_pipeline.caching.arrays import StoredArray
 from busi_pipeline.config.experiments import EXTERNAL
-from busi_pipeline.config.schemas import ExperimentSettings
+from busi_pipeline.config.schemas import ModelSettings
 
 from .nodes import (
     plan_all_images,
@@ -28,7 +28,7 @@ _CROSS_VALIDATION = "cross_validation"
 
 
 def create_images_pipeline(
-    experiment: str, settings: ExperimentSettings, evaluation: str | None = None
+    experiment: str, settings: ModelSettings, evaluation: str | None = None
 ) -> Pipeline:
     """raw_images, manifest, lesion_boxes -> what an experiment's network sees: images.
 
@@ -69,7 +69,7 @@ def create_reader_images_pipeline(experiment: str) -> Pipeline:
 
 
 def create_masks_pipeline(
-    experiment: str, settings: ExperimentSettings, evaluation: str | None = None
+    experiment: str, settings: ModelSettings, evaluation: str | None = None
 ) -> Pipeline:
     """raw_images, manifest, lesion_boxes -> masks, cut out as the images are."""
     if settings.input.is_plain:
@@ -81,7 +81,7 @@ def _create_input_pipeline(
     prepare: Callable[..., StoredArray],
     what: str,
     experiment: str,
-    settings: ExperimentSettings,
+    settings: ModelSettings,
     evaluation: str | None,
 ) -> Pipeline:
     outside = f"{EXTERNAL}." if evaluation == EXTERNAL else ""

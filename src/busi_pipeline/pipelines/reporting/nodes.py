@@ -14,7 +14,9 @@ from busi_pipeline.config.schemas import (
     EnsembleSettings,
     EvaluationSettings,
     ExperimentSettings,
+    ModelSettings,
 )
+from busi_pipeline.imaging.network_input import InputDescription, is_plain, list_windows
 from busi_pipeline.plotting.style import DEMO_BANNER
 from busi_pipeline.stats.bootstrap import HIGH, LOW
 from busi_pipeline.stats.classes import Classes
@@ -44,7 +46,7 @@ def write_report(
     classes: Classes,
     dataset: DatasetSettings,
     evaluation: EvaluationSettings,
-    experiments: Mapping[str, ExperimentSettings],
+    experiments: Mapping[str, ModelSettings],
     ensemble: EnsembleSettings,
     **found: Any,
 ) -> str:
@@ -101,7 +103,7 @@ def write_report(
 
 
 def describe_training(
-    settings: ExperimentSettings,
+    settings: ModelSettings,
     training_report: Mapping[str, Any],
     metrics: Mapping[str, Any],
     operating_point: Mapping[str, Any],
@@ -117,7 +119,7 @@ def describe_training(
     """
     return {
         "settings": settings.model_dump(
-            include={"title", "backbone", "image_size", "training"}, mode="json"
+            include={"title", "backbone", "image_size", "input", "training", "members"}, mode="json"
         ),
         "training": training_report["training"],
         "test": metrics["test"],
@@ -224,7 +226,7 @@ def select_current(
 
 
 def _list_weights(
-    results: Mapping[str, Mapping[str, Any]], experiments: Mapping[str, ExperimentSettings]
+    results: Mapping[str, Mapping[str, Any]], experiments: Mapping[str, ModelSettings]
 ) -> list[str]:
     """Return what the results on the page were trained from; what is set, where there are none."""
     used = [
@@ -233,7 +235,8 @@ def _list_weights(
         for record in (items.get("metrics"), items.get("cross_validation_metrics"))
         if record and "weights" in record["depends_on"]
     ]
-    return used or [experiments[name].training.weights for name in results if name in experiments]
+    chosen = [experiments.get(name) for name in results]
+    return used or [own.training.weights for own in chosen if isinstance(own, ExperimentSettings)]
 
 
 def _name_experiments(
@@ -285,6 +288,7 @@ def _render(template: str, **values: Any) -> str:
         "number": format_number,
         "percent": _format_percent,
         "list_words": _list_words,
+        "describe_input": describe_input,
         "picture": show_picture,
         "stacked": stack_interval,
         "table": show_table,
@@ -306,6 +310,43 @@ def _list_words(names: Iterable[str], word: str = "and") -> str:
     """Return `a, b and c`."""
     *first, last = names
     return f"{', '.join(first)} {word} {last}" if first else last
+
+
+def describe_input(settings: Mapping[str, Any]) -> str:
+    """Return what a model takes, in words.
+
+    Args:
+        settings: `image_size` and `input` of an experiment, as plain values.
+    """
+    size, shape = settings["image_size"], InputDescription(**settings["input"])
+    windows = list_windows(shape)
+    dimensions = [
+        "n",
+        *([str(len(windows))] if len(windows) > 1 else []),
+        str(size),
+        str(size),
+        "3",
+    ]
+    array = f"uint8 RGB, ({', '.join(dimensions)})"
+    if is_plain(shape):
+        return f"{array}, stretched to this size (bilinear)"
+    margins = [
+        _format_percent(margin).removesuffix(" %") for margin in windows if margin is not None
+    ]
+    seen = ["the whole image"] if None in windows else []
+    if margins:
+        seen.insert(0, f"the lesion with {_list_words(margins)} % of its longer side around it")
+    changes = {
+        "at its true shape": shape.keep_aspect,
+        "stretched": not shape.keep_aspect,
+        "without colour": shape.grey,
+        "grey values stretched": shape.stretch_intensity,
+        "burned-in text covered": shape.remove_text,
+        "empty borders cut off": shape.remove_borders,
+    }
+    how = ", ".join(change for change, is_made in changes.items() if is_made)
+    found = "; the localizer beside the model finds the lesion" if margins else ""
+    return f"{array}: {_list_words(seen)}, {how}{found}"
 
 
 def show_picture(content: bytes, text: str) -> Markup:

@@ -3,11 +3,13 @@
 from .pipeline import (
     create_cross_validation_pipeline,
     create_hold_out_pipeline,
+    create_joined_pipeline,
     create_linear_probe_pipeline,
 )
 
 __all__ = [
     "create_cross_validation_pipeline",
     "create_hold_out_pipeline",
+    "create_joined_pipeline",
     "create_linear_probe_pipeline",
 ]

@@ -15,12 +15,12 @@ import pandas as pd
 
 from busi_pipeline.caching.arrays import StoredArray
 from busi_pipeline.caching.cache import TABLE, Cache, Codec
-from busi_pipeline.caching.fingerprints import Fingerprint
+from busi_pipeline.caching.fingerprints import Fingerprint, hash_values
 from busi_pipeline.config.experiments import gather_experiments
 from busi_pipeline.config.schemas import ExperimentSettings
 from busi_pipeline.datasets.pretrained_weights import WeightsSource
 from busi_pipeline.learning.features import check_features, describe_settings
-from busi_pipeline.learning.folds import Fold, SiteFold, join_tables
+from busi_pipeline.learning.folds import Fold, SiteFold, join_tables, share_tags
 from busi_pipeline.learning.training import (
     FOLD_TRAINING,
     TRAINING,
@@ -65,6 +65,20 @@ class Training(NamedTuple):
     training_report: dict[str, Any]
     training_tags: dict[str, str]
     trained_with: dict[str, Any]
+
+
+class Joined(NamedTuple):
+    """What members joined into one model hand over; see Training.
+
+    Attributes:
+        trained_model: the mean of the members' probabilities.
+        training_report: the seconds of all, and the parameters.
+        training_tags: what the members share, and `training_sha256` of all.
+    """
+
+    trained_model: "keras.Model"
+    training_report: dict[str, Any]
+    training_tags: dict[str, str]
 
 
 class FoldTraining(NamedTuple):
@@ -140,6 +154,26 @@ def train_model(
     )
 
 
+def join_members(**of_members: Any) -> Joined:
+    """Join the members of an experiment into one model; see models.wrappers.average_models.
+
+    Args:
+        of_members: `<member>__model`, `<member>__report` and `<member>__tags` of each.
+    """
+    from busi_pipeline.models.wrappers import average_models
+
+    members = gather_experiments(of_members)
+    model = average_models([items["model"] for items in members.values()])
+    tags = [items["tags"] for items in members.values()]
+    trainings = {name: items["tags"]["training_sha256"] for name, items in members.items()}
+    seconds = sum(items["report"]["training"]["seconds"]["total"] for items in members.values())
+    return Joined(
+        model,
+        {"training": {"seconds": {"total": seconds}, "parameters": model.count_params()}},
+        share_tags(tags) | {"training_sha256": hash_values(trainings)},
+    )
+
+
 def train_fold(
     features: StoredArray,
     pooled_features: StoredArray,
@@ -207,10 +241,7 @@ def gather_folds(**of_folds: Any) -> tuple[pd.DataFrame, dict[str, Any], dict[st
     predictions = pd.concat([items["predictions"] for items in folds.values()], ignore_index=True)
     records = [items["record"] for items in folds.values()]
     seconds = sum(record["metrics"]["seconds"]["fitting"] for record in records)
-    first, *others = (record["tags"] for record in records)
-    shared = {
-        key: value for key, value in first.items() if all(tags.get(key) == value for tags in others)
-    }
+    shared = share_tags([record["tags"] for record in records])
     report = {"seconds": {"fitting": seconds, "total": seconds}, "folds": len(folds)}
     return predictions, {"training": report}, shared
 

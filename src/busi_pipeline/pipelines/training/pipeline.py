@@ -19,6 +19,7 @@ from busi_pipeline.learning.folds import Fold, SiteFold, join_tables
 
 from .nodes import (
     gather_folds,
+    join_members,
     predict_fold_with_linear_probe,
     predict_with_linear_probe,
     train_fold,
@@ -57,6 +58,32 @@ def create_hold_out_pipeline(experiment: str) -> Pipeline:
             "params:settings": f"params:experiments.{experiment}",
             "params:classes": "params:classes",
         },
+    )
+
+
+def create_joined_pipeline(experiment: str, members: Sequence[str]) -> Pipeline:
+    """trained_model and records of each member -> join_members -> one trained_model."""
+    parts = {
+        name_item(member, item): f"{member}.{dataset}"
+        for member in members
+        for item, dataset in (
+            ("model", "trained_model"),
+            ("report", "training_report"),
+            ("tags", "training_tags"),
+        )
+    }
+    return Pipeline(
+        [
+            Node(
+                join_members,
+                inputs={name: name for name in parts},
+                outputs=["trained_model", "training_report", "training_tags"],
+                name="join_members",
+                tags=_STAGE,
+            )
+        ],
+        namespace=experiment,
+        inputs=parts,
     )
 
 
