@@ -14,6 +14,7 @@ from busi_pipeline.imaging.decoding import UInt8Array, UnusableImageError, decod
 from busi_pipeline.imaging.network_input import InputDescription, show_windows
 from busi_pipeline.models.localizer import locate_lesion
 from busi_pipeline.stats.classes import Classes
+from busi_pipeline.stats.operating_point import allow_single_precision
 
 if TYPE_CHECKING:
     import keras
@@ -108,7 +109,7 @@ class DeliveredModel(NamedTuple):
             probabilities = classes.given_lesion(probabilities)
             score = float(classes.positive_score(probabilities)[0])
             threshold = self.description["threshold_given_lesion"]
-            flagged = score >= threshold
+            flagged = score >= allow_single_precision(threshold)
         return Finding(
             flagged,
             score,

@@ -5,13 +5,11 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
+from busi_pipeline.stats.operating_point import allow_single_precision
+
 from .network import Network
 
 _TINY = 1e-7  # as in stats.calibration.apply_calibration
-# Single precision must not take the flag from an image whose score is the threshold itself: after a
-# low temperature the scores of the table and of the model differ by some 1e-5 of their value.
-_TOLERANCE = 1e-4
-_UNDERFLOW = 1e-30  # scores below it are 0 in single precision, or nearly
 
 
 def average_with_pretuned(tuned: Network, pretuned: Network) -> keras.Model:
@@ -116,7 +114,7 @@ def add_flag(model: keras.Model, positive: Sequence[int], threshold: float) -> k
     is_positive = np.zeros(model.output_shape[-1], dtype="float32")
     is_positive[list(positive)] = 1
     score = keras.ops.sum(probabilities * is_positive, axis=-1)
-    flagged = keras.ops.greater_equal(score, np.float32(threshold * (1 - _TOLERANCE) - _UNDERFLOW))
+    flagged = keras.ops.greater_equal(score, np.float32(allow_single_precision(threshold)))
     return keras.Model(
         images,
         {"probabilities": probabilities, "positive_score": score, "flagged": flagged},

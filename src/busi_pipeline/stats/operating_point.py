@@ -8,6 +8,10 @@ import numpy as np
 from busi_pipeline.stats.bootstrap import Denominators, Derived, Trials
 
 ThresholdRule = Literal["conformal", "empirical"]
+# After a low temperature, scores in single and in double precision differ by some 1e-5 of their
+# value.
+_TOLERANCE = 1e-4
+_UNDERFLOW = 1e-30  # scores below it are 0 in single precision, or nearly
 
 
 class ChosenThreshold(NamedTuple):
@@ -63,6 +67,14 @@ def choose_threshold_by_rule(
     lowest, expected = _flag_all_but(allowed, is_positive, score)
     below = float(score[score < lowest].max(initial=0.0))
     return ChosenThreshold((lowest + below) / 2, expected)
+
+
+def allow_single_precision(threshold: float) -> float:
+    """Return a threshold, a little lower, for scores that a model computed in single precision.
+
+    These must not take the flag from an image whose score is the threshold itself.
+    """
+    return threshold * (1 - _TOLERANCE) - _UNDERFLOW
 
 
 def _flag_all_but(allowed: float, is_positive: np.ndarray, score: np.ndarray) -> ChosenThreshold:

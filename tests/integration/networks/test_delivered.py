@@ -74,6 +74,11 @@ def test_who_draws_a_box_says_that_there_is_a_lesion() -> None:
     assert drawn.positive_score == pytest.approx(alone.positive_score / lesions)
     assert drawn.threshold == 0.02
     assert drawn.flagged is (drawn.positive_score >= 0.02)
+    for factor, expected in ((1 + 1e-5, True), (1 + 1e-3, False)):
+        threshold = drawn.positive_score * factor
+        own = model.description | {"threshold_given_lesion": threshold}
+        found = model._replace(description=own).predict_pixels(paint(60), box)
+        assert found.flagged is expected, "single precision does not take the flag"
 
 
 def test_positive_classes_are_summed() -> None:

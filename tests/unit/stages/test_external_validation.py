@@ -275,6 +275,12 @@ def test_what_a_model_says_given_a_lesion_stands_beside_it():
     np.testing.assert_allclose(table["score_given_lesion"], share, rtol=1e-6)
     assert table["flagged_given_lesion"].tolist() == (share >= 0.5).tolist()
     np.testing.assert_allclose(table["positive_score"], table["p_malignant"])
+    for threshold, expected in ((share[3] * (1 + 1e-5), True), (share[3] * (1 + 1e-3), False)):
+        model = model._replace(
+            description=model.description | {"threshold_given_lesion": threshold}
+        )
+        flagged = predict(model, classes)["flagged_given_lesion"]
+        assert flagged[3] == expected, "single precision does not take the flag"
     granted = take_lesion_for_granted(table)
     assert granted["positive_score"].tolist() == table["score_given_lesion"].tolist()
     assert granted["flagged"].tolist() == table["flagged_given_lesion"].tolist()

@@ -28,6 +28,7 @@ from busi_pipeline.stats.external import (
     score_site,
     score_subgroups,
 )
+from busi_pipeline.stats.operating_point import allow_single_precision
 from busi_pipeline.stats.scoring import (
     format_number,
     format_share,
@@ -218,7 +219,7 @@ def predict_site(
     threshold = model.description.get("threshold_given_lesion")
     if threshold is not None:
         table[_GIVEN_LESION] = classes.positive_score(classes.given_lesion(probabilities))
-        table[_FLAGGED_GIVEN_LESION] = table[_GIVEN_LESION] >= threshold
+        table[_FLAGGED_GIVEN_LESION] = table[_GIVEN_LESION] >= allow_single_precision(threshold)
     return table
 
 
