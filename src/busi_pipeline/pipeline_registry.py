@@ -83,46 +83,28 @@ def create_pipelines(parameters: Parameters) -> dict[str, Pipeline]:
     assign_sites = assign
     for evaluated, site_folds in of_sites.items():
         assign_sites += splitting.create_site_folds_pipeline(evaluated, site_folds)
-    external = (
-        ingestion.create_external_pipeline()
-        + external_validation.create_site_pipeline()
-        + deduplication.create_external_pipeline()
-    )
-
-    prepared, trained, validated, leaked, audited = {}, {}, {}, {}, {}
-    left_out, tested_outside, adapted = {}, {}, {}
+    prepared, extracted, trained, bagged, validated, leaked = {}, {}, {}, {}, {}, {}
+    audited, left_out, tested_outside, adapted = {}, {}, {}, {}
     single = {n: own for n, own in experiments.items() if isinstance(own, ExperimentSettings)}
     joined = {n: own for n, own in experiments.items() if isinstance(own, JoinedSettings)}
     for name, settings in single.items():
         locates = settings.input.needs_lesion
         nothing = Pipeline([])
-        images, masks = (name_input(what, name, settings) for what in ("images", "masks"))
-        prepared[name] = (
-            (localization.create_hold_out_pipeline() if locates else nothing)
-            + preprocessing.create_images_pipeline(name, settings)
-            + preprocessing.create_hold_out_pipeline(name, images)
-        )
-        trained[name] = (
-            prepared[name]
-            + feature_extraction.create_pipeline(name, images)
-            + training.create_hold_out_pipeline(name)
-            + evaluation.create_hold_out_pipeline(name, images, locates)
-            + preprocessing.create_masks_pipeline(name, settings)
-            + explanation.create_pipeline(name, images, masks)
-            + reporting.create_experiment_pipeline(name)
-        )
+        prepared[name] = _prepare_hold_out(name, settings)
+        trained[name] = prepared[name] + _train_hold_out(name, settings)
         images, masks, occluded = (
             name_input(what, name, settings, _CROSS_VALIDATION)
             for what in ("images", "masks", "occluded_images")
         )
-        extracted = (
+        extracted[name] = (
             (localization.create_folds_pipeline() if locates else nothing)
             + preprocessing.create_images_pipeline(name, settings, _CROSS_VALIDATION)
             + preprocessing.create_cross_validation_pipeline(name)
             + feature_extraction.create_pipeline(name, images, _CROSS_VALIDATION)
         )
+        bagged[name] = training.create_bag_pipeline(name, _CROSS_VALIDATION, first_folds)
         validated[name] = (
-            extracted
+            extracted[name]
             + training.create_cross_validation_pipeline(name, _CROSS_VALIDATION, folds)
             + evaluation.create_cross_validation_pipeline(name, _CROSS_VALIDATION)
         )
@@ -142,7 +124,7 @@ def create_pipelines(parameters: Parameters) -> dict[str, Pipeline]:
             + evaluation.create_occluded_pipeline(name)
             + bias_audit.create_experiment_pipeline(name, masks)
         )
-        left_out[name] = extracted + leave_one_site_out.create_experiment_pipeline(name)
+        left_out[name] = extracted[name] + leave_one_site_out.create_experiment_pipeline(name)
         for evaluated, site_folds in of_sites.items():
             # Of a site left out, no mask may have taught where lesions are.
             own_boxes = locates and evaluated == leave_one_site_out.LEAVE_OUT
@@ -153,28 +135,22 @@ def create_pipelines(parameters: Parameters) -> dict[str, Pipeline]:
             ) + evaluation.create_calibration_pipeline(name, evaluated)
     for name, settings in joined.items():
         members = settings.members
-        images = name_input("images", name, settings)
-        trained[name] = (
-            _add(trained, members)
-            + training.create_joined_pipeline(name, members)
-            + preprocessing.create_images_pipeline(name, settings)
-            + evaluation.create_hold_out_pipeline(
-                name, images, settings.input.needs_lesion, is_joined=True
+        if settings.of_folds:
+            trained[name] = (
+                assign
+                + _add(extracted, members)
+                + _add(bagged, members)
+                + _join_folds(name, settings)
             )
-            + reporting.create_experiment_pipeline(name)
+        else:
+            trained[name] = _add(trained, members) + _join_hold_out(name, settings)
+        validated[name] = _add(validated, members) + _average_members(
+            name, members, _CROSS_VALIDATION
         )
-        validated[name] = (
-            _add(validated, members)
-            + evaluation.create_members_pipeline(name, _CROSS_VALIDATION, members)
-            + evaluation.create_cross_validation_pipeline(name, _CROSS_VALIDATION)
+        left_out[name] = sum(
+            (_average_members(name, members, evaluated) for evaluated in of_sites),
+            _add(left_out, members) + leave_one_site_out.create_experiment_pipeline(name),
         )
-        left_out[name] = _add(left_out, members) + leave_one_site_out.create_experiment_pipeline(
-            name
-        )
-        for evaluated in of_sites:
-            left_out[name] += evaluation.create_members_pipeline(
-                name, evaluated, members
-            ) + evaluation.create_calibration_pipeline(name, evaluated)
     for name, settings in experiments.items():
         tested_outside[name] = _test_outside(name, settings)
         adapted[name] = adaptation.create_pipeline(name)
@@ -212,11 +188,11 @@ def create_pipelines(parameters: Parameters) -> dict[str, Pipeline]:
         **{f"leakage_{name}": assign_randomly + part for name, part in leaked.items()},
         **{f"bias_audit_{name}": audit + part for name, part in audited.items()},
         **leave_out,
-        **{f"validate_external_{name}": external + part for name, part in tested_outside.items()},
+        **{f"validate_external_{name}": part for name, part in tested_outside.items()},
         **{f"adapt_{name}": part for name, part in adapted.items()},
         "leakage": join(leaked, assign_randomly) + leakage.create_summary_pipeline(in_default),
         "cross_validation": join(validated, assign) + ensemble,
-        "validate_external": join(tested_outside, external)
+        "validate_external": join(tested_outside, Pipeline([]))
         + external_validation.create_comparison_pipeline(in_default),
         "adapt": join(adapted, Pipeline([])),
         "__default__": join(trained, split) + compare,
@@ -227,18 +203,78 @@ def _add(parts: Mapping[str, Pipeline], names: Sequence[str]) -> Pipeline:
     return sum((parts[name] for name in names), Pipeline([]))
 
 
+def _prepare_hold_out(name: str, settings: ExperimentSettings) -> Pipeline:
+    """What the network sees of the hold-out split, and how it is augmented."""
+    prepared = preprocessing.create_images_pipeline(
+        name, settings
+    ) + preprocessing.create_hold_out_pipeline(name, name_input("images", name, settings))
+    if settings.input.needs_lesion:
+        prepared += localization.create_hold_out_pipeline()
+    return prepared
+
+
+def _train_hold_out(name: str, settings: ExperimentSettings) -> Pipeline:
+    """Trained, evaluated, explained, delivered."""
+    images, masks = (name_input(what, name, settings) for what in ("images", "masks"))
+    return (
+        feature_extraction.create_pipeline(name, images)
+        + training.create_hold_out_pipeline(name)
+        + evaluation.create_hold_out_pipeline(name, images, settings.input.needs_lesion)
+        + preprocessing.create_masks_pipeline(name, settings)
+        + explanation.create_pipeline(name, images, masks)
+        + reporting.create_experiment_pipeline(name)
+    )
+
+
+def _join_hold_out(name: str, settings: JoinedSettings) -> Pipeline:
+    """The models of the members on the hold-out split -> one, evaluated and delivered."""
+    images = name_input("images", name, settings)
+    return (
+        training.create_joined_pipeline(name, settings.members)
+        + preprocessing.create_images_pipeline(name, settings)
+        + evaluation.create_hold_out_pipeline(
+            name, images, settings.input.needs_lesion, is_joined=True
+        )
+        + reporting.create_experiment_pipeline(name)
+    )
+
+
+def _join_folds(name: str, settings: JoinedSettings) -> Pipeline:
+    """The networks of the members' folds -> one model, evaluated out of fold and delivered."""
+    images = name_input("images", name, settings, _CROSS_VALIDATION)
+    return (
+        training.create_joined_pipeline(name, settings.members, settings.of_folds)
+        + preprocessing.create_images_pipeline(name, settings, _CROSS_VALIDATION)
+        + evaluation.create_bag_pipeline(
+            name, settings.members, images, settings.input.needs_lesion
+        )
+        + reporting.create_experiment_pipeline(name)
+    )
+
+
+def _average_members(name: str, members: Sequence[str], evaluated: str) -> Pipeline:
+    """The mean of the members on the same folds, evaluated as theirs are."""
+    mean = evaluation.create_members_pipeline(name, evaluated, members)
+    if evaluated == _CROSS_VALIDATION:
+        return mean + evaluation.create_cross_validation_pipeline(name, evaluated)
+    return mean + evaluation.create_calibration_pipeline(name, evaluated)
+
+
 def _test_outside(name: str, settings: ModelSettings) -> Pipeline:
     """A delivered model at the external site, with the boxes of readers where it needs boxes."""
     locates = settings.input.needs_lesion
     tested = (
-        preprocessing.create_images_pipeline(name, settings, EXTERNAL)
+        ingestion.create_external_pipeline()
+        + external_validation.create_site_pipeline()
+        + deduplication.create_external_pipeline()
+        + preprocessing.create_images_pipeline(name, settings, EXTERNAL)
         + external_validation.create_experiment_pipeline(
             name, name_input("images", name, settings, EXTERNAL), locates
         )
         + reporting.create_external_pipeline(name)
     )
     if locates:
-        tested += localization.create_external_pipeline()
+        tested += localization.create_external_pipeline(name)
         tested += preprocessing.create_reader_images_pipeline(name)
     return tested
 

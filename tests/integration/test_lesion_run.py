@@ -22,7 +22,8 @@ from tests.integration.projects import (
 )
 from tests.integration.test_sites_run import write_bus_bra
 
-EXPERIMENT, OTHER, JOINED = "resnet50_lesion", "vgg16_lesion", "lesion_ensemble"
+EXPERIMENT, OTHER = "resnet50_lesion", "vgg16_lesion"
+JOINED, BAG = "hold_out_ensemble", "lesion_ensemble"
 COUNT = 24
 TINY_LOCALIZER = {
     "backbone": "vgg16",
@@ -49,7 +50,8 @@ def project(tmp_path_factory: pytest.TempPathFactory, eager: None) -> Iterator[P
         "experiments": {
             EXPERIMENT: tiny["resnet50"],
             OTHER: tiny["vgg16"],
-            JOINED: {"members": [EXPERIMENT, OTHER]},
+            JOINED: {"title": "Two networks", "members": [EXPERIMENT, OTHER]},
+            BAG: {"members": [EXPERIMENT, OTHER], "of_folds": True},
             "densenet121_lesion": {"image_size": 32},
         },
         "cross_validation": {"folds": 2, "repeats": 1},
@@ -58,7 +60,6 @@ def project(tmp_path_factory: pytest.TempPathFactory, eager: None) -> Iterator[P
         project = create_project(root / "project", None, select_default(), changes)
         run_pipeline(project, f"train_{JOINED}")
         run_pipeline(project, f"validate_external_{EXPERIMENT}")
-        run_pipeline(project, f"validate_external_{JOINED}")
         yield project
 
 
@@ -83,7 +84,9 @@ def test_the_delivered_model_finds_the_lesion_itself(project: Path) -> None:
     model = load_delivered_model(folder)
     outputs = project / f"data/07_model_output/{EXPERIMENT}/external/elsewhere"
     predictions = read_table(outputs / "predictions.csv").set_index("image_id")
-    boxes = read_table(project / "data/04_feature/external/elsewhere/lesion_boxes.csv")
+    boxes = read_table(
+        project / "data/04_feature/external/elsewhere/resnet50_lesion/lesion_boxes.csv"
+    )
     assert len(boxes) == COUNT
     for box in boxes.head(4).to_dict("records"):
         finding = model.predict_file(project.parent / "BUSBRA" / f"{box['image_id']}.png")
@@ -108,25 +111,51 @@ def test_both_figures_are_reported(project: Path) -> None:
     assert (found != shown).any()
 
 
+def read_uncalibrated(project: Path, name: str) -> np.ndarray:
+    table = read_table(project / f"data/07_model_output/{name}/uncalibrated_predictions.csv")
+    return table.filter(like="uncalibrated_").to_numpy()
+
+
 def test_members_are_one_model(project: Path) -> None:
     """It answers with their mean, calibrated by the validation images of the mean."""
-    folder = project / "data/06_models"
-    joined = load_delivered_model(folder / JOINED)
-    assert joined.description["title"] == "Lesion, ensemble"
-    columns = [f"uncalibrated_{name}" for name in joined.description["classes"]]
-    one, other, both = (
-        read_table(project / f"data/07_model_output/{name}/uncalibrated_predictions.csv")
-        for name in (EXPERIMENT, OTHER, JOINED)
+    folder = project / f"data/06_models/{JOINED}"
+    assert load_delivered_model(folder).description["title"] == "Two networks"
+    one, other, both = (read_uncalibrated(project, name) for name in (EXPERIMENT, OTHER, JOINED))
+    np.testing.assert_allclose(both, (one + other) / 2, atol=1e-5)
+    assert np.abs(one - other).max() > 1e-3
+    card = (folder / "model_card.md").read_text()
+    assert f"The mean of the probabilities of {EXPERIMENT} and {OTHER}" in card
+
+
+def test_a_bag_has_learned_from_all_images(project: Path) -> None:
+    run_pipeline(project, f"train_{BAG}")
+    run_pipeline(project, f"validate_external_{BAG}")
+    folder = project / f"data/06_models/{BAG}"
+    bag = load_delivered_model(folder)
+    manifest = read_table(project / "data/02_intermediate/manifest.csv")
+    folds = read_table(project / "data/03_primary/cross_validation/fold_manifest.csv")
+    learned = manifest[manifest["image_id"].isin(folds["image_id"])]
+    assert bag.training_pixels == set(learned["pixel_sha256"])
+    metrics = read_json(project / f"data/08_reporting/{BAG}/metrics.json")
+    assert (metrics["folds"], metrics["test"]["images"]) == (2, len(folds))
+    predicted = read_table(project / f"data/07_model_output/{BAG}/predictions.csv")
+    tested = predicted[predicted["split"] == "test"]
+    assert set(tested["image_id"]) == set(folds["image_id"]), "each out of fold"
+    # The flag of the delivered model is set on all images, those of a fold on its own.
+    malignant = read_table(
+        project / f"data/07_model_output/{BAG}/uncalibrated_predictions.csv"
+    ).query("split == 'test' and label == 'malignant'")
+    assert bag.description["expected_sensitivity"] == pytest.approx(
+        (len(malignant) - 0) / (len(malignant) + 1)
     )
-    mean = (one[columns] + other[columns]) / 2
-    np.testing.assert_allclose(both[columns], mean, atol=1e-5)
-    outputs = project / f"data/07_model_output/{JOINED}/external/elsewhere"
+    assert bag.description["threshold"] not in set(tested["threshold"])
+    outputs = project / f"data/07_model_output/{BAG}/external/elsewhere"
     predictions = read_table(outputs / "predictions.csv").set_index("image_id")
     for image, own in predictions.head(2).iterrows():
-        finding = joined.predict_file(project.parent / "BUSBRA" / f"{image}.png")
+        finding = bag.predict_file(project.parent / "BUSBRA" / f"{image}.png")
         assert finding.positive_score == pytest.approx(own["positive_score"], abs=5e-3)
-    card = (folder / JOINED / "model_card.md").read_text()
-    assert f"The mean of the probabilities of {EXPERIMENT} and {OTHER}" in card
+    card = (folder / "model_card.md").read_text()
+    assert "each of them by networks that did not learn from it" in card
 
 
 def test_a_lost_localizer_is_named(project: Path) -> None:

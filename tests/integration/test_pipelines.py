@@ -14,6 +14,7 @@ from kedro.framework.startup import bootstrap_project
 from kedro.io import DataCatalog
 from kedro.pipeline import Pipeline
 
+from busi_pipeline.config.schemas import JoinedSettings
 from tests.factories import PROJECT
 from tests.integration.projects import create_project, hide_machine, run_command, write_local
 
@@ -41,6 +42,8 @@ OF_ONE = {
     "validate_external",
     "adapt",
 }
+# Of an experiment that joins others, these audits are of its members.
+OF_MEMBERS_ALONE = {"leakage", "bias_audit"}
 
 
 class Opened(NamedTuple):
@@ -76,10 +79,6 @@ def opened(project: Path) -> Opened:
     return open_project(project)
 
 
-def list_experiments(catalog: DataCatalog) -> set[str]:
-    return set(catalog.load("params:experiments"))
-
-
 def list_namespaces(pipeline: Pipeline, depth: int = 1) -> set[str]:
     """Return the first `depth` parts of the nodes' namespaces."""
     parts = [node.namespace.split(".") for node in pipeline.nodes if node.namespace]
@@ -87,10 +86,30 @@ def list_namespaces(pipeline: Pipeline, depth: int = 1) -> set[str]:
 
 
 def test_pipelines_have_the_names_users_type(opened: Opened) -> None:
-    experiments = list_experiments(opened.catalog)
-    assert experiments > IN_DEFAULT
-    expected = OF_ALL | {f"{what}_{name}" for what in OF_ONE for name in experiments}
+    experiments = opened.catalog.load("params:experiments")
+    assert set(experiments) > IN_DEFAULT
+    joined = {name for name, own in experiments.items() if isinstance(own, JoinedSettings)}
+    assert joined
+    expected = OF_ALL | {
+        f"{what}_{name}"
+        for what in OF_ONE
+        for name in experiments
+        if name not in joined or what not in OF_MEMBERS_ALONE
+    }
     assert set(opened.pipelines) == expected
+
+
+def test_joined_experiments_have_all_their_members_do(opened: Opened) -> None:
+    joined = opened.catalog.load("params:experiments")["lesion_ensemble"]
+    trained = opened.pipelines["train_lesion_ensemble"]
+    of_folds = {"cross_validation"}
+    assert list_namespaces(trained) == {"lesion_ensemble", *joined.members} | of_folds
+    assert {f"{name}.bag.trained_model" for name in joined.members} <= trained.all_outputs()
+    assert "lesion_ensemble.model" in trained.all_outputs()
+    outside = opened.pipelines["validate_external_lesion_ensemble"]
+    assert "lesion_ensemble.model" in outside.inputs()
+    assert not list_namespaces(outside) & set(joined.members), "it is one model there"
+    assert {f"{name}.model" for name in joined.members} & outside.inputs() == set()
 
 
 def test_default_pipelines_are_of_the_default_experiments(opened: Opened) -> None:

@@ -17,6 +17,8 @@ from .schemas import ExperimentSettings, JoinedSettings, ModelSettings, merge_se
 logger = logging.getLogger(__name__)
 
 ENSEMBLE = "ensemble"
+# The part of a namespace that is about the mean of the networks of all folds.
+BAG = "bag"
 # The part of a namespace that is about a site which no model has seen.
 EXTERNAL = "external"
 SHARED_GROUPS = ("input", "augmentation", "training")
@@ -26,6 +28,7 @@ TAKEN_NAMES = frozenset(
         ENSEMBLE,
         *SHARED_GROUPS,
         "adaptation",
+        BAG,
         "classes",
         "cross_validation",
         "dataset",
@@ -53,7 +56,7 @@ TAKEN_NAMES = frozenset(
     }
 )
 # What an entry with `members` may say; the rest is that of its members.
-_OF_JOINED = ("title", "members")
+_OF_JOINED = ("title", "members", "of_folds")
 _SEPARATOR = "__"
 
 
@@ -150,7 +153,7 @@ def join_experiments(
 
     Args:
         name: of the entry, for messages.
-        entry: `title` and `members`.
+        entry: `title`, `members`, `of_folds`.
         single: the experiments of one network.
 
     Raises BadInputError in one line where the entry has another setting, or a member is none of
@@ -168,9 +171,10 @@ def join_experiments(
                 f"experiments.{name}.members must be experiments of one network each, of "
                 f"{', '.join(single)}; got {member!r}."
             )
-    if len(members) < 2 or len(set(members)) < len(members):
+    least = "one" if entry.get("of_folds") else "two"
+    if len(members) < (1 if entry.get("of_folds") else 2) or len(set(members)) < len(members):
         raise BadInputError(
-            f"experiments.{name}.members must be two or more different experiments; got "
+            f"experiments.{name}.members must be {least} or more different experiments; got "
             f"{', '.join(members) or 'none'}."
         )
     first = single[members[0]]

@@ -578,8 +578,11 @@ class ExperimentSettings(ModelSettings):
 class JoinedSettings(ModelSettings):
     """An experiment that joins others: the mean of their probabilities, one model."""
 
-    members: Annotated[tuple[Text, ...], Field(strict=False, min_length=2)]
+    members: Annotated[tuple[Text, ...], Field(strict=False, min_length=1)]
     """Experiments of one network each, which see the same input."""
+    of_folds: bool = False
+    """Join the networks of the folds of a cross-validation, so that all images are learned from,
+    and the flag is set on all of them, out of fold. Else those of the hold-out split."""
     batch_size: Count | Literal["auto"]
     """The first member's `training.extraction_batch_size`."""
     in_default: Literal[False] = False

@@ -3,6 +3,7 @@
 Keras is imported inside the functions: building the pipelines must not wait for TensorFlow.
 """
 
+import hashlib
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from busi_pipeline.caching.arrays import StoredArray
-from busi_pipeline.caching.cache import Cache, Codec
+from busi_pipeline.caching.cache import TABLE, Cache, Codec
 from busi_pipeline.caching.fingerprints import Step, hash_values
 from busi_pipeline.config.schemas import LocalizationSettings
 from busi_pipeline.errors import BadInputError
@@ -90,6 +91,15 @@ DECODER = Step(
     1,
     ("busi_pipeline.learning.localization:_fit_decoder",),
     ("keras", "numpy", "tensorflow"),
+)
+FOUND = Step(
+    "located_lesions",
+    1,
+    (
+        "busi_pipeline.learning.localization:list_boxes",
+        "busi_pipeline.models.localizer:find_lesion",
+    ),
+    ("keras", "numpy", "opencv-python-headless", "tensorflow"),
 )
 _WEIGHTS: Codec[list[np.ndarray]] = Codec(
     lambda weights, folder: np.savez(folder / "weights.npz", *weights),
@@ -425,20 +435,49 @@ def build_localizer(
         return join_localizer(pyramid, [load_decoder(settings, own) for own in decoders])
 
 
-def locate_with(localizer: "keras.Model", views: StoredArray, images: pd.DataFrame) -> pd.DataFrame:
+def locate_with(
+    localizer: "keras.Model", views: StoredArray, images: pd.DataFrame, cache: Cache
+) -> pd.DataFrame:
     """Return where a localizer finds the lesions of images it has not learned from.
 
     Args:
         localizer: of `build_localizer`.
         views: of `prepare_views`; the images as they came.
         images: `image_id`, `height`, `width`.
+        cache: of boxes that it found before.
     """
     rows = find_evaluation_rows(views, images["image_id"], flip=False)[:, 0]
-    maps = [
-        localizer.predict_on_batch(np.asarray(views.values[rows[start : start + _AT_ONCE]][..., 0]))
-        for start in track(range(0, len(rows), _AT_ONCE), "lesions located", "batch")
-    ]
-    return list_boxes(images.assign(is_learned=False), views, np.concatenate(maps))
+
+    def compute() -> pd.DataFrame:
+        starts = track(range(0, len(rows), _AT_ONCE), "lesions located", "batch")
+        maps = [
+            localizer.predict_on_batch(
+                np.asarray(views.values[rows[start : start + _AT_ONCE]][..., 0])
+            )
+            for start in starts
+        ]
+        return list_boxes(images.assign(is_learned=False), views, np.concatenate(maps))
+
+    fingerprint = FOUND.fingerprint(
+        localizer=_hash_weights(localizer),
+        views=views.fingerprint.digest,
+        images=hash_values(
+            [
+                [views.keys[row], int(height), int(width)]
+                for row, height, width in zip(rows, images["height"], images["width"], strict=True)
+            ]
+        ),
+    )
+    boxes = cache.get_or_compute(fingerprint, compute, TABLE)
+    # Images may have other names than when they were located.
+    return boxes.assign(image_id=images["image_id"].to_numpy())
+
+
+def _hash_weights(model: "keras.Model") -> str:
+    digest = hashlib.sha256()
+    for weights in model.get_weights():
+        digest.update(np.ascontiguousarray(weights).tobytes())
+    return digest.hexdigest()
 
 
 def list_boxes(images: pd.DataFrame, views: StoredArray, maps: np.ndarray) -> pd.DataFrame:

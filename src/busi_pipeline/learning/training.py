@@ -7,6 +7,7 @@ must not wait for TensorFlow.
 import gc
 import logging
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -60,6 +61,19 @@ FOLD_TRAINING = Step(
     (
         "busi_pipeline.learning.features:build_for_training",
         "busi_pipeline.learning.training:fit_network",
+        "busi_pipeline.learning.predicting:predict_rows",
+    ),
+    _LIBRARIES,
+)
+
+
+BAG_TRAINING = Step(
+    "bag_training",
+    1,
+    (
+        "busi_pipeline.learning.features:build_for_training",
+        "busi_pipeline.learning.training:fit_network",
+        "busi_pipeline.learning.training:assemble_bag",
         "busi_pipeline.learning.predicting:predict_rows",
     ),
     _LIBRARIES,
@@ -160,11 +174,7 @@ def assemble_model(
     (n, classes) probabilities.
     """
     from busi_pipeline.learning.device import dtype_policy
-    from busi_pipeline.models.wrappers import (
-        average_over_windows,
-        average_with_flipped,
-        average_with_pretuned,
-    )
+    from busi_pipeline.models.wrappers import average_with_pretuned
 
     with dtype_policy("float32"):
         tuned = build_network(settings, weights, classes)
@@ -174,10 +184,46 @@ def assemble_model(
             before = build_network(settings, weights, classes)
             before.trainable.set_weights(fitted.pretuned)
             model = average_with_pretuned(tuned, before)
-        if settings.training.tta_horizontal_flip:
-            model = average_with_flipped(model)
-        windows = len(settings.input.windows)
-        return average_over_windows(model, windows) if windows > 1 else model
+        return _average_views(model, settings)
+
+
+def assemble_bag(
+    fitted: Sequence[FittedNetwork],
+    settings: ExperimentSettings,
+    weights: PretrainedWeights,
+    classes: int,
+) -> "keras.Model":
+    """Return one model of several fitted networks of an experiment: the mean of their answers.
+
+    They share the frozen base, which computes once. Input and output are those of `assemble_model`.
+    """
+    from busi_pipeline.learning.device import dtype_policy
+    from busi_pipeline.models.wrappers import average_networks
+
+    with dtype_policy("float32"):
+        networks, shares = [], []
+        for own in fitted:
+            states = [own.network.trainable.get_weights()]
+            states += [] if own.pretuned is None else [own.pretuned]
+            for state in states:
+                network = build_network(settings, weights, classes)
+                network.frozen.set_weights(own.network.frozen.get_weights())
+                network.trainable.set_weights(state)
+                networks.append(network)
+                shares.append(1 / len(states))
+        phases = [own.phases["fine_tuning"] for own in fitted if "fine_tuning" in own.phases]
+        same_tail = not any(phase.best_epoch for phase in phases)
+        return _average_views(average_networks(networks, shares, same_tail), settings)
+
+
+def _average_views(model: "keras.Model", settings: ExperimentSettings) -> "keras.Model":
+    """Return the model over the flip, and over the windows, where the settings have them."""
+    from busi_pipeline.models.wrappers import average_over_windows, average_with_flipped
+
+    if settings.training.tta_horizontal_flip:
+        model = average_with_flipped(model)
+    windows = len(settings.input.windows)
+    return average_over_windows(model, windows) if windows > 1 else model
 
 
 def predict_split(

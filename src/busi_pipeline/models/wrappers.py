@@ -34,6 +34,38 @@ def average_with_pretuned(tuned: Network, pretuned: Network) -> keras.Model:
     return keras.Model(images, probabilities, name=f"{tuned.full.name}_with_pretuned")
 
 
+def average_networks(
+    networks: Sequence[Network], shares: Sequence[float], same_tail: bool
+) -> keras.Model:
+    """Return a model that averages the probabilities of networks which share their frozen part.
+
+    Args:
+        networks: of one backbone and cut. That of the first computes the features for all.
+        shares: how much each counts.
+        same_tail: whether their tails are equal, too: then that of the first computes once.
+
+    Returns uint8 (n, size, size, 3) -> float32 (n, classes). Source: Breiman 1996, "Bagging
+    predictors"; here each network has learned from all folds but one.
+    """
+    first = networks[0]
+    for number, network in enumerate(networks):
+        for part in (network.head, network.trainable):
+            part.name = f"{part.name}_{number}"
+    images = keras.Input(first.full.input_shape[1:], dtype="uint8", name="image")
+    features = first.frozen(images)
+    if same_tail:
+        pooled = first.tail(features)
+        answers = [network.head(pooled) for network in networks]
+    else:
+        answers = [network.trainable(features) for network in networks]
+    total = sum(shares)
+    weighted = [answer * (share / total) for answer, share in zip(answers, shares, strict=True)]
+    probabilities = (
+        weighted[0] if len(weighted) == 1 else keras.layers.Add(dtype="float32")(weighted)
+    )
+    return keras.Model(images, probabilities, name=f"{first.full.name}_bag")
+
+
 def average_with_flipped(model: keras.Model) -> keras.Model:
     """Return a model that averages the probabilities of an image and its horizontal flip.
 

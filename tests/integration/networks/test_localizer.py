@@ -19,6 +19,7 @@ from busi_pipeline.imaging.affine import FLIPPED, ORIGINAL
 from busi_pipeline.imaging.crops import Window
 from busi_pipeline.learning import localization
 from busi_pipeline.learning.localization import (
+    BOX_COLUMNS,
     OUT_OF_FOLD,
     UNKNOWN,
     UNSEEN,
@@ -163,7 +164,8 @@ def test_the_localizer_finds_the_same_as_its_decoders(
 ) -> None:
     localizer = build_localizer(SETTINGS, WEIGHTS, located.decoders)
     unseen = scans.manifest[~scans.manifest["is_learned"]]
-    boxes = locate_with(localizer, views, unseen).reset_index(drop=True)
+    boxes = locate_with(localizer, views, unseen, scans.cache).reset_index(drop=True)
+    assert list(boxes) == BOX_COLUMNS
     expected = located.boxes[located.boxes["source"] == UNSEEN].reset_index(drop=True)
     edges = list(Window._fields)
     assert np.abs(boxes[edges].to_numpy() - expected[edges].to_numpy()).max() < 11
@@ -173,6 +175,26 @@ def test_the_localizer_finds_the_same_as_its_decoders(
     own = boxes.set_index("image_id").loc["25"]
     assert confidence == pytest.approx(own["confidence"], abs=1e-3)
     np.testing.assert_allclose(box, own[edges].astype(float), atol=0.06)
+
+
+def test_located_lesions_are_taken_from_the_cache_of_their_localizer(
+    scans: Scans, views: StoredArray, located: Localized, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    localizer = build_localizer(SETTINGS, WEIGHTS, located.decoders)
+    unseen = scans.manifest[~scans.manifest["is_learned"]]
+    first = locate_with(localizer, views, unseen, scans.cache)
+    predicted: list[int] = []
+
+    def predict(self: keras.Model, batch: np.ndarray) -> np.ndarray:
+        predicted.append(len(batch))
+        return np.full((len(batch), 16, 16, 2), 0.5, np.float32)
+
+    monkeypatch.setattr(keras.Model, "predict_on_batch", predict)
+    pd.testing.assert_frame_equal(locate_with(localizer, views, unseen, scans.cache), first)
+    assert not predicted
+    other = build_localizer(SETTINGS, WEIGHTS, located.decoders[:1])
+    assert len(locate_with(other, views, unseen, scans.cache)) == len(unseen)
+    assert sum(predicted) == len(unseen)
 
 
 def test_fitted_decoders_are_taken_from_the_cache(

@@ -10,6 +10,7 @@ from busi_pipeline.models.network import Network, count_operations
 from busi_pipeline.models.wrappers import (
     add_flag,
     average_models,
+    average_networks,
     average_over_windows,
     average_with_flipped,
     average_with_pretuned,
@@ -184,3 +185,25 @@ def test_members_count_the_same(pictures: np.ndarray, tmp_path: Path) -> None:
         model.predict_on_batch(pictures), np.mean(each, axis=0), rtol=1e-5, atol=1e-7
     )
     assert np.abs(each[0] - each[1]).max() > 1e-2, "the members differ"
+
+
+@pytest.mark.parametrize("same_tail", [True, False])
+def test_networks_of_a_bag_share_their_base(
+    pictures: np.ndarray, tmp_path: Path, same_tail: bool
+) -> None:
+    networks = [shift_to_class(build_tiny_network(), position) for position in (0, 2, 1)]
+    for network in networks[1:]:
+        network.frozen.set_weights(networks[0].frozen.get_weights())
+        if same_tail:
+            network.tail.set_weights(networks[0].tail.get_weights())
+    if not same_tail:
+        kernel = networks[1].tail.trainable_variables[0]
+        kernel.assign(kernel * 3)
+    each = [network.full.predict_on_batch(pictures) for network in networks]
+    model = reload(average_networks(networks, [1.0, 0.5, 0.5], same_tail), tmp_path)
+    np.testing.assert_allclose(
+        model.predict_on_batch(pictures), np.average(each, axis=0, weights=[2, 1, 1]), atol=1e-6
+    )
+    own = networks[0].head if same_tail else networks[0].trainable
+    expected = networks[0].full.count_params() + 2 * own.count_params()
+    assert model.count_params() == expected, "what is equal is there once"

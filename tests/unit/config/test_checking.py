@@ -240,9 +240,12 @@ def test_schemas_describe_their_settings() -> None:
 @pytest.mark.parametrize("env", ["base", "demo"])
 def test_every_experiment_of_the_project_is_whole(env: str) -> None:
     loader = ProjectConfigLoader(PROJECT / "conf", env=env, **LOADER_ARGUMENTS)
-    for experiment in loader["parameters"]["experiments"].values():
-        assert experiment.image_size >= experiment.preset.minimum_size
+    experiments = loader["parameters"]["experiments"]
+    for experiment in experiments.values():
         assert experiment.title
+        for one in getattr(experiment, "members", None) or [experiment]:
+            preset = experiments.get(one, one).preset
+            assert experiment.image_size >= preset.minimum_size
 
 
 def test_demo_poses_as_nothing_but_synthetic() -> None:

@@ -135,6 +135,16 @@ def test_members_are_joined_with_what_they_share(parameters: dict[str, Any]) -> 
     assert both.title == "VGG16 and ResNet50"
     assert (both.image_size, both.in_default) == (224, False)
     assert both.input == load_with(parameters, {})["vgg16"].input
+    assert both.of_folds is False
+
+
+def test_folds_of_one_experiment_make_a_bag(parameters: dict[str, Any]) -> None:
+    entry = {"members": ["vgg16"], "of_folds": True}
+    bag = load_with(parameters, {"experiments": {"folds_of_vgg16": entry}})["folds_of_vgg16"]
+    assert bag.of_folds
+    assert bag.title == "VGG16"
+    with pytest.raises(BadInputError, match="must be one or more different experiments; got none"):
+        load_with(parameters, {"experiments": {"nothing": {"members": [], "of_folds": True}}})
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """How good an experiment is: on the hold-out split, or out of fold."""
 
 from .pipeline import (
+    create_bag_pipeline,
     create_calibration_pipeline,
     create_cross_validation_pipeline,
     create_ensemble_pipeline,
@@ -10,6 +11,7 @@ from .pipeline import (
 )
 
 __all__ = [
+    "create_bag_pipeline",
     "create_calibration_pipeline",
     "create_cross_validation_pipeline",
     "create_ensemble_pipeline",

@@ -126,13 +126,34 @@ def calibrate_predictions(
             "expected_sensitivity": expected,
         }
     )
-    record |= {
+    record |= _describe_target(evaluation, classes)
+    return Calibrated(pd.concat(tables, ignore_index=True), {"operating_point": record})
+
+
+def calibrate_bag(
+    uncalibrated_predictions: pd.DataFrame, evaluation: EvaluationSettings, classes: Classes
+) -> Calibrated:
+    """Calibrate the folds of a bag by themselves, and the bag by all its images, out of fold.
+
+    The predictions are those of `calibrate_predictions`: what a fold's test images are calibrated
+    with, comes from its validation images. The operating point is that of the delivered model. It
+    comes from all images, each predicted by the one network that did not learn from it. (The mean
+    of all networks has learned from each.) Source: Vovk 2015, "Cross-conformal predictors".
+    """
+    calibrated = calibrate_predictions(uncalibrated_predictions, evaluation, classes)
+    out_of_fold = select_test(uncalibrated_predictions)
+    point = fit_operating_point(out_of_fold, classes, evaluation)
+    record = point.describe() | _describe_target(evaluation, classes)
+    return Calibrated(calibrated.predictions, {"operating_point": record})
+
+
+def _describe_target(evaluation: EvaluationSettings, classes: Classes) -> dict[str, Any]:
+    return {
         "target_sensitivity": evaluation.target_sensitivity,
         "threshold_rule": evaluation.threshold_rule,
         "positive_classes": list(classes.positive),
         "lesion_free_classes": list(classes.lesion_free),
     }
-    return Calibrated(pd.concat(tables, ignore_index=True), {"operating_point": record})
 
 
 def calibrate_linear_probe(
@@ -256,6 +277,33 @@ def deliver_model(
     )
 
 
+def deliver_bag(
+    trained_model: "keras.Model",
+    operating_point: Mapping[str, Any],
+    settings: ModelSettings,
+    classes: Classes,
+    manifest: pd.DataFrame,
+    fold_manifest: pd.DataFrame,
+    data_tags: Mapping[str, str],
+    split_tags: Mapping[str, str],
+    training_tags: Mapping[str, str],
+    localizer: "keras.Model | None" = None,
+) -> DeliveredModel:
+    """Return what `deliver_model` does, of a model that learned from the images of all folds."""
+    return deliver_model(
+        trained_model,
+        operating_point,
+        settings,
+        classes,
+        manifest,
+        fold_manifest.assign(split=LEARNED_FROM[0]),
+        data_tags,
+        split_tags,
+        training_tags,
+        localizer,
+    )
+
+
 def average_experiments(
     classes: Classes, **of_experiments: Any
 ) -> tuple[pd.DataFrame, dict[str, Any], dict[str, str]]:
@@ -309,6 +357,17 @@ def average_members(
         share_tags([items["tags"] for items in members.values()]),
         _average(probes, classes, weights),
     )
+
+
+def average_bags(classes: Classes, **of_members: Any) -> pd.DataFrame:
+    """Return the mean of the members' out-of-fold probabilities before calibration.
+
+    Args:
+        classes: in the order of the probabilities.
+        of_members: `<member>__predictions` of each.
+    """
+    members = gather_experiments(of_members)
+    return _average(members, classes, [1.0] * len(members))
 
 
 def _weigh_backbones(experiments: Mapping[str, Mapping[str, Any]]) -> list[float]:

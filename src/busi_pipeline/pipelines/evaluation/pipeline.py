@@ -9,16 +9,20 @@ from collections.abc import Callable, Sequence
 from kedro.pipeline import Node, Pipeline
 from matplotlib.figure import Figure
 
-from busi_pipeline.config.experiments import ENSEMBLE, name_item
+from busi_pipeline.config.experiments import BAG, ENSEMBLE, name_item
 from busi_pipeline.stats.comparison import compare_predictions
 
 from .decision_plots import plot_calibration, plot_decision_curve
 from .nodes import (
+    Calibrated,
+    average_bags,
     average_experiments,
     average_linear_probes,
     average_members,
+    calibrate_bag,
     calibrate_linear_probe,
     calibrate_predictions,
+    deliver_bag,
     deliver_model,
     predict_images,
     score_linear_probe,
@@ -71,13 +75,7 @@ def create_hold_out_pipeline(
             name="deliver_model",
             tags=_STAGE,
         ),
-        Node(
-            plot_misclassified,
-            inputs=["predictions", "images", "params:settings", "params:privacy", "params:classes"],
-            outputs="misclassified_plot",
-            name="plot_misclassified",
-            tags=_STAGE,
-        ),
+        _make_misclassified_node(),
     ]
     if not is_joined:
         nodes.append(
@@ -93,6 +91,59 @@ def create_hold_out_pipeline(
         [*_list_nodes(), *nodes],
         namespace=experiment,
         inputs={"images": images, **{name: name for name in given}},
+        parameters={
+            "params:settings": f"params:experiments.{experiment}",
+            "params:privacy": "params:privacy",
+            **_PARAMETERS,
+        },
+    )
+
+
+def create_bag_pipeline(
+    experiment: str, members: Sequence[str], images: str, locates: bool
+) -> Pipeline:
+    """<member>.bag.uncalibrated_predictions, trained_model -> scores out of fold, plots; -> model.
+
+    Args:
+        experiment: that joins the members' folds.
+        members: names of experiments.
+        images: the dataset of what the networks see.
+        locates: whether the localizer is part of the delivered model.
+    """
+    predictions = {
+        name_item(member, "predictions"): f"{member}.{BAG}.uncalibrated_predictions"
+        for member in members
+    }
+    given = {
+        "manifest": "manifest",
+        "data_tags": "data_tags",
+        "fold_manifest": "cross_validation.fold_manifest",
+        "split_tags": "cross_validation.fold_tags",
+    }
+    given |= {"localizer": "cross_validation.localizer"} if locates else {}
+    delivered = ["trained_model", "operating_point", "training_tags", *given]
+    nodes = [
+        Node(
+            average_bags,
+            inputs={"classes": "params:classes"} | {name: name for name in predictions},
+            outputs="uncalibrated_predictions",
+            name="average_bags",
+            tags=_STAGE,
+        ),
+        Node(
+            deliver_bag,
+            inputs={name: name for name in delivered}
+            | {"settings": "params:settings", "classes": "params:classes"},
+            outputs="model",
+            name="deliver_bag",
+            tags=_STAGE,
+        ),
+        _make_misclassified_node(),
+    ]
+    return Pipeline(
+        [*_list_nodes(calibrate_bag), *nodes],
+        namespace=experiment,
+        inputs={"images": images, **given, **predictions},
         parameters={
             "params:settings": f"params:experiments.{experiment}",
             "params:privacy": "params:privacy",
@@ -223,7 +274,17 @@ def create_ensemble_pipeline(experiments: Sequence[str]) -> Pipeline:
     )
 
 
-def _list_nodes() -> list[Node]:
+def _make_misclassified_node() -> Node:
+    return Node(
+        plot_misclassified,
+        inputs=["predictions", "images", "params:settings", "params:privacy", "params:classes"],
+        outputs="misclassified_plot",
+        name="plot_misclassified",
+        tags=_STAGE,
+    )
+
+
+def _list_nodes(calibrate: Callable[..., Calibrated] = calibrate_predictions) -> list[Node]:
     scored = ["predictions", "metrics", "params:classes"]
     plots: list[tuple[Callable[..., Figure], list[str]]] = [
         (plot_confusion_matrix, scored),
@@ -241,7 +302,7 @@ def _list_nodes() -> list[Node]:
         ),
     ]
     return [
-        _make_calibration_node(),
+        _make_calibration_node(calibrate),
         Node(
             score_predictions,
             inputs=[
@@ -270,12 +331,14 @@ def _list_nodes() -> list[Node]:
     ]
 
 
-def _make_calibration_node() -> Node:
+def _make_calibration_node(
+    calibrate: Callable[..., Calibrated] = calibrate_predictions,
+) -> Node:
     return Node(
-        calibrate_predictions,
+        calibrate,
         inputs=["uncalibrated_predictions", "params:evaluation", "params:classes"],
         outputs=["predictions", "operating_point"],
-        name="calibrate_predictions",
+        name=calibrate.__name__,
         tags=_STAGE,
     )
 

@@ -10,7 +10,9 @@ from busi_pipeline.caching.arrays import StoredArray
 from busi_pipeline.caching.cache import Cache
 from busi_pipeline.config.schemas import EvaluationSettings, LocalizationSettings
 from busi_pipeline.datasets.pretrained_weights import WeightsSource
+from busi_pipeline.errors import BadInputError
 from busi_pipeline.learning import localization as library
+from busi_pipeline.models.delivered import DeliveredModel
 from busi_pipeline.stats.localization import score_boxes
 from busi_pipeline.stats.scoring import format_number, format_share
 
@@ -47,13 +49,13 @@ def extract_pyramid(
     return library.extract_pyramid(views, localization, weights, cache)
 
 
-class HoldOut(NamedTuple):
-    """What the hold-out split hands over.
+class Located(NamedTuple):
+    """What the hold-out split, or the folds, hand over.
 
     Attributes:
-        lesion_boxes: see learning.localization.list_boxes; of training images out of fold.
+        lesion_boxes: see learning.localization.list_boxes; out of fold where they were learned.
         localizer: uint8 (n, size, size) -> maps.
-        metrics: {`localizer`: {part of the split: scores}}.
+        metrics: {`localizer`: {part of the split, or `out_of_fold`: scores}}.
     """
 
     lesion_boxes: pd.DataFrame
@@ -70,15 +72,23 @@ def locate_hold_out(
     evaluation: EvaluationSettings,
     pretrained_weights: WeightsSource,
     cache: Cache,
-) -> HoldOut:
+) -> Located:
     """Learn from the training images; find the lesions of all."""
     parts = {part: f"{part} images" for part in ("train", "validation", "test")}
     located, metrics = _locate_split(
         views, features, manifest, split_manifest, localization, evaluation, cache, parts
     )
+    localizer = _build(localization, pretrained_weights, located)
+    return Located(located.boxes, localizer, {"localizer": metrics})
+
+
+def _build(
+    localization: LocalizationSettings,
+    pretrained_weights: WeightsSource,
+    located: library.Localized,
+) -> "keras.Model":
     weights = pretrained_weights.choose(localization.backbone, localization.weights)
-    localizer = library.build_localizer(localization, weights, located.decoders)
-    return HoldOut(located.boxes, localizer, {"localizer": metrics})
+    return library.build_localizer(localization, weights, located.decoders)
 
 
 def locate_folds(
@@ -88,13 +98,21 @@ def locate_folds(
     fold_manifest: pd.DataFrame,
     localization: LocalizationSettings,
     evaluation: EvaluationSettings,
+    pretrained_weights: WeightsSource,
     cache: Cache,
-) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Find the lesion of every image by decoders that did not learn from its group."""
+) -> Located:
+    """Find the lesion of every image by decoders that did not learn from its group.
+
+    The localizer is all of them together: of images that none has learned from.
+    """
     images = _join(manifest, fold_manifest).assign(is_learned=True)
-    boxes = library.locate_lesions(views, features, images, localization, cache).boxes
-    scores = _score(boxes, images["group"], localization, evaluation, "out of fold")
-    return boxes, {"localizer": {"out_of_fold": scores}}
+    located = library.locate_lesions(views, features, images, localization, cache)
+    scores = _score(located.boxes, images["group"], localization, evaluation, "out of fold")
+    return Located(
+        located.boxes,
+        _build(localization, pretrained_weights, located),
+        {"localizer": {"out_of_fold": scores}},
+    )
 
 
 def locate_left_out(
@@ -149,15 +167,31 @@ def _locate_split(
 
 
 def locate_site(
-    localizer: "keras.Model",
+    model: DeliveredModel,
     views: StoredArray,
     manifest: pd.DataFrame,
     image_groups: pd.DataFrame,
     localization: LocalizationSettings,
     evaluation: EvaluationSettings,
+    cache: Cache,
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Find the lesions of a site that the localizer has not seen."""
-    boxes = library.locate_with(localizer, views, manifest)
+    """Find the lesions of a site that the model has not seen, by its own localizer.
+
+    Raises BadInputError where it has none, or one that sees another size.
+    """
+    title = model.description["title"]
+    if model.localizer is None:
+        raise BadInputError(
+            f"{title} was delivered without a localizer, but the experiment looks at the lesion: "
+            "train it again."
+        )
+    size = int(model.localizer.input_shape[1])
+    if size != localization.image_size:
+        raise BadInputError(
+            f"the localizer of {title} sees images of {size} pixels, but localization.image_size "
+            f"is {localization.image_size}: train it again, or run with the same value."
+        )
+    boxes = library.locate_with(model.localizer, views, manifest, cache)
     groups = manifest["image_id"].map(image_groups.set_index("image_id")["group"])
     scores = _score(boxes, groups, localization, evaluation, "at the external site")
     return boxes, {"localizer": {"external": scores}}

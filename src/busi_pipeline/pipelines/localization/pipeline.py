@@ -4,7 +4,7 @@ raw_images, manifest -> localizer_views -> localizer_features (frozen, once)
     -> locate_hold_out -> lesion_boxes, localizer (learned from the training images)
     -> locate_folds -> cross_validation.lesion_boxes (each image by decoders that did not see it)
     -> locate_left_out -> leave_one_site_out.<site>.lesion_boxes (learned from the other sites)
-external.raw_images, localizer -> locate_site -> external.lesion_boxes
+external.raw_images, <e>.model -> locate_site -> <e>.external.lesion_boxes
 """
 
 from collections.abc import Sequence
@@ -85,7 +85,7 @@ def create_hold_out_pipeline() -> Pipeline:
 
 
 def create_folds_pipeline() -> Pipeline:
-    """raw_images, fold_manifest -> cross_validation.lesion_boxes, localizer_metrics."""
+    """raw_images, fold_manifest -> cross_validation.lesion_boxes, localizer, localizer_metrics."""
     return _create_features_pipeline() + Pipeline(
         [
             Node(
@@ -97,9 +97,14 @@ def create_folds_pipeline() -> Pipeline:
                     "cross_validation.fold_manifest",
                     "params:localization",
                     "params:evaluation",
+                    "pretrained_weights",
                     "cache",
                 ],
-                outputs=["cross_validation.lesion_boxes", "cross_validation.localizer_metrics"],
+                outputs=[
+                    "cross_validation.lesion_boxes",
+                    "cross_validation.localizer",
+                    "cross_validation.localizer_metrics",
+                ],
                 name="locate_folds",
                 tags=_STAGE,
             )
@@ -147,9 +152,12 @@ def create_left_out_pipeline(folds: Sequence[str]) -> Pipeline:
     return sum(nodes, _create_features_pipeline())
 
 
-def create_external_pipeline() -> Pipeline:
-    """external.raw_images, localizer -> external.lesion_boxes, external.localizer_metrics."""
-    return Pipeline(
+def create_external_pipeline(experiment: str) -> Pipeline:
+    """external.raw_images, model -> <experiment>.external.lesion_boxes, localizer_metrics.
+
+    The boxes are those of the delivered model's own localizer.
+    """
+    views = Pipeline(
         [
             Node(
                 prepare_site_views,
@@ -157,24 +165,29 @@ def create_external_pipeline() -> Pipeline:
                 outputs="localizer_views",
                 name="prepare_localizer_views",
                 tags=_STAGE,
-            ),
+            )
+        ],
+        namespace="external",
+        inputs={"cache": "cache"},
+        parameters={"params:localization": "params:localization"},
+    )
+    of_site = ("localizer_views", "manifest", "image_groups")
+    return views + Pipeline(
+        [
             Node(
                 locate_site,
-                inputs=[
-                    "localizer",
-                    "localizer_views",
-                    "manifest",
-                    "image_groups",
-                    "params:localization",
-                    "params:evaluation",
-                ],
+                inputs=["model", *of_site, "params:localization", "params:evaluation", "cache"],
                 outputs=["lesion_boxes", "localizer_metrics"],
                 name="locate_site",
                 tags=_STAGE,
-            ),
+            )
         ],
-        namespace="external",
-        inputs={"cache": "cache", "localizer": "localizer"},
+        namespace=f"{experiment}.external",
+        inputs={
+            "cache": "cache",
+            "model": f"{experiment}.model",
+            **{name: f"external.{name}" for name in of_site},
+        },
         parameters={
             "params:localization": "params:localization",
             "params:evaluation": "params:evaluation",

@@ -51,12 +51,12 @@ def create_images_pipeline(
 
 def create_reader_images_pipeline(experiment: str) -> Pipeline:
     """external.raw_images, lesion_boxes -> reader_box_images: at the boxes that readers drew."""
-    given = ("raw_images", "manifest", "lesion_boxes")
+    given = ("raw_images", "manifest")
     return Pipeline(
         [
             Node(
                 prepare_reader_images,
-                inputs=[*given, "params:settings", "cache"],
+                inputs=[*given, "lesion_boxes", "params:settings", "cache"],
                 outputs="reader_box_images",
                 name="prepare_reader_box_images",
                 tags=_STAGE,
@@ -91,7 +91,7 @@ def _create_input_pipeline(
         "cache": "cache",
     }
     if settings.input.needs_lesion:
-        inputs["lesion_boxes"] = f"{evaluation}.lesion_boxes" if evaluation else "lesion_boxes"
+        inputs["lesion_boxes"] = _name_boxes(experiment, evaluation)
     else:
         prepare = update_wrapper(partial(prepare, lesion_boxes=None), prepare)
     return Pipeline(
@@ -108,6 +108,13 @@ def _create_input_pipeline(
         inputs=inputs,
         parameters={"params:settings": f"params:experiments.{experiment}"},
     )
+
+
+def _name_boxes(experiment: str, evaluation: str | None) -> str:
+    """Return the dataset of the boxes; at another site they are of the delivered model itself."""
+    if evaluation == EXTERNAL:
+        return f"{experiment}.{EXTERNAL}.lesion_boxes"
+    return f"{evaluation}.lesion_boxes" if evaluation else "lesion_boxes"
 
 
 def _create_size_pipeline(prepare: Callable[..., StoredArray], what: str, size: int) -> Pipeline:

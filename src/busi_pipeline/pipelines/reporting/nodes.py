@@ -119,7 +119,16 @@ def describe_training(
     """
     return {
         "settings": settings.model_dump(
-            include={"title", "backbone", "image_size", "input", "training", "members"}, mode="json"
+            include={
+                "title",
+                "backbone",
+                "image_size",
+                "input",
+                "training",
+                "members",
+                "of_folds",
+            },
+            mode="json",
         ),
         "training": training_report["training"],
         "test": metrics["test"],

@@ -22,9 +22,11 @@ from busi_pipeline.datasets.pretrained_weights import WeightsSource
 from busi_pipeline.learning.features import check_features, describe_settings
 from busi_pipeline.learning.folds import Fold, SiteFold, join_tables, share_tags
 from busi_pipeline.learning.training import (
+    BAG_TRAINING,
     FOLD_TRAINING,
     TRAINING,
     FittedNetwork,
+    assemble_bag,
     assemble_model,
     identify_training,
     predict_split,
@@ -151,6 +153,82 @@ def train_model(
         {"training": report},
         _describe(weights, device, fingerprint, is_cached),
         {"classes": list(classes.names), "settings": describe_settings(settings)},
+    )
+
+
+class BagTraining(NamedTuple):
+    """What the folds of a cross-validation hand over as one model; see Training.
+
+    Attributes:
+        trained_model: the mean of the folds' networks.
+        uncalibrated_predictions: see FoldTraining; of each image by the network that did not learn
+            from it.
+        training_report, training_tags: as of Training.
+    """
+
+    trained_model: "keras.Model"
+    uncalibrated_predictions: pd.DataFrame
+    training_report: dict[str, Any]
+    training_tags: dict[str, str]
+
+
+def train_bag(
+    features: StoredArray,
+    pooled_features: StoredArray,
+    settings: ExperimentSettings,
+    pretrained_weights: WeightsSource,
+    classes: Classes,
+    cache: Cache,
+    folds: Sequence[Fold],
+    **split_manifests: pd.DataFrame,
+) -> BagTraining:
+    """Train on each fold as `train_fold` does; make one model of all, and predict out of fold.
+
+    Args:
+        features, pooled_features, settings, pretrained_weights, classes, cache: see `train_model`.
+        folds: of one repeat.
+        split_manifests: {name of the fold: its split}.
+    """
+    weights = pretrained_weights.choose(settings.backbone, settings.training.weights)
+    check_features(features, settings, weights)
+    splits = [split_manifests[fold.name] for fold in folds]
+    identified = [
+        _identify(FOLD_TRAINING.fingerprint, features, split, settings, classes, evaluated=True)
+        for split in splits
+    ]
+    device = identified[0][0]
+    fingerprint = BAG_TRAINING.fingerprint(folds=[own.digest for _, own in identified])
+
+    def compute() -> _CachedTraining:
+        fitted, tables = [], []
+        for fold, split in zip(folds, splits, strict=True):
+            own = train_network(
+                features, pooled_features, split, settings, weights, classes, device
+            )
+            table = _list_evaluated(split).assign(repeat=fold.repeat, fold=fold.fold)
+            table[probability_columns(classes, uncalibrated=True)] = predict_split(
+                own, features, table, settings
+            )
+            fitted.append(own)
+            tables.append(table)
+        model = assemble_bag(fitted, settings, weights, len(classes))
+        model.name = f"{settings.backbone}_{fingerprint.digest[:16]}"
+        seconds = {"fitting": sum(own.seconds for own in fitted)}
+        predictions = pd.concat(tables, ignore_index=True)
+        return _CachedTraining((model, predictions), {}, {"seconds": seconds})
+
+    trained, is_cached = _find_or_train(cache, fingerprint, compute, _BAG, settings.title)
+    model, predictions = trained.result
+    # Labels and groups are those of the splits: they may have other names than when it was trained.
+    predictions = predictions.copy()
+    predictions[_KEYS] = pd.concat([_list_evaluated(split)[_KEYS] for split in splits]).to_numpy()
+    seconds = dict(trained.report["seconds"])
+    seconds["total"] = seconds["fitting"]
+    return BagTraining(
+        model,
+        predictions,
+        {"training": {"seconds": seconds, "folds": len(folds)}},
+        _describe(weights, device, fingerprint, is_cached),
     )
 
 
@@ -393,5 +471,17 @@ def _read_predictions(folder: Path) -> _CachedTraining:
     return _CachedTraining(TABLE.read(folder), **_read_records(folder))
 
 
+def _write_bag(trained: _CachedTraining, folder: Path) -> None:
+    model, predictions = trained.result
+    _write_model(trained._replace(result=model), folder)
+    TABLE.write(predictions, folder)
+
+
+def _read_bag(folder: Path) -> _CachedTraining:
+    found = _read_model(folder)
+    return found._replace(result=(found.result, TABLE.read(folder)))
+
+
+_BAG = Codec(_write_bag, _read_bag)
 _MODEL = Codec(_write_model, _read_model)
 _PREDICTIONS = Codec(_write_predictions, _read_predictions)

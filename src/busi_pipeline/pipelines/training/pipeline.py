@@ -14,7 +14,7 @@ from functools import partial, update_wrapper
 
 from kedro.pipeline import Node, Pipeline
 
-from busi_pipeline.config.experiments import name_item
+from busi_pipeline.config.experiments import BAG, name_item
 from busi_pipeline.learning.folds import Fold, SiteFold, join_tables
 
 from .nodes import (
@@ -22,6 +22,7 @@ from .nodes import (
     join_members,
     predict_fold_with_linear_probe,
     predict_with_linear_probe,
+    train_bag,
     train_fold,
     train_model,
 )
@@ -61,10 +62,60 @@ def create_hold_out_pipeline(experiment: str) -> Pipeline:
     )
 
 
-def create_joined_pipeline(experiment: str, members: Sequence[str]) -> Pipeline:
+def create_bag_pipeline(experiment: str, evaluation: str, folds: Sequence[Fold]) -> Pipeline:
+    """features, all splits -> train_bag -> <experiment>.bag.trained_model, predictions, records.
+
+    Args:
+        experiment: name of the experiment.
+        evaluation: whose folds they are: `cross_validation`.
+        folds: of one repeat.
+    """
+    splits = {fold.name: f"{evaluation}.{fold.name}.split_manifest" for fold in folds}
+    return Pipeline(
+        [
+            Node(
+                update_wrapper(partial(train_bag, folds=folds), train_bag),
+                inputs={
+                    "features": "features",
+                    "pooled_features": "pooled_features",
+                    "settings": "params:settings",
+                    "pretrained_weights": "pretrained_weights",
+                    "classes": "params:classes",
+                    "cache": "cache",
+                    **{name: name for name in splits},
+                },
+                outputs=[
+                    "trained_model",
+                    "uncalibrated_predictions",
+                    "training_report",
+                    "training_tags",
+                ],
+                name="train_bag",
+                tags=_STAGE,
+            )
+        ],
+        namespace=f"{experiment}.{BAG}",
+        inputs={
+            "features": f"{experiment}.{evaluation}.features",
+            "pooled_features": f"{experiment}.{evaluation}.pooled_features",
+            "pretrained_weights": "pretrained_weights",
+            "cache": "cache",
+            **splits,
+        },
+        parameters={
+            "params:settings": f"params:experiments.{experiment}",
+            "params:classes": "params:classes",
+        },
+    )
+
+
+def create_joined_pipeline(
+    experiment: str, members: Sequence[str], of_folds: bool = False
+) -> Pipeline:
     """trained_model and records of each member -> join_members -> one trained_model."""
+    part = f".{BAG}" if of_folds else ""
     parts = {
-        name_item(member, item): f"{member}.{dataset}"
+        name_item(member, item): f"{member}{part}.{dataset}"
         for member in members
         for item, dataset in (
             ("model", "trained_model"),
