@@ -46,6 +46,9 @@ OTHER_PAGES = (
 _PLACEHOLDER = re.compile(r"^<!-- generated: (?P<what>\S+)(?: (?P<name>\S+))? -->$", re.MULTILINE)
 _UNSET = object()
 EXPERIMENTS, SITES = "experiments", "sites"
+JOINED = "experiments with members"
+# What such an entry may not set: it is that of its members.
+_OF_MEMBERS = ("input.", "batch_size", "image_size", "in_default", "published", "baseline_of")
 _LONGEST_DEFAULT = 50
 _SHARED = ("augmentation.", "training.")  # of an experiment: listed under groups of their own
 # What a browser would load from elsewhere.
@@ -74,6 +77,9 @@ def write_parameters(_: str | None = None) -> str:
         if group in (EXPERIMENTS, SITES):
             shown, values = f"{group}.<{group.removesuffix('s')}>", {}
             settings = [s for s in list_settings(model) if not s.name.startswith(_SHARED)]
+        elif group == JOINED:
+            shown, values = "experiments.<experiment> with members", {}
+            settings = [s for s in list_settings(model) if not s.name.startswith(_OF_MEMBERS)]
         else:
             shown, values, settings = group, defaults.get(group, {}), list_settings(model)
         undescribed |= {row.field: None for row in settings if not row.description}
@@ -145,10 +151,14 @@ def _import_groups() -> dict[str, Any]:
     """Return {parameter group: its class of settings}."""
     try:
         from busi_pipeline.config.checking import GROUPS
-        from busi_pipeline.config.schemas import ExperimentSettings, SiteSettings
+        from busi_pipeline.config.schemas import (
+            ExperimentSettings,
+            JoinedSettings,
+            SiteSettings,
+        )
     except Exception as error:
         raise PluginError(f"the parameter reference cannot read the schemas: {error!r}") from error
-    return {SITES: SiteSettings, **GROUPS, EXPERIMENTS: ExperimentSettings}
+    return {SITES: SiteSettings, **GROUPS, EXPERIMENTS: ExperimentSettings, JOINED: JoinedSettings}
 
 
 def _load_parameters() -> dict[str, Any]:
