@@ -182,7 +182,9 @@ def create_pipelines(parameters: Parameters) -> dict[str, Pipeline]:
         "splitting": split,
         "preprocessing": join(prepared, split),
         "model_comparison": compare,
-        "reporting": reporting.create_pipeline(in_default),
+        "reporting": reporting.create_pipeline(
+            [name for name, own in single.items() if own.baseline_of is None], list(joined)
+        ),
         **{f"train_{name}": split + part for name, part in trained.items()},
         **{f"cross_validate_{name}": assign + part for name, part in validated.items()},
         **{f"leakage_{name}": assign_randomly + part for name, part in leaked.items()},

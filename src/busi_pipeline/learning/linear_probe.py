@@ -15,6 +15,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 from sklearn.preprocessing import StandardScaler
 
+# What a bias audit asks of it.
+VISIBLE, OCCLUDED = "linear probe, lesion visible", "linear probe, lesion occluded"
+
 
 class PooledRows(NamedTuple):
     """Labelled images, each in one or more augmentations.

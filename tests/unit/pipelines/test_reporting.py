@@ -11,6 +11,7 @@ import pytest
 
 from busi_pipeline.config.experiments import ENSEMBLE, name_item
 from busi_pipeline.config.schemas import DatasetSettings, EnsembleSettings, ModelSettings
+from busi_pipeline.learning.linear_probe import OCCLUDED, VISIBLE
 from busi_pipeline.pipelines.model_comparison.nodes import compare_experiments
 from busi_pipeline.pipelines.reporting import create_experiment_pipeline, create_pipeline
 from busi_pipeline.pipelines.reporting.checklists import ITEMS
@@ -74,13 +75,22 @@ def summarise_split(classes: Classes) -> dict[str, Any]:
 def write(classes: Classes = THREE, dataset: DatasetSettings | None = None, **found: Any) -> str:
     """Write the report of a project in which nothing was run but `found`."""
     arguments: dict[str, Any] = dict.fromkeys(COMMON)
-    for experiment, items in (("resnet50", OF_EXPERIMENT), (ENSEMBLE, OF_CROSS_VALIDATION)):
+    of_all = (
+        ("resnet50", OF_EXPERIMENT),
+        ("other", OF_EXPERIMENT),
+        (ENSEMBLE, OF_CROSS_VALIDATION),
+    )
+    for experiment, items in of_all:
         arguments |= {name_item(experiment, item): None for item in items}
+    arguments["other__external_results"] = {}
     page = write_report(
         classes,
         dataset or describe_dataset(classes),
         EVALUATION,
-        {"resnet50": make_settings("ResNet <50>", training={"weights": "imagenet"})},
+        {
+            "resnet50": make_settings("ResNet <50>", training={"weights": "imagenet"}),
+            "other": make_settings("Another", in_default=False),
+        },
         EnsembleSettings(title="All together"),
         **arguments | found,
     )
@@ -106,6 +116,35 @@ def test_what_was_not_run_is_named() -> None:
     ):
         assert f"kedro run --pipeline={command}<" in page
     assert "<img" not in page
+
+
+def test_an_experiment_beside_the_default_is_there_once_it_was_run() -> None:
+    assert "bias_audit_other" not in write()
+    page = write(other__cross_validation_metrics=evaluate(THREE))
+    assert "<strong>Another</strong> has the highest AUC" in page
+    assert "kedro run --pipeline=bias_audit_other<" in page
+
+
+def test_report_says_how_much_the_lesion_carries() -> None:
+    def audit(visible: float, occluded: float) -> pd.DataFrame:
+        rows = {VISIBLE: visible, OCCLUDED: occluded}
+        return pd.DataFrame(
+            [
+                {"question": q, "lesion_auc": v, "lesion_auc_ci_low": v, "lesion_auc_ci_high": v}
+                for q, v in rows.items()
+            ]
+        )
+
+    page = write(
+        resnet50__bias_audit=audit(0.93, 0.887),
+        resnet50__bias_audit_plot=PICTURE,
+        other__bias_audit=audit(0.5, 0.6),
+        other__bias_audit_plot=PICTURE,
+    )
+    assert "0.887" in page
+    assert "<td>10 %</td>" in page, "0.043 of 0.43"
+    assert "<td>–</td>" in page, "it knows nothing to lose"
+    assert "goes with the lesion" not in write(resnet50__bias_audit=audit(*[float("nan")] * 2))
 
 
 @pytest.mark.parametrize("classes", CLASS_SETS, ids=len)

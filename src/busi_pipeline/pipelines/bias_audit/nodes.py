@@ -15,6 +15,7 @@ from busi_pipeline.caching.arrays import StoredArray
 from busi_pipeline.config.schemas import CrossValidationSettings, EvaluationSettings
 from busi_pipeline.imaging.occlusion import find_bounding_box
 from busi_pipeline.learning.folds import list_folds, select_fold
+from busi_pipeline.learning.linear_probe import OCCLUDED, VISIBLE
 from busi_pipeline.stats.bootstrap import HIGH, LOW, Trials, add_intervals
 from busi_pipeline.stats.classes import Classes
 from busi_pipeline.stats.scoring import probability_columns, select_test
@@ -22,7 +23,7 @@ from busi_pipeline.stats.scoring import probability_columns, select_test
 logger = logging.getLogger(__name__)
 
 ANNOTATIONS = ("callipers", "text", "colour")
-OCCLUDED, BOUNDING_BOX = "linear probe, lesion occluded", "bounding box of the lesion alone"
+BOUNDING_BOX = "bounding box of the lesion alone"
 SCORES = ("accuracy", "positive_auc", "lesion_auc")
 _FEWEST = 10
 _BOX_COLUMNS = ["image_id", "group", "label", "repeat", "score"]
@@ -114,7 +115,7 @@ def audit_bias(
         ("fine-tuned, images without annotation", _select(test, ~annotated)),
         ("fine-tuned, images with an annotation", _select(test, annotated)),
         *((f"fine-tuned, images with {name}", _select(test, found[name])) for name in ANNOTATIONS),
-        ("linear probe, lesion visible", select_test(linear_probe_predictions)),
+        (VISIBLE, select_test(linear_probe_predictions)),
         (OCCLUDED, select_test(occluded_linear_probe_predictions)),
     ]
     rows = [

@@ -1,6 +1,7 @@
 """Write the report and the model cards from what the other stages left."""
 
 import base64
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -17,6 +18,7 @@ from busi_pipeline.config.schemas import (
     ModelSettings,
 )
 from busi_pipeline.imaging.network_input import InputDescription, is_plain, list_windows
+from busi_pipeline.learning.linear_probe import OCCLUDED, VISIBLE
 from busi_pipeline.plotting.style import DEMO_BANNER
 from busi_pipeline.stats.bootstrap import HIGH, LOW
 from busi_pipeline.stats.classes import Classes
@@ -57,7 +59,8 @@ def write_report(
         dataset: its facts and limitations are on the page only where the images are those it
             describes; a synthetic data set puts a banner on the page.
         evaluation: target of the flag, prevalence.
-        experiments: by name; those with an item in `found` are on the page.
+        experiments: by name; those with an item in `found` are on the page, or part of a plain
+            `kedro run`.
         ensemble: for its title.
         found: what each stage left, or None where it was not run: `<item>` of all, and those of
             each experiment and the ensemble, see `config.experiments.name_item`.
@@ -66,6 +69,11 @@ def write_report(
     """
     results = gather_experiments(found)
     common = {name: value for name, value in found.items() if name not in _list_named(results)}
+    results = {
+        name: items
+        for name, items in results.items()
+        if name not in experiments or experiments[name].in_default or _was_run(items)
+    }
     titles = {name: settings.title for name, settings in experiments.items()}
     titles[ENSEMBLE] = ensemble.title
     cross_validated = {
@@ -96,6 +104,7 @@ def write_report(
         external=_list_external(results),
         outdated=_list_outdated(results, titles),
         compared=_select_compared(common.pop("comparison_table"), classes),
+        carried=_list_carried(results),
         leakage=_name_experiments(common.pop("leakage_table"), ["experiment"], titles),
         items=ITEMS,
         **common,
@@ -232,6 +241,39 @@ def select_current(
         for site, found in sorted((external_results or {}).items())
         if found["external"]["model"].get("training_sha256") == training
     }
+
+
+def _was_run(items: Mapping[str, Any]) -> bool:
+    # What an external site left is {} where there is none.
+    return any(value is not None and not _is_empty(value) for value in items.values())
+
+
+def _is_empty(value: Any) -> bool:
+    return isinstance(value, Mapping) and not value
+
+
+def _list_carried(results: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return what covering the lesion costs the linear probe, by experiment.
+
+    {experiment: {`visible`, `occluded`: AUC of positive against other lesions with its interval;
+    `share`: of what it knows above chance, the part that goes with the lesion, or None where it
+    knows nothing}}.
+    """
+    carried = {}
+    for name, items in results.items():
+        audit = items.get("bias_audit")
+        if audit is None:
+            continue
+        rows = audit.set_index("question")
+        names = ["lesion_auc", "lesion_auc" + LOW, "lesion_auc" + HIGH]
+        visible, occluded = (rows.loc[q, names].to_dict() for q in (VISIBLE, OCCLUDED))
+        known = visible["lesion_auc"] - 0.5
+        if math.isnan(known):  # too few images to say
+            continue
+        lost = visible["lesion_auc"] - occluded["lesion_auc"]
+        share = lost / known if known > 0 else None
+        carried[name] = {"visible": visible, "occluded": occluded, "share": share}
+    return carried
 
 
 def _list_weights(

@@ -48,16 +48,30 @@ OF_EXPERIMENT = OF_CROSS_VALIDATION | {
 }
 
 
-def create_pipeline(experiments: Iterable[str]) -> Pipeline:
-    """What was found, as far as it was run -> write_report -> report."""
+# Grad-CAM and the audit of bias are of one network.
+OF_JOINED = {
+    item: dataset
+    for item, dataset in OF_EXPERIMENT.items()
+    if item not in ("localization_metrics", "gradcam_gallery_plot", "bias_audit", "bias_audit_plot")
+}
+
+
+def create_pipeline(experiments: Iterable[str], joined: Iterable[str] = ()) -> Pipeline:
+    """What was found, as far as it was run -> write_report -> report.
+
+    Args:
+        experiments: those of one network.
+        joined: those that join others.
+    """
     inputs = {item: item for item in COMMON}
     inputs |= {
         name: f"params:{name}"
         for name in ("classes", "dataset", "evaluation", "experiments", "ensemble")
     }
-    for experiment in experiments:
-        for item, dataset in OF_EXPERIMENT.items():
-            inputs[name_item(experiment, item)] = f"{experiment}.{dataset}"
+    for names, items in ((experiments, OF_EXPERIMENT), (joined, OF_JOINED)):
+        for name in names:
+            for item, dataset in items.items():
+                inputs[name_item(name, item)] = f"{name}.{dataset}"
     for item, dataset in OF_CROSS_VALIDATION.items():
         inputs[name_item(ENSEMBLE, item)] = f"{ENSEMBLE}.{dataset}"
     return Pipeline(
