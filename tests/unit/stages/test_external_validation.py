@@ -198,7 +198,9 @@ def test_copies_among_external_and_training_images_are_found(tmp_path):
     assert pairs.duplicate_pairs[["image_a", "image_b"]].to_numpy().tolist() == [
         ["Images/2", "Images/3"]
     ]
-    assert pairs.overlap[["image_a", "image_b"]].to_numpy().tolist() == [["Images/0", "benign/2"]]
+    (copy,) = pairs.overlap.to_dict("records")
+    assert (copy["image_a"], copy["image_b"]) == ("Images/0", "benign/2")
+    assert copy["known_pixel_sha256"] == make_scans([1, 2, 5], "benign")[1]["pixel_sha256"].iloc[2]
     assert pairs.tags == {"overlap_searched": "yes"}
 
 
@@ -213,14 +215,19 @@ def test_without_the_training_images_it_is_said_that_copies_were_not_looked_for(
 
 def make_overlap(same_frame: bool) -> pd.DataFrame:
     return pd.DataFrame(
-        {"image_a": ["Images/0"], "image_b": ["benign/2"], "same_frame": [same_frame]}
+        {
+            "image_a": ["Images/bus_0001"],
+            "image_b": ["benign/2"],
+            "same_frame": [same_frame],
+            "known_pixel_sha256": ["own"],
+        }
     )
 
 
 @pytest.mark.parametrize("part", ["train", "validation"])
 def test_a_copy_of_an_image_that_was_learned_from_is_refused(part):
     split = pd.DataFrame({"image_id": ["benign/2"], "split": [part]})
-    with pytest.raises(BadInputError, match=r"1 in all \(Images/0 and benign/2, for one\)"):
+    with pytest.raises(BadInputError, match=r"1 in all \(Images/bus_0001 and benign/2, for one\)"):
         check_overlap(make_overlap(True), split)
 
 
@@ -246,13 +253,14 @@ def test_images_that_are_a_little_alike_are_counted_and_said(caplog):
 # Predictions
 
 
-def predict(model: DeliveredModel, classes=THREE) -> pd.DataFrame:
+def predict(model: DeliveredModel, classes=THREE, copied: bool = False) -> pd.DataFrame:
+    overlap = make_overlap(copied)
     manifest = make_site_manifest(5)
     values = np.repeat(np.arange(5, dtype=np.uint8) * 60, 4 * 4 * 3).reshape(5, 4, 4, 3)
     groups = group_alone(manifest)
     settings = make_settings(training={"extraction_batch_size": 2})
     images = store_array(manifest["image_id"], values)
-    return predict_site(images, manifest, groups, {}, model, settings, classes)
+    return predict_site(images, manifest, groups, overlap, {}, model, settings, classes)
 
 
 def test_every_image_is_predicted_by_the_model_as_it_is():
@@ -310,8 +318,16 @@ def test_a_model_of_other_classes_is_refused():
 
 
 def test_a_model_that_learned_from_an_image_is_refused():
-    with pytest.raises(BadInputError, match=r"learned from 1 of these images .*bus_0003"):
+    with pytest.raises(BadInputError, match=r"learned from 1 of these images, .*bus_0003"):
         predict(deliver(frozenset({"p3", "other"})))
+
+
+def test_a_model_that_learned_from_a_copy_of_an_image_is_refused():
+    """Whatever part of the split the copy is in: a bag has learned from all."""
+    assert len(predict(deliver(frozenset({"another"})), copied=True)) == 5
+    assert len(predict(deliver(frozenset({"own"})), copied=False)) == 5, "a little alike"
+    with pytest.raises(BadInputError, match=r"or from copies of them \('Images/bus_0001'"):
+        predict(deliver(frozenset({"own"})), copied=True)
 
 
 def test_a_run_is_linked_to_that_of_the_model():

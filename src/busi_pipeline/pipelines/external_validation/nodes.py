@@ -42,6 +42,7 @@ logger = logging.getLogger(__name__)
 
 RawImages = Mapping[str, Callable[[], bytes]]
 _KNOWN, _EXTERNAL = "learned from/", "external/"
+_KNOWN_PIXELS = "known_pixel_sha256"
 # Columns of what a model says where the image is known to show a lesion.
 _GIVEN_LESION, _FLAGGED_GIVEN_LESION = "score_given_lesion", "flagged_given_lesion"
 _OF_MODEL = ("title", "sites", "data_sha256", "split_sha256", "training_sha256", "parent")
@@ -54,7 +55,7 @@ class SitePairs(NamedTuple):
     Attributes:
         duplicate_pairs: within the external site, as deduplication has them.
         overlap: between it and the images that models learn from, the same columns: `image_a` is
-            the external image.
+            the external image; and `known_pixel_sha256` of the other one.
         tags: `overlap_searched`: `yes`; `no` or `partly` where the images that models learned from
             are not at hand.
     """
@@ -108,6 +109,10 @@ def find_site_duplicates(
     for table in (within, between):
         for end in "ab":
             table[f"image_{end}"] = [name.partition("/")[2] for name in table[f"image_{end}"]]
+    between[_KNOWN_PIXELS] = ""
+    if known_manifest is not None:
+        pixels = known_manifest.set_index("image_id")["pixel_sha256"]
+        between[_KNOWN_PIXELS] = between["image_b"].map(pixels)
     return SitePairs(within, between, {"overlap_searched": searched})
 
 
@@ -176,6 +181,7 @@ def predict_site(
     images: StoredArray,
     manifest: pd.DataFrame,
     image_groups: pd.DataFrame,
+    overlap: pd.DataFrame,
     overlap_summary: Mapping[str, int],
     model: DeliveredModel,
     settings: ModelSettings,
@@ -187,6 +193,7 @@ def predict_site(
         images: uint8 (n, size, size, 3) of the manifest.
         manifest: of the external site.
         image_groups: `group` by `image_id`: patients and duplicates together.
+        overlap: see SitePairs.
         overlap_summary: of `check_overlap`, which has to come first.
         model: as delivered.
         settings: title and batch size.
@@ -198,12 +205,12 @@ def predict_site(
     image is known to show a lesion.
 
     Raises BadInputError where the model has other classes than the session, or learned from one of
-    the images.
+    the images or from a copy of one.
     """
     from busi_pipeline.learning.device import choose_batch_size
 
     _check_classes(model, classes, settings.title)
-    _check_pixels(model, manifest, settings.title)
+    _check_pixels(model, manifest, overlap, settings.title)
     batch_size = choose_batch_size(settings.extraction_batch_size, model.model)
     batches = read_inputs(images, manifest["image_id"].tolist(), batch_size, settings.title)
     answers = [model.model.predict_on_batch(batch) for batch in batches]
@@ -241,11 +248,16 @@ def _check_classes(model: DeliveredModel, classes: Classes, title: str) -> None:
             )
 
 
-def _check_pixels(model: DeliveredModel, manifest: pd.DataFrame, title: str) -> None:
-    known = manifest["pixel_sha256"].isin(model.training_pixels)
+def _check_pixels(
+    model: DeliveredModel, manifest: pd.DataFrame, overlap: pd.DataFrame, title: str
+) -> None:
+    """Refuse images that this very model learned from; of a bag, these are those of all folds."""
+    copies = overlap["same_frame"].astype(bool) & overlap[_KNOWN_PIXELS].isin(model.training_pixels)
+    is_copy = manifest["image_id"].isin(overlap.loc[copies, "image_a"])
+    known = manifest["pixel_sha256"].isin(model.training_pixels) | is_copy
     if known.any():
         raise BadInputError(
-            f"{title} learned from {known.sum()} of these images "
+            f"{title} learned from {known.sum()} of these images, or from copies of them "
             f"({manifest.loc[known, 'image_id'].iloc[0]!r}, for one): such a site is not external. "
             "Take them out of the folder, or test on another site."
         )

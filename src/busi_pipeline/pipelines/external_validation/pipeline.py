@@ -95,6 +95,7 @@ def create_experiment_pipeline(experiment: str, images: str, locates: bool) -> P
                 "images",
                 "manifest",
                 "image_groups",
+                "overlap",
                 "overlap_summary",
                 "model",
                 "params:settings",
@@ -173,6 +174,7 @@ def create_experiment_pipeline(experiment: str, images: str, locates: bool) -> P
                     "reader_box_images",
                     "manifest",
                     "image_groups",
+                    "overlap",
                     "overlap_summary",
                     "model",
                     "params:settings",
@@ -183,7 +185,14 @@ def create_experiment_pipeline(experiment: str, images: str, locates: bool) -> P
                 tags=_STAGE,
             )
         )
-    of_site = ("raw_images", "manifest", "image_groups", "overlap_summary", "image_properties")
+    of_site = (
+        "raw_images",
+        "manifest",
+        "image_groups",
+        "overlap",
+        "overlap_summary",
+        "image_properties",
+    )
     shared = ("classes", "dataset", "evaluation", "external", "privacy")
     return Pipeline(
         nodes,
