@@ -155,7 +155,10 @@ def create_pipelines(parameters: Parameters) -> dict[str, Pipeline]:
         tested_outside[name] = _test_outside(name, settings)
         adapted[name] = adaptation.create_pipeline(name)
     audit = assign + bias_audit.create_annotations_pipeline()
-    compare = model_comparison.create_pipeline(experiments)
+    # A bag is tested out of fold, on other images than the hold-out split has.
+    compare = model_comparison.create_pipeline(
+        [*single, *(name for name, own in joined.items() if not own.of_folds)]
+    )
     predictions = {
         name: f"{name}.{_CROSS_VALIDATION}.predictions" for name in (*in_default, ENSEMBLE)
     }

@@ -44,10 +44,13 @@ def own(
         "classes": list(classes.names),
         "positive_classes": list(classes.positive),
         "training": {"fine_tuning": {"epochs": 1}},
+        "ingestion": {"layout": "table" if len(classes) == 2 else "auto"},
     }
     with hide_machine():
         counts = dict.fromkeys(classes, PER_CLASS)
         create_project(project, counts, select_default("vgg16"), parameters)
+        if len(classes) == 2:
+            write_table(project / RAW)
         for pipeline in (
             "train_vgg16",
             "cross_validation",
@@ -57,6 +60,30 @@ def own(
         ):
             run_pipeline(project, pipeline)
         yield Own(project, classes)
+
+
+def write_table(folder: Path) -> None:
+    """Write `images.csv`, as a newcomer has one; six images of a class are of three patients."""
+    rows = ["image,label,patient,mask"]
+    for path in sorted(folder.rglob("*.png")):
+        if "_mask" not in path.name:
+            label, number = path.stem.rstrip(")").split(" (")
+            patient = f"{label}-{(int(number) + 1) // 2}" if int(number) <= 6 else "NA"
+            rows.append(f"{label}/{path.name},{label},{patient},{label}/{path.stem}_mask.png")
+    (folder / "images.csv").write_text("\n".join(rows))
+
+
+def test_patients_of_a_table_stay_whole(own: Own) -> None:
+    manifest = read_table(own.project / "data/02_intermediate/manifest.csv")
+    patients = manifest.set_index("image_id")["patient"].dropna()
+    assert patients.nunique() == (6 if len(own.classes) == 2 else 0)
+    split = read_table(own.project / "data/03_primary/split_manifest.csv")
+    folds = read_table(own.project / "data/03_primary/cross_validation/fold_manifest.csv")
+    for table, columns in ((split, ["split"]), (folds, list(folds.filter(like="repeat")))):
+        known = table[table["image_id"].isin(patients.index)]
+        assert len(known) == len(patients)
+        parts = known.groupby(known["image_id"].map(patients))[["group", *columns]].nunique()
+        assert parts.empty or parts.max().max() == 1
 
 
 def test_every_image_keeps_its_label(own: Own) -> None:

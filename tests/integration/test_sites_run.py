@@ -199,6 +199,23 @@ def test_each_site_is_left_out_in_turn(project: Path) -> None:
     assert set(split.loc[~tested, "image_id"].str.partition("/")[0]) == {"elsewhere"}
 
 
+def test_patients_stay_whole_over_sites_and_folds(project: Path) -> None:
+    manifest = read_table(project / "data/02_intermediate/manifest.csv")
+    folds = read_table(project / "data/03_primary/cross_validation/fold_manifest.csv")
+    patient = manifest.set_index("image_id")["patient"].dropna()
+    known = folds[folds["image_id"].isin(patient.index)]
+    assert len(known) == COUNT
+    of_patient = known.groupby(known["image_id"].map(patient))
+    for column in ["group", *known.filter(like="repeat")]:
+        assert of_patient[column].nunique().max() == 1, column
+
+
+def test_each_site_left_out_is_a_picture_and_a_node(project: Path) -> None:
+    assert (project / "data/08_reporting/leave_one_site_out.png").stat().st_size > 5000
+    outputs = project / f"data/07_model_output/{EXPERIMENT}/leave_one_site_out"
+    assert {path.stem for path in outputs.glob("*.csv")} >= {"main", "elsewhere"}
+
+
 def test_one_site_cannot_be_left_out(project: Path) -> None:
     with pytest.raises(BadInputError, match="needs two sites or more"):
         run_pipeline(project, f"leave_one_site_out_{EXPERIMENT}")

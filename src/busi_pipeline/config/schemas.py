@@ -390,6 +390,9 @@ class TrainingSettings(Settings):
     """`balanced` is the inverse frequency in the training images."""
     site_weights: Literal["balanced", "none"]
     """`balanced` lets every site count the same in each class, however many images it has."""
+    choose_by: Literal["all_images", "worst_site"]
+    """Which cross-entropy on validation images chooses penalty and epoch, and decides what is
+    rolled back: that of all, or that of the site where it is highest."""
     label_smoothing: Share
     """Share of the label spread over all classes, in training only."""
     tta_horizontal_flip: bool

@@ -12,7 +12,7 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 
 # What a table may say of an image beside its label, its patient, its masks and its box. Each is a
 # column of the manifest.
-ATTRIBUTES = ("device", "birads", "age", "density", "histology", "view")
+ATTRIBUTES = ("device", "birads", "age", "density", "histology", "view", "overlay")
 
 NOT_AN_IMAGE = f"not an image file; allowed: {list(IMAGE_SUFFIXES)}"
 MASK_WITHOUT_IMAGE = "mask without image"

@@ -1,6 +1,6 @@
 """BUS-UCLM (Vallez et al. 2025, Scientific Data)."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Hashable, Mapping
 
 from busi_pipeline.imaging.raw_files import RawFiles
 
@@ -9,12 +9,15 @@ from .tables import list_rows, read_table
 
 _TABLE = "INFO.csv"
 _PATIENT_LETTERS = 4
+# What a picture holds beside the grey image, said by yes or no.
+_OVERLAYS = ("Doppler", "Marks", "Combined")
 
 
 class BusUclm(Layout):
     """`images/ALWI_000.png`, `masks/ALWI_000.png` in colour, `INFO.csv`.
 
-    The first four letters of an image name are its patient.
+    The first four letters of an image name are its patient. Whether a picture is a Doppler image,
+    has marks or combines several becomes its `overlay`.
     """
 
     name = "bus_uclm"
@@ -30,7 +33,7 @@ class BusUclm(Layout):
     def read(cls, files: RawFiles, labels: Collection[str]) -> Listing:
         """See Layout."""
         path = find_at_top(files, _TABLE) or _TABLE
-        rows = read_table(files, path, ("Image", "Label")).to_dict("records")
+        rows = read_table(files, path, ("Image", "Label"), _OVERLAYS).to_dict("records")
         return list_rows(
             files,
             path,
@@ -40,7 +43,14 @@ class BusUclm(Layout):
                     label=row["Label"],
                     patient=row["Image"][:_PATIENT_LETTERS],
                     masks=(f"masks/{row['Image']}",),
+                    attributes={"overlay": _list_overlays(row)},
                 )
                 for row in rows
             ),
         )
+
+
+def _list_overlays(row: Mapping[Hashable, str]) -> str:
+    """Return `doppler, marks` of a row with these two said to be there."""
+    said = (name for name in _OVERLAYS if row[name].strip().casefold() in ("yes", "true", "1", "x"))
+    return ", ".join(name.lower() for name in said)

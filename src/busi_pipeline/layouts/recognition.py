@@ -1,6 +1,7 @@
 """Find out how a folder is laid out, and where in it the layout begins."""
 
 from collections.abc import Collection, Iterable, Mapping
+from difflib import get_close_matches
 from typing import NamedTuple, TypeVar
 
 from busi_pipeline.errors import BadInputError
@@ -52,7 +53,7 @@ def recognise_layout(
     for layout in layouts.values():
         if layout.recognises(files.keys(), labels):
             return Recognised(layout, files, "")
-    raise BadInputError(_describe_failure(_list_places(files), layouts.values()))
+    raise BadInputError(_describe_failure(_list_places(files), layouts.values(), labels))
 
 
 def find_wrapper(paths: Iterable[str]) -> str | None:
@@ -84,11 +85,28 @@ def _list_places(files: RawFiles) -> list[str]:
     return [files.originals.get(path, path) for path in files]
 
 
-def _describe_failure(places: Iterable[str], layouts: Iterable[type[Layout]]) -> str:
+def _describe_failure(
+    places: Collection[str], layouts: Iterable[type[Layout]], labels: Collection[str]
+) -> str:
     found = sorted({path.split("/", 1)[0] + "/" * ("/" in path) for path in places})
     more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
     looks = "; ".join(f"{layout.name}: {layout.looks_like}" for layout in layouts)
     return (
         f"the folder has not the layout that was expected. It holds {', '.join(found[:_SHOWN])}"
         f"{more}. Expected is one of: {looks}. ingestion.layout names one."
+        f"{_hint_class_names(places, labels)}"
     )
+
+
+def _hint_class_names(places: Iterable[str], labels: Collection[str]) -> str:
+    """Say that folders may be classes under other names; "" where none is like a class."""
+    folders = {part for path in places for part in path.split("/")[:-1]}
+    near = {
+        name: label
+        for name in sorted(folders)
+        for label in get_close_matches(name.casefold(), [str(label) for label in labels], n=1)
+    }
+    if not near:
+        return ""
+    pairs = ", ".join(f"{name}: {label}" for name, label in near.items())
+    return f" If its folders are classes: did you mean ingestion.class_names: {{{pairs}}}?"

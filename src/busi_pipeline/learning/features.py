@@ -62,6 +62,7 @@ _ADDED = {
     ("augmentation", "scanner_variation"): False,
     ("training", "head_learns_from"): "originals",
     ("training", "site_weights"): "none",
+    ("training", "choose_by"): "all_images",
     ("training", "head_strengths"): [1e-4, 1e-3, 1e-2, 1e-1],
 }
 

@@ -16,16 +16,19 @@ import numpy as np
 from tqdm.keras import TqdmCallback
 
 from busi_pipeline.learning.batches import FeatureBatches, Rows, as_keras_input
+from busi_pipeline.learning.training_data import measure_cross_entropy
 
 if TYPE_CHECKING:
     from busi_pipeline.config.schemas import OptimizerSettings, PhaseSettings
-    from busi_pipeline.learning.training_data import TrainingData
+    from busi_pipeline.learning.training_data import LabelledRows, TrainingData
 
 logger = logging.getLogger(__name__)
 
 # What epochs are chosen by: neither smoothed nor weighted, which would favour weights that hedge.
 _CRITERION = "cross_entropy"
 _CURVES = (_CRITERION, "accuracy")
+# The same where the site with the highest decides.
+_WORST = "val_worst_site_cross_entropy"
 
 
 class PhaseResult(NamedTuple):
@@ -67,6 +70,27 @@ def make_optimizer(settings: "OptimizerSettings", steps: int) -> keras.optimizer
             f"optimizer.name must be one of {sorted(builders)}; got {settings.name!r}."
         )
     return builders[settings.name]()
+
+
+class _WorstSite(keras.callbacks.Callback):
+    """Measures the validation cross-entropy of the site where it is highest, after each epoch.
+
+    It stands after the swap of averaged weights, and before what goes by its value.
+    """
+
+    def __init__(self, check: FeatureBatches, part: "LabelledRows"):
+        super().__init__()
+        self._check, self._part = check, part
+        self.losses: list[float] = []
+
+    def measure(self, model: keras.Model) -> float:
+        probabilities = model.predict(as_keras_input(self._check), verbose=0)
+        return measure_cross_entropy(self._part.labels, probabilities, self._part.sites)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        self.losses.append(self.measure(self.model))
+        assert logs is not None
+        logs[_WORST] = self.losses[-1]
 
 
 class _EpochLog(keras.callbacks.Callback):
@@ -178,14 +202,19 @@ def fit_phase(
     start = model.get_weights()
     batches, check = _make_batches(values, training_data, phase, seed)
     _compile(model, training_data, make_optimizer(phase.optimizer, len(batches) * phase.epochs))
-    to_beat = _evaluate(model, check)[_CRITERION] if roll_back else math.inf
+    worst = _WorstSite(check, training_data.validation)
+    by_site = training_data.validation.sites is not None
+    to_beat = math.inf
+    if roll_back:
+        to_beat = worst.measure(model) if by_site else _evaluate(model, check)[_CRITERION]
     callbacks: list[keras.callbacks.Callback] = [
         keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, _: batches.begin_epoch(epoch))
     ]
     if phase.optimizer.ema_momentum:
         # Before the others, so that the averaged weights are evaluated, and the best of them kept.
         callbacks.append(keras.callbacks.SwapEMAWeights(swap_on_epoch=True))
-    watched = f"val_{_CRITERION}"
+    watched = _WORST if by_site else f"val_{_CRITERION}"
+    callbacks += [worst] if by_site else []
     stopping = keras.callbacks.EarlyStopping(
         monitor=watched, mode="min", patience=phase.patience, restore_best_weights=True
     )
@@ -214,6 +243,7 @@ def fit_phase(
     ).history
     seconds = time.perf_counter() - begun
     curves = {key: [float(v) for v in values] for key, values in history.items()}
+    curves |= {_WORST: worst.losses} if by_site else {}
     if min(curves[watched]) >= to_beat:
         logger.warning(
             "%s: no epoch has a lower validation cross-entropy than the initial weights; rolled "

@@ -12,8 +12,9 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import log_loss
 from sklearn.preprocessing import StandardScaler
+
+from busi_pipeline.learning.training_data import measure_cross_entropy
 
 # What a bias audit asks of it.
 VISIBLE, OCCLUDED = "linear probe, lesion visible", "linear probe, lesion occluded"
@@ -26,11 +27,13 @@ class PooledRows(NamedTuple):
         vectors: float32 (images, augmentations, channels), pooled features.
         labels: int (images,), class positions.
         weights: float (images,), in the loss beside those of the classes; None where all are 1.
+        sites: int (images,), of validation images where the worst site chooses; else None.
     """
 
     vectors: np.ndarray
     labels: np.ndarray
     weights: np.ndarray | None = None
+    sites: np.ndarray | None = None
 
 
 class LinearProbe(NamedTuple):
@@ -89,9 +92,10 @@ def fit_linear_probe(
         probes.append(
             _unfold(scaler, regression.fit(standardised, labels, sample_weights), strength)
         )
-    positions = list(range(len(class_weights)))
     losses = [
-        log_loss(validation.labels, probe.predict(validation.vectors), labels=positions)
+        measure_cross_entropy(
+            validation.labels, probe.predict(validation.vectors), validation.sites
+        )
         for probe in probes
     ]
     return probes[int(np.argmin(losses))]

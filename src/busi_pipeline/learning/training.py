@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import log_loss
 
 from busi_pipeline.caching.arrays import StoredArray
 from busi_pipeline.caching.fingerprints import Step
@@ -30,6 +29,7 @@ from busi_pipeline.learning.training_data import (
     TrainingData,
     find_evaluation_rows,
     is_not_augmented,
+    measure_cross_entropy,
     prepare_training_data,
 )
 from busi_pipeline.models.weights import PretrainedWeights
@@ -118,6 +118,11 @@ def identify_training(
         "settings": describe_settings(settings),
         "backbone": identify_backbone(settings),
         "class_weights": data.class_weights.tolist(),
+        **(
+            {}
+            if data.validation.sites is None
+            else {"validation_sites": data.validation.sites.tolist()}
+        ),
         **({} if data.site_weights is None else {"site_weights": data.site_weights.tolist()}),
         "device": [device.name, device.precision],
     }
@@ -292,7 +297,7 @@ def _improves(
     images than these alone."""
     labels, rows = data.validation.labels, data.validation.rows[:, :1]
     before, mean = (
-        float(log_loss(labels, predicted, labels=list(range(predicted.shape[1]))))
+        measure_cross_entropy(labels, predicted, data.validation.sites)
         for predicted in predict_before_and_after(network.trainable, pretuned, features, rows)
     )
     logger.log(
@@ -375,4 +380,4 @@ def read_rows(pooled_features: StoredArray, rows: np.ndarray) -> np.ndarray:
 
 def _read_originals(pooled_features: StoredArray, part: LabelledRows) -> PooledRows:
     rows = part.rows[:, is_not_augmented(pooled_features, part.rows[0])]
-    return PooledRows(read_rows(pooled_features, rows), part.labels)
+    return PooledRows(read_rows(pooled_features, rows), part.labels, sites=part.sites)

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from sklearn.metrics import log_loss
 from sklearn.utils.class_weight import compute_class_weight
 
 from busi_pipeline.caching.arrays import StoredArray
@@ -19,10 +20,12 @@ class LabelledRows(NamedTuple):
     Attributes:
         rows: int (images, augmentations), the rows of each image in the features.
         labels: int (images,), class positions.
+        sites: int (images,), the site of each, where the worst one decides; else None.
     """
 
     rows: np.ndarray
     labels: np.ndarray
+    sites: np.ndarray | None = None
 
 
 class TrainingData(NamedTuple):
@@ -47,6 +50,25 @@ class TrainingData(NamedTuple):
         """Float (training images,), of each in the loss."""
         weights = self.class_weights[self.training.labels]
         return weights if self.site_weights is None else weights * self.site_weights
+
+
+def measure_cross_entropy(
+    labels: np.ndarray, probabilities: np.ndarray, sites: np.ndarray | None = None
+) -> float:
+    """Return the mean cross-entropy; where sites are given, that of the site with the highest.
+
+    Args:
+        labels: int (images,), class positions.
+        probabilities: float (images, classes).
+        sites: int (images,), or None.
+    """
+    positions = list(range(probabilities.shape[1]))
+    parts = [np.ones(len(labels), bool)]
+    if sites is not None:
+        parts = [sites == site for site in np.unique(sites)]
+    return max(
+        float(log_loss(labels[part], probabilities[part], labels=positions)) for part in parts
+    )
 
 
 def compute_class_weights(labels: np.ndarray, classes: int, method: str) -> np.ndarray:
@@ -97,6 +119,9 @@ def prepare_training_data(
             "Add images or patient groups of the class, or take another split.seed or fewer folds."
         )
     weights = compute_class_weights(training.labels, len(classes), settings.training.class_weights)
+    if settings.training.choose_by == "worst_site":
+        of_image = split.loc[split["split"] == "validation", "site"].astype(str)
+        validation = validation._replace(sites=np.unique(of_image, return_inverse=True)[1])
     site_weights = None
     if settings.training.site_weights == "balanced":
         sites = split.loc[split["split"] == "train", "site"].astype(str)

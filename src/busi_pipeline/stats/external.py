@@ -16,6 +16,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from busi_pipeline.stats.bootstrap import HIGH, LOW, Denominators, Trials, add_intervals
 from busi_pipeline.stats.classes import Classes
+from busi_pipeline.stats.decision_curve import measure_net_benefit
 from busi_pipeline.stats.operating_point import (
     list_flag_denominators,
     measure_specificity,
@@ -23,6 +24,9 @@ from busi_pipeline.stats.operating_point import (
 )
 from busi_pipeline.stats.scoring import probability_columns
 
+# Threshold probabilities at which the net benefit is reported: where a found positive is worth 19,
+# 9, 4 and 2 false alarms.
+NET_BENEFIT_AT = (0.05, 0.1, 0.2, 0.3)
 _TINY = 1e-7
 _FARTHEST_SHIFT = 40.0  # nats; no odds of real scores are farther off
 
@@ -85,8 +89,10 @@ def score_site(
         n_resamples, seed: of the bootstrap.
 
     Returns auc, average_precision, specificity_at_90_sensitivity, sensitivity_at_90_specificity,
-    `flag` (see operating_point.score_flag), `calibration` (see measure_calibration). Raises
-    BadInputError where too few samples hold both kinds, ValueError where the table does not.
+    `net_benefit` (see decision_curve.measure_net_benefit, at NET_BENEFIT_AT, `at_5` for 0.05, and
+    the same of flagging all, `of_all_at_5`), `flag` (see operating_point.score_flag),
+    `calibration` (see measure_calibration). Raises BadInputError where too few samples hold both
+    kinds, ValueError where the table does not.
     """
     is_positive = table["is_positive"].to_numpy(dtype=bool)
     score = table["positive_score"].to_numpy(dtype=float)
@@ -100,6 +106,7 @@ def score_site(
             "average_precision": float(average_precision_score(truth, of_rows)),
             "specificity_at_90_sensitivity": measure_specificity(truth, of_rows, 0.9),
             "sensitivity_at_90_specificity": measure_sensitivity(truth, of_rows, 0.9),
+            "net_benefit": _measure_net_benefit(truth, of_rows),
             "flag": flag,
             "calibration": measure_calibration(truth, of_rows),
         }
@@ -110,6 +117,7 @@ def score_site(
         "average_precision": ranking,
         "specificity_at_90_sensitivity": Trials(~is_positive),
         "sensitivity_at_90_specificity": Trials(is_positive),
+        "net_benefit": dict.fromkeys(_measure_net_benefit(is_positive, score), everything),
         "flag": list_flag_denominators(is_positive, flagged, prevalence),
         "calibration": dict.fromkeys(
             ("slope", "intercept", "observed_expected", "brier"), everything
@@ -123,6 +131,16 @@ def score_site(
         seed,
         denominators,
     )
+
+
+def _measure_net_benefit(is_positive: np.ndarray, score: np.ndarray) -> dict[str, float]:
+    thresholds = np.array(NET_BENEFIT_AT)
+    of_model = measure_net_benefit(is_positive, score, thresholds)
+    of_all = measure_net_benefit(is_positive, np.ones(len(score)), thresholds)
+    names = [f"at_{100 * threshold:.0f}" for threshold in NET_BENEFIT_AT]
+    return dict(zip(names, of_model.tolist(), strict=True)) | {
+        f"of_all_{name}": value for name, value in zip(names, of_all.tolist(), strict=True)
+    }
 
 
 def add_positive_score(table: pd.DataFrame, classes: Classes) -> pd.DataFrame:

@@ -12,7 +12,11 @@ import pytest
 
 from busi_pipeline.learning.batches import FeatureBatches, as_keras_input
 from busi_pipeline.learning.fitting import PhaseResult, evaluate_phase, fit_phase
-from busi_pipeline.learning.training_data import LabelledRows, TrainingData
+from busi_pipeline.learning.training_data import (
+    LabelledRows,
+    TrainingData,
+    measure_cross_entropy,
+)
 from tests.learning_factories import make_phase, make_training_data
 
 WEIGHTS = [0.5, 3.0, 1.0, 2.0]
@@ -209,6 +213,41 @@ def test_weights_come_back_unless_an_epoch_is_better(
     else:
         assert result.best_epoch > 0
         assert measure_validation(model, values, data) < loss
+
+
+def of_sites(data: TrainingData, hard: int) -> TrainingData:
+    """Let the first `hard` validation images be a site of their own, with wrong labels."""
+    labels = data.validation.labels.copy()
+    labels[:hard] = (labels[:hard] + 1) % len(data.class_weights)
+    sites = np.repeat([0, 1], [hard, len(labels) - hard])
+    return data._replace(validation=data.validation._replace(labels=labels, sites=sites))
+
+
+@pytest.mark.parametrize("ema_momentum", [0.0, 0.5])
+def test_epochs_are_chosen_by_the_worst_site(ema_momentum: float) -> None:
+    values, data = make_training_data()
+    data = of_sites(data, hard=4)
+    model = make_model()
+    phase = make_phase(epochs=9, patience=3, ema_momentum=ema_momentum)
+    result = fit_phase("head", model, values, data, phase, seed=0)
+    of_all = result.history["val_cross_entropy"]
+    curve = result.history["val_worst_site_cross_entropy"]
+    assert of_all[-1] < of_all[0], "over all images, later epochs are better"
+    assert (len(curve), result.best_epoch) == (1 + 3, 1)
+    probabilities = model.predict(values[data.validation.rows[:, 0]], verbose=0)
+    found = measure_cross_entropy(data.validation.labels, probabilities, data.validation.sites)
+    assert found == pytest.approx(curve[0], rel=1e-4)
+
+
+def test_weights_come_back_where_the_worst_site_loses() -> None:
+    values, data = make_training_data()
+    data = of_sites(data, hard=4)
+    model = make_model()
+    phase = make_phase(epochs=2)
+    result = fit_phase("fine-tuning", model, values, data, phase, seed=0, roll_back=True)
+    assert result.best_epoch == 0
+    alone = data._replace(validation=data.validation._replace(sites=None))
+    assert fit_phase("fine-tuning", make_model(), values, alone, phase, 0, True).best_epoch > 0
 
 
 def test_without_rolling_back_a_worse_epoch_is_kept() -> None:

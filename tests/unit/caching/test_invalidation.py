@@ -82,9 +82,13 @@ def identify(
 
 
 def identify_all(*changes: Mapping[str, Any]) -> dict[str, dict[str, Fingerprint | list[str]]]:
-    """Return this of every experiment of conf/base, with `changes` laid over the parameters."""
+    """Return this of every network of conf/base, with `changes` laid over the parameters."""
     experiments = load_parameters(*changes)["experiments"]
-    return {name: identify(settings) for name, settings in experiments.items()}
+    return {
+        name: identify(settings)
+        for name, settings in experiments.items()
+        if isinstance(settings, ExperimentSettings)
+    }
 
 
 def find_changed(

@@ -156,12 +156,14 @@ def test_what_is_no_file_is_named_and_never_opened(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "dangling.png").symlink_to(tmp_path / "nothing")
     (tmp_path / "itself.png").symlink_to(tmp_path / "itself.png")
+    (tmp_path / "endless.png").symlink_to("/dev/zero")
     with socket.socket(socket.AF_UNIX) as opened:
         opened.bind(str(tmp_path / "socket.png"))
         files = load(tmp_path)
     assert list(files) == ["1.png"]
     assert files.unusable["pipe.png"] == files.unusable["pipe"] == "a pipe, not a file"
     assert files.unusable["socket.png"] == "a socket, not a file"
+    assert files.unusable["endless.png"] == "a device, not a file"
     assert files.unusable["dangling.png"] == "a link to nothing"
     assert "symbolic links" in files.unusable["itself.png"]
 

@@ -147,6 +147,29 @@ def test_too_many_pixels_are_refused_before_decoding(
     assert not warned, "Pillow has a limit of its own, and warns of it"
 
 
+def test_a_jpeg_that_lies_about_its_size_is_refused_before_decoding(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """60,000 x 60,000 pixels in a file of a few hundred bytes took 3 GB."""
+    content = bytearray(encode_jpeg("L", (40, 30)))
+    frame = content.index(b"\xff\xc0")
+    assert struct.unpack(">HH", content[frame + 5 : frame + 9]) == (30, 40)
+    content[frame + 5 : frame + 9] = struct.pack(">HH", 60_000, 60_000)
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda _: pytest.fail("it was decoded"))
+    with pytest.raises(UnusableImageError, match="3,600,000,000 pixels"):
+        decode_image(bytes(content))
+
+
+def test_a_tiff_without_its_width_is_refused(grey: np.ndarray) -> None:
+    """Pillow raises a TypeError."""
+    content = bytearray(encode_image(Image.fromarray(grey), "TIFF"))
+    directory = struct.unpack("<I", content[4:8])[0]
+    assert struct.unpack("<H", content[directory + 2 : directory + 4]) == (256,), "ImageWidth"
+    content[directory + 2 : directory + 4] = struct.pack("<H", 65_000)
+    with pytest.raises(UnusableImageError, match="Missing dimensions"):
+        decode_image(bytes(content))
+
+
 def test_the_limit_of_pixels_can_be_set() -> None:
     content = encode_image(Image.new("L", (64, 64), 9))
     assert decode_image(content, max_pixels=4096).pixels.shape == (64, 64, 3)

@@ -136,7 +136,7 @@ def _make_breast() -> Folder:
 def _make_bus_uclm() -> Folder:
     table = (
         "\ufeffImage;Label;Doppler;Marks;Combined\n"
-        "ALWI_000.png;Benign;No;No;No\nALWI_001;Malignant;No;Yes;No\nBETA_000;Normal;No;No;Yes\n"
+        "ALWI_000.png;Benign;Yes;yes;No\nALWI_001;Malignant;No;Yes;No\nBETA_000;Normal;No;No;Yes\n"
     )
     files = {
         "images/ALWI_000.png": make_png(1),
@@ -155,15 +155,15 @@ def _make_bus_uclm() -> Folder:
             "images/ALWI_001.png": ("Malignant", "ALWI", ("masks/ALWI_001.png",)),
             "images/BETA_000.png": ("Normal", "BETA", ("masks/BETA_000.png",)),
         },
-        {},
+        {"overlay": "doppler, marks"},
     )
 
 
 def _make_table() -> Folder:
     table = (
-        "Image,Label,Patient,Device,Mask,Box,Age,BIRADS,Density,Histology,View,Ward\n"
-        'scans/a.png,benign,007,GE,scans/a_1.png;scans/a_2.png,"[1,2,3,4]",57,3,c,cyst,left,5\n'
-        "scans\\b.png,malignant,None,,,,,,,,,6\n"
+        "Image,Label,Patient,Device,Mask,Box,Age,BIRADS,Density,Histology,View,Overlay,Ward\n"
+        'scans/a.png,benign,007,GE,scans/a_1.png;scans/a_2.png,"[1,2,3,4]",57,3,c,cyst,left,marks,5\n'
+        "scans\\b.png,malignant,None,,,,,,,,,,6\n"
     )
     files = {
         "scans/a.png": make_png(1),
@@ -186,6 +186,7 @@ def _make_table() -> Folder:
             "density": "c",
             "histology": "cyst",
             "view": "left",
+            "overlay": "marks",
         },
     )
 

@@ -117,6 +117,18 @@ def test_another_layout_than_the_named_one_is_described(layout: type[Layout]) ->
     assert "\n" not in message
 
 
+def test_class_folders_of_other_names_are_taken_for_what_they_may_be() -> None:
+    files = as_raw_files({"Malign/a.png": b"", "benigno/b.png": b"", "x.txt": b""})
+    with pytest.raises(BadInputError) as caught:
+        recognise_layout(files, LAYOUTS, ["benign", "malignant", "normal"])
+    expected = "did you mean ingestion.class_names: {Malign: malignant, benigno: benign}?"
+    assert expected in str(caught.value)
+    other = as_raw_files({"scans/a.png": b""})
+    with pytest.raises(BadInputError) as caught:
+        recognise_layout(other, LAYOUTS, ["benign", "malignant", "normal"])
+    assert "did you mean" not in str(caught.value)
+
+
 def test_what_no_layout_fits_names_them_all() -> None:
     with pytest.raises(BadInputError) as caught:
         recognise_layout(as_raw_files({f"{n}/a.png": b"" for n in range(9)}), LAYOUTS, LABELS)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from kedro.pipeline import Pipeline
 
-from busi_pipeline.config.schemas import ExperimentSettings
+from busi_pipeline.config.schemas import ExperimentSettings, JoinedSettings
 from busi_pipeline.learning.features import describe_settings, identify_backbone
 from busi_pipeline.learning.folds import list_folds
 from busi_pipeline.models.backbones import BACKBONES
@@ -15,7 +15,9 @@ from busi_pipeline.pipeline_registry import create_pipelines
 from tests.factories import load_parameters
 
 PARAMETERS = load_parameters({"cross_validation": {"folds": 3, "repeats": 2}})
-EXPERIMENTS = PARAMETERS["experiments"]
+ALL = PARAMETERS["experiments"]
+EXPERIMENTS = {name: own for name, own in ALL.items() if isinstance(own, ExperimentSettings)}
+JOINED = {name: own for name, own in ALL.items() if isinstance(own, JoinedSettings)}
 FOLDS = list(list_folds(PARAMETERS["cross_validation"]))
 # What a training is not named by: descriptions, and the input, which names its images.
 DESCRIPTION = {"title", "in_default", "baseline_of", "published", "input"}  # decides nothing
@@ -84,6 +86,29 @@ def test_its_identity_is_of_what_decides_it(name: str) -> None:
     assert describe_settings(renamed) == described
 
 
+@pytest.mark.parametrize("name", JOINED)
+def test_what_joins_others_is_made_of_theirs(name: str) -> None:
+    pipeline = get_pipelines()[f"train_{name}"]
+    (node,) = (n for n in pipeline.nodes if n.short_name == "join_members")
+    of_folds = JOINED[name].of_folds
+    part = ".bag" if of_folds else ""
+    assert {f"{member}{part}.trained_model" for member in JOINED[name].members} <= set(node.inputs)
+    assert {f"{name}.model", f"{name}.metrics", f"{name}.model_card"} <= pipeline.all_outputs()
+    trained = [n for n in pipeline.nodes if n.short_name in ("train_model", "train_bag")]
+    assert len(trained) == len(JOINED[name].members)
+    validated = get_pipelines()[f"cross_validate_{name}"]
+    assert f"{name}.cross_validation.metrics" in validated.all_outputs()
+
+
+def test_members_of_the_hold_out_split_are_joined_as_well() -> None:
+    members = ["vgg16", "resnet50"]
+    two = load_parameters({"experiments": {"two": {"members": members}}})
+    pipeline = create_pipelines(two)["train_two"]
+    (node,) = (n for n in pipeline.nodes if n.short_name == "join_members")
+    assert {f"{member}.trained_model" for member in members} <= set(node.inputs)
+    assert "two.model" in pipeline.all_outputs()
+
+
 def test_a_setting_that_came_later_leaves_the_names_of_trainings() -> None:
     described = describe_settings(EXPERIMENTS["resnet50"])
     assert "scanner_variation" not in described["augmentation"]
@@ -110,7 +135,7 @@ def test_the_published_work_is_set_against_models_in_use() -> None:
 def test_an_experiment_more_leaves_the_others_as_they_are() -> None:
     more: Any = {"experiments": {"another": {"backbone": "densenet121"}}}
     extended = load_parameters({"cross_validation": {"folds": 3, "repeats": 2}}, more)
-    assert set(extended["experiments"]) == {*EXPERIMENTS, "another"}
+    assert set(extended["experiments"]) == {*ALL, "another"}
     for name, settings in EXPERIMENTS.items():
         assert describe_settings(extended["experiments"][name]) == describe_settings(settings)
         assert identify_backbone(extended["experiments"][name]) == identify_backbone(settings)

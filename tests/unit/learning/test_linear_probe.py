@@ -68,6 +68,20 @@ def test_the_strongest_and_weakest_penalty_can_be_chosen(rng: np.random.Generato
     assert fit_linear_probe(training, misleading, [1.0, 1.0], STRENGTHS).strength == 1e-4
 
 
+def test_the_worst_site_can_choose_the_penalty() -> None:
+    """Many images of an easy site hide a site on which certain answers are wrong."""
+    training = draw_rows(2, 60)
+    misleading = PooledRows(training.vectors[:10], 1 - training.labels[:10])
+    validation = PooledRows(
+        np.concatenate([training.vectors, misleading.vectors]),
+        np.concatenate([training.labels, misleading.labels]),
+        sites=np.repeat([0, 1], [60, 10]),
+    )
+    given = (training, validation._replace(sites=None), [1.0, 1.0], STRENGTHS)
+    assert fit_linear_probe(*given).strength > 1e-4
+    assert fit_linear_probe(training, validation, [1.0, 1.0], STRENGTHS).strength == 1e-4
+
+
 def test_class_weights_move_the_probe_towards_the_class() -> None:
     training = draw_rows(3, 60)
     means = [

@@ -13,6 +13,7 @@ from busi_pipeline.learning.training_data import (
     find_evaluation_rows,
     is_not_augmented,
     label_rows,
+    measure_cross_entropy,
     prepare_training_data,
 )
 from busi_pipeline.stats.classes import Classes
@@ -136,6 +137,26 @@ def test_every_site_counts_the_same_in_each_class() -> None:
         assert of_site[0] == pytest.approx(of_site[1])
         assert weights[labels == label].mean() == pytest.approx(1)
     assert weights[labels == 2].tolist() == [1, 1], "a site without the class has no say in it"
+
+
+def test_validation_images_know_their_site_where_the_worst_one_decides(
+    features: StoredArray, split: pd.DataFrame
+) -> None:
+    split = split.assign(site=["x" if n % 2 else "y" for n in range(len(split))])
+    assert prepare_training_data(features, split, make_settings(), CLASSES).validation.sites is None
+    worst = make_settings(training={"choose_by": "worst_site"})
+    found = prepare_training_data(features, split, worst, CLASSES).validation.sites
+    assert found is not None
+    sites = split.loc[split["split"] == "validation", "site"]
+    assert found.tolist() == [int(site == "y") for site in sites]
+
+
+def test_the_worst_site_counts_alone() -> None:
+    labels, sites = np.array([0, 0, 0, 1]), np.array([5, 5, 5, 9])
+    probabilities = np.array([[0.9, 0.1]] * 3 + [[0.75, 0.25]])
+    everything = measure_cross_entropy(labels, probabilities)
+    assert everything == pytest.approx(-(3 * np.log(0.9) + np.log(0.25)) / 4)
+    assert measure_cross_entropy(labels, probabilities, sites) == pytest.approx(-np.log(0.25))
 
 
 def test_image_weights_are_of_class_and_site(features: StoredArray, split: pd.DataFrame) -> None:

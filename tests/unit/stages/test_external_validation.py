@@ -56,7 +56,8 @@ RECORD = {"title": "ResNet50", "model_run_id": "abc", "model_sha256": "f" * 64}
 def make_site_manifest(count: int, **columns: object) -> pd.DataFrame:
     """Return the manifest of a site that says a device and a BI-RADS category, and no more."""
     ids = [f"Images/bus_{n:04d}" for n in range(count)]
-    unknown = dict.fromkeys(("age", "density", "histology", "view", "box", "pixel_spacing_mm"), "")
+    names = ("age", "density", "histology", "view", "overlay", "box", "pixel_spacing_mm")
+    unknown = dict.fromkeys(names, "")
     return pd.DataFrame(
         {
             "image_id": ids,
@@ -465,6 +466,37 @@ def test_failures_are_set_beside_images_that_were_handled_right():
     assert row["share_of_others"] == 0
     alarms = table[table["failure"] == "false alarm"]
     assert alarms["failures"].max() <= (~positive & ~small).sum()
+
+
+def test_what_is_seen_and_not_found_is_a_characteristic():
+    manifest = make_site_manifest(60, birads="")
+    manifest.loc[:9, "overlay"] = "doppler, marks"
+    manifest.loc[10:19, "view"] = "left axilla"
+    predictions = make_site_predictions(manifest).assign(flagged=False)
+    properties = make_properties(manifest).assign(colour=[1] * 15 + [0] * 45)
+    found = pd.Series([False] * 5 + [True] * 55, index=manifest["image_id"])[::-1]
+
+    def count(*given: pd.Series) -> pd.Series:
+        table = list_failures(predictions, manifest, properties, *given)
+        missed = table[table["failure"] == "missed"].set_index("characteristic")
+        return missed["failures"]
+
+    positive = predictions["is_positive"].to_numpy()
+    counts = count(found)
+    assert counts["Doppler"] == positive[:10].sum()
+    assert counts["colour (Doppler or markers)"] == positive[10:15].sum(), "not said to be Doppler"
+    assert counts["axilla"] == positive[10:20].sum()
+    assert counts["no lesion found"] == positive[:5].sum()
+    assert "no lesion found" not in count(), "of a model that looks for none"
+
+
+def test_images_are_grouped_by_density_and_overlay():
+    manifest = make_site_manifest(6)
+    manifest["density"] = ["dense", ""] * 3
+    manifest["overlay"] = ["marks"] * 6
+    variables = list_variables(manifest, make_properties(manifest))
+    assert variables["density"].tolist() == ["dense", ""] * 3
+    assert set(variables["overlay"]) == {"marks"}
 
 
 def test_an_image_with_no_characteristic_is_counted_as_such():

@@ -208,7 +208,7 @@ def test_an_own_data_set_is_described_as_before() -> None:
         "benign/benign (10)_mask.png",
         "benign/benign (10)_mask_1.png",
     ]
-    empty = ["patient", "device", "birads", "age", "density", "histology", "view", "box"]
+    empty = ["patient", "device", "birads", "age", "density", "histology", "view", "overlay", "box"]
     assert set(manifest[[*empty, "pixel_spacing_mm", "note"]].to_numpy().ravel()) == {""}
 
 

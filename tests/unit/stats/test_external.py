@@ -6,7 +6,9 @@ from scipy.special import expit, logit
 from sklearn.metrics import roc_auc_score
 
 from busi_pipeline.errors import BadInputError
+from busi_pipeline.stats.decision_curve import measure_net_benefit
 from busi_pipeline.stats.external import (
+    NET_BENEFIT_AT,
     gather_patients,
     measure_calibration,
     measure_sensitivity,
@@ -78,6 +80,18 @@ def test_a_site_is_scored_with_intervals_over_patients():
         assert one["auc_ci_low"] < one["auc"] < one["auc_ci_high"]
         assert one["calibration"]["slope_ci_low"] < one["calibration"]["slope_ci_high"]
     assert scores["auc_ci_low"] != alone["auc_ci_low"]
+
+
+def test_the_net_benefit_is_that_of_the_decision_curve():
+    site = make_site()
+    scores = score_site(site, prevalence=0.05, n_resamples=30, seed=1)["net_benefit"]
+    truth, score = site["is_positive"].to_numpy(bool), site["positive_score"].to_numpy()
+    for threshold, name in zip(NET_BENEFIT_AT, ("at_5", "at_10", "at_20", "at_30"), strict=True):
+        expected = measure_net_benefit(truth, score, np.array([threshold]))[0]
+        assert scores[name] == pytest.approx(expected)
+        assert scores[f"{name}_ci_low"] <= scores[name] <= scores[f"{name}_ci_high"]
+        odds = threshold / (1 - threshold)
+        assert scores[f"of_all_{name}"] == pytest.approx(truth.mean() - (1 - truth.mean()) * odds)
 
 
 def test_all_positives_flagged_get_the_interval_of_their_patients():

@@ -23,7 +23,7 @@ def list_variables(manifest: pd.DataFrame, properties: pd.DataFrame) -> dict[str
     """Return {variable: text of each image, "" where it is not known}, to form subgroups by.
 
     Args:
-        manifest: device, birads, view, density, histology, age, height, width.
+        manifest: device, birads, view, overlay, density, histology, age, height, width.
         properties: of each image, in the same order, see properties.measure_properties.
     """
     age = pd.to_numeric(manifest["age"], errors="coerce")
@@ -35,13 +35,17 @@ def list_variables(manifest: pd.DataFrame, properties: pd.DataFrame) -> dict[str
         "density": manifest["density"],
         "histology": manifest["histology"],
         "view": manifest["view"],
+        "overlay": manifest["overlay"],
         "burned-in annotations": _say(properties["annotated"], "with", "without"),
         "colour": _say(properties["colour"], "with", "without"),
     }
 
 
 def list_failures(
-    predictions: pd.DataFrame, manifest: pd.DataFrame, properties: pd.DataFrame
+    predictions: pd.DataFrame,
+    manifest: pd.DataFrame,
+    properties: pd.DataFrame,
+    found: pd.Series | None = None,
 ) -> pd.DataFrame:
     """Return how often what is seen in failures is also seen in images that were handled right.
 
@@ -49,9 +53,15 @@ def list_failures(
     (`false alarm`). One row a failure and characteristic: `failure`, `characteristic`, `failures`
     (images with it), `share_of_failures`, `share_of_others` (of those of the same label that were
     handled right) and `ratio` of the shares. An image may have several characteristics.
+
+    Args:
+        predictions: of the site.
+        manifest, properties: of its images, in the same order.
+        found: whether the localizer found a lesion, by `image_id`; None of a model without one.
     """
     seen = {
-        name: np.asarray(mask, dtype=bool) for name, mask in _characterise(manifest, properties)
+        name: np.asarray(mask, dtype=bool)
+        for name, mask in _characterise(manifest, properties, found)
     }
     for name in predictions["predicted"].unique():
         seen[f"likeliest class: {name}"] = (predictions["predicted"] == name).to_numpy()
@@ -91,7 +101,7 @@ def list_failures(
 
 
 def _characterise(
-    manifest: pd.DataFrame, properties: pd.DataFrame
+    manifest: pd.DataFrame, properties: pd.DataFrame, found: pd.Series | None
 ) -> Iterator[tuple[str, np.ndarray | pd.Series]]:
     """Yield (characteristic, bool of each image)."""
     size = properties["lesion_share"]
@@ -100,7 +110,11 @@ def _characterise(
     yield "lesion cut by the border", properties["lesion_at_border"] == 1
     yield "no lesion marked", size.isna()
     yield "burned-in annotations", properties["annotated"] == 1
-    yield "colour (Doppler or markers)", properties["colour"] == 1
+    is_doppler = manifest["overlay"].str.contains("doppler", case=False)
+    yield "Doppler", is_doppler
+    yield "colour (Doppler or markers)", (properties["colour"] == 1) & ~is_doppler
+    if found is not None:
+        yield "no lesion found", ~manifest["image_id"].map(found).astype(bool)
     yield "axilla", manifest["view"].str.contains("axill", case=False)
     yield "BI-RADS 2 or 3", read_birads(manifest["birads"]).isin([2, 3])
     yield "BI-RADS 4 or 5", read_birads(manifest["birads"]).isin([4, 5])

@@ -13,6 +13,7 @@ from busi_pipeline.config.schemas import (
     DeduplicationSettings,
     EvaluationSettings,
     ExternalSettings,
+    LocalizationSettings,
     ModelSettings,
 )
 from busi_pipeline.errors import BadInputError
@@ -293,11 +294,14 @@ def score_external(
     external: ExternalSettings,
     classes: Classes,
     reader_box_predictions: pd.DataFrame | None = None,
+    lesion_boxes: pd.DataFrame | None = None,
+    localization: LocalizationSettings | None = None,
 ) -> SiteScores:
     """Score the site: images, patients, reader, subgroups, failures; beside the model's own test.
 
     `reader_box_predictions` are those of a model that was shown the boxes of readers instead of
-    those that it finds; None of one that sees the whole image.
+    those that it finds, `lesion_boxes` are the latter, and below the confidence of `localization`
+    no lesion was found; None of one that sees the whole image.
 
     Raises BadInputError where the site has no positive, or no other, image.
     """
@@ -338,7 +342,11 @@ def score_external(
     external_scores["verdict"] = judge(images, external)
     variables = list_variables(manifest, properties)
     subgroups = score_subgroups(predictions, variables, external.min_images, *resampling)
-    failures = list_failures(predictions, manifest, properties)
+    found = None
+    if lesion_boxes is not None and localization is not None:
+        confidence = lesion_boxes.set_index("image_id")["confidence"]
+        found = confidence >= localization.min_confidence
+    failures = list_failures(predictions, manifest, properties, found)
     _log_scores(settings.title, external_scores, classes)
     return SiteScores({"external": external_scores}, subgroups, failures)
 

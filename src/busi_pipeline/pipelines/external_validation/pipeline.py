@@ -81,6 +81,7 @@ def create_experiment_pipeline(experiment: str, images: str, locates: bool) -> P
         locates: whether it looks at lesions: then it is tested with the boxes of readers, too.
     """
     scored = ["predictions", "metrics", "params:settings", "params:classes"]
+    of_localizer = ["reader_box_predictions", "lesion_boxes", "params:localization"]
     nodes = [
         Node(
             describe_model,
@@ -117,7 +118,7 @@ def create_experiment_pipeline(experiment: str, images: str, locates: bool) -> P
                 "params:evaluation",
                 "params:external",
                 "params:classes",
-                *(["reader_box_predictions"] if locates else []),
+                *(of_localizer if locates else []),
             ],
             outputs=["metrics", "subgroups", "failures"],
             name="score_external",
@@ -206,6 +207,7 @@ def create_experiment_pipeline(experiment: str, images: str, locates: bool) -> P
         parameters={
             "params:settings": f"params:experiments.{experiment}",
             **{f"params:{name}": f"params:{name}" for name in shared},
+            **({"params:localization": "params:localization"} if locates else {}),
         },
     )
 
