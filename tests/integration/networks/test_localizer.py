@@ -30,9 +30,11 @@ from busi_pipeline.learning.localization import (
     locate_with,
     prepare_views,
 )
-from busi_pipeline.models.localizer import STRIDE, find_lesion, locate_lesion
+from busi_pipeline.models.localizer import STRIDE, build_decoder, find_lesion, locate_lesion
 from busi_pipeline.models.weights import PretrainedWeights
+from busi_pipeline.pipelines.localization.nodes import locate_folds
 from busi_pipeline.synthetic import simulate_scan
+from tests.evaluation_factories import EVALUATION
 from tests.factories import RawFiles, as_raw_images, encode_image, load_parameters
 from tests.integration.networks.test_delivered import make_delivered
 
@@ -195,6 +197,48 @@ def test_located_lesions_are_taken_from_the_cache_of_their_localizer(
     other = build_localizer(SETTINGS, WEIGHTS, located.decoders[:1])
     assert len(locate_with(other, views, unseen, scans.cache)) == len(unseen)
     assert sum(predicted) == len(unseen)
+
+
+class NoWeights:
+    def choose(self, *_: Any) -> PretrainedWeights:
+        return WEIGHTS
+
+
+def test_images_that_folds_leave_out_get_a_box_and_no_say(
+    scans: Scans, views: StoredArray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As those whose duplicates have another label: they are shown, and nothing is learned."""
+    left_out = ["3", "31"]
+    is_kept = scans.manifest["is_learned"] & ~scans.manifest["image_id"].isin(left_out)
+    folds = scans.manifest.loc[is_kept, ["image_id", "label", "group"]].sample(
+        frac=1, random_state=1
+    )
+    taught: set[str] = set()
+
+    def get(_views: Any, _features: Any, rows: np.ndarray, *_: Any) -> list[np.ndarray]:
+        taught.update(views.index["image_id"].iloc[rows])
+        return build_decoder(64, 16, 32, 0.1).get_weights()
+
+    monkeypatch.setattr(localization, "_get_decoder", get)
+    evaluation = EVALUATION.updated({"n_resamples": 20})
+    located = locate_folds(
+        views,
+        scans.extract(views),
+        scans.manifest.drop(columns=["label", "group", "is_learned"]),
+        folds,
+        SETTINGS,
+        evaluation,
+        NoWeights(),  # type: ignore[arg-type]
+        scans.cache,
+    )
+    boxes = located.lesion_boxes.set_index("image_id")
+    assert list(boxes.index) == list(scans.manifest["image_id"]), "every image that is prepared"
+    assert set(boxes.index[boxes["source"] == OUT_OF_FOLD]) == set(folds["image_id"])
+    assert taught <= set(folds["image_id"])
+    assert (
+        located.metrics["localizer"]["out_of_fold"]["images"] == (folds["label"] != "normal").sum()
+    )
+    assert located.localizer.input_shape == (None, 64, 64)
 
 
 def test_fitted_decoders_are_taken_from_the_cache(

@@ -105,9 +105,17 @@ def locate_folds(
 
     The localizer is all of them together: of images that none has learned from.
     """
-    images = _join(manifest, fold_manifest).assign(is_learned=True)
+    images = _join(manifest, fold_manifest)
+    images["is_learned"] = images["group"].notna()
     located = library.locate_lesions(views, features, images, localization, cache)
-    scores = _score(located.boxes, images["group"], localization, evaluation, "out of fold")
+    learned = images["is_learned"].to_numpy()
+    scores = _score(
+        located.boxes[learned],
+        images.loc[learned, "group"],
+        localization,
+        evaluation,
+        "out of fold",
+    )
     return Located(
         located.boxes,
         _build(localization, pretrained_weights, located),
@@ -198,9 +206,12 @@ def locate_site(
 
 
 def _join(manifest: pd.DataFrame, division: pd.DataFrame) -> pd.DataFrame:
-    """Return the images of a split or of folds, with height and width."""
+    """Return all images with height and width, and what a split or folds say of them.
+
+    An image that these leave out is not learned from, and found like any other.
+    """
     shapes = manifest[["image_id", "height", "width"]]
-    return division.merge(shapes, on="image_id", how="left", validate="one_to_one")
+    return shapes.merge(division, on="image_id", how="left", validate="one_to_one")
 
 
 def _score(
