@@ -133,17 +133,14 @@ def create_pipelines(parameters: Parameters) -> dict[str, Pipeline]:
             left_out[name] += training.create_cross_validation_pipeline(
                 name, evaluated, site_folds, own_boxes
             ) + evaluation.create_calibration_pipeline(name, evaluated)
-    for name, settings in joined.items():
-        members = settings.members
-        if settings.of_folds:
+    for name, own in joined.items():
+        members = own.members
+        if own.of_folds:
             trained[name] = (
-                assign
-                + _add(extracted, members)
-                + _add(bagged, members)
-                + _join_folds(name, settings)
+                assign + _add(extracted, members) + _add(bagged, members) + _join_folds(name, own)
             )
         else:
-            trained[name] = _add(trained, members) + _join_hold_out(name, settings)
+            trained[name] = _add(trained, members) + _join_hold_out(name, own)
         validated[name] = _add(validated, members) + _average_members(
             name, members, _CROSS_VALIDATION
         )
@@ -151,8 +148,8 @@ def create_pipelines(parameters: Parameters) -> dict[str, Pipeline]:
             (_average_members(name, members, evaluated) for evaluated in of_sites),
             _add(left_out, members) + leave_one_site_out.create_experiment_pipeline(name),
         )
-    for name, settings in experiments.items():
-        tested_outside[name] = _test_outside(name, settings)
+    for name, either in experiments.items():
+        tested_outside[name] = _test_outside(name, either)
         adapted[name] = adaptation.create_pipeline(name)
     audit = assign + bias_audit.create_annotations_pipeline()
     # A bag is tested out of fold, on other images than the hold-out split has.

@@ -14,9 +14,10 @@ from kedro.io import DataCatalog
 from kedro.pipeline import Pipeline
 
 from busi_pipeline.config.checking import Parameters
+from busi_pipeline.config.schemas import JoinedSettings
 from busi_pipeline.datasets.record import flatten
 from busi_pipeline.errors import BadInputError
-from busi_pipeline.learning.features import describe_settings
+from busi_pipeline.learning.features import describe_joined, describe_settings
 
 # Nodes of no experiment in these stages show the latest result of each, whatever it was made with.
 _STAGES_OF_RESULTS = {"model_comparison", "reporting"}
@@ -86,7 +87,8 @@ def _read(
         known = {key: value for key in now if (value := point.get(key.rpartition(".")[2]))}
         return known, {key: now[key] for key in known}
     experiment = record.partition(".")[0]
-    settings = describe_settings(session["experiments"][experiment])
+    own = session["experiments"][experiment]
+    settings = describe_joined(own) if isinstance(own, JoinedSettings) else describe_settings(own)
     return (
         {"classes": recorded["classes"], **dict(flatten(recorded["settings"]))},
         {"classes": list(session["classes"].names), **dict(flatten(settings))},

@@ -20,6 +20,7 @@ from .schemas import (
     ExternalSettings,
     IngestionSettings,
     InputSettings,
+    JoinedSettings,
     LocalizationSettings,
     PrivacySettings,
     Settings,
@@ -70,7 +71,7 @@ class Parameters(TypedDict):
     adaptation: AdaptationSettings
     privacy: PrivacySettings
     sites: dict[str, SiteSettings]
-    experiments: dict[str, ExperimentSettings]
+    experiments: dict[str, ExperimentSettings | JoinedSettings]
 
 
 def check_parameters(

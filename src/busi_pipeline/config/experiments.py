@@ -97,10 +97,11 @@ def load_experiments(
             name=name,
             command_line=merge_settings(overrides, own.get(name) or {}),
         )
-    experiments = {
-        name: single[name] if name in single else join_experiments(name, entry, single)
-        for name, entry in entries.items()
-    }
+    experiments: dict[str, ExperimentSettings | JoinedSettings] = {}
+    for name, entry in entries.items():
+        own = single.get(name) or join_experiments(name, entry, single)
+        if own is not None:
+            experiments[name] = own
     for name, settings in experiments.items():
         if settings.baseline_of is not None and settings.baseline_of not in experiments:
             raise BadInputError(
@@ -148,8 +149,11 @@ def resolve_experiment(
 
 def join_experiments(
     name: str, entry: Mapping[str, Any], single: Mapping[str, ExperimentSettings]
-) -> JoinedSettings:
+) -> JoinedSettings | None:
     """Check an entry with `members`, and add the input that these have in common.
+
+    Returns None, with a warning, where the members see different things: whoever changes one of
+    them may still run it.
 
     Args:
         name: of the entry, for messages.
@@ -157,7 +161,7 @@ def join_experiments(
         single: the experiments of one network.
 
     Raises BadInputError in one line where the entry has another setting, or a member is none of
-    `single`, is named twice, or sees another input than the first.
+    `single`, or is named twice.
     """
     for setting in entry:
         if setting not in _OF_JOINED:
@@ -166,7 +170,7 @@ def join_experiments(
     if isinstance(members, str) or not isinstance(members, Sequence):
         members = [members]
     for member in members:
-        if member not in single:
+        if not isinstance(member, str) or member not in single:
             raise BadInputError(
                 f"experiments.{name}.members must be experiments of one network each, of "
                 f"{', '.join(single)}; got {member!r}."
@@ -181,12 +185,15 @@ def join_experiments(
     for member in members[1:]:
         other = single[member]
         if (other.input, other.image_size) != (first.input, first.image_size):
-            raise BadInputError(
-                f"experiments.{name}.members must see the same: input and image_size of {member} "
-                f"differ from those of {members[0]}."
+            logger.warning(
+                "experiments.%s is left out: its members must see the same, but input and "
+                "image_size of %s differ from those of %s",
+                *(name, member, members[0]),
             )
+            return None
+    title = " and ".join(single[member].title for member in members)
     complete = {
-        "title": " and ".join(single[member].title for member in members),
+        "title": f"{title}, all folds" if entry.get("of_folds") else title,
         "image_size": first.image_size,
         "input": first.input.model_dump(mode="json"),
         "batch_size": first.extraction_batch_size,

@@ -103,7 +103,7 @@ def _hint_class_names(places: Iterable[str], labels: Collection[str]) -> str:
     folders = {part for path in places for part in path.split("/")[:-1]}
     near = {
         name: label
-        for name in sorted(folders)
+        for name in sorted(folders - {str(label) for label in labels})
         for label in get_close_matches(name.casefold(), [str(label) for label in labels], n=1)
     }
     if not near:

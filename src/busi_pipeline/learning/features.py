@@ -14,7 +14,7 @@ import pandas as pd
 from busi_pipeline.caching.arrays import WINDOW, StoredArray
 from busi_pipeline.caching.cache import Cache
 from busi_pipeline.caching.fingerprints import Step, hash_values
-from busi_pipeline.config.schemas import ExperimentSettings
+from busi_pipeline.config.schemas import ExperimentSettings, JoinedSettings
 from busi_pipeline.errors import BadInputError
 from busi_pipeline.imaging.affine import (
     AS_SCANNED,
@@ -237,6 +237,11 @@ def describe_settings(settings: ExperimentSettings) -> dict[str, Any]:
         if described[group][name] == unchanged:
             del described[group][name]
     return described
+
+
+def describe_joined(settings: JoinedSettings) -> dict[str, Any]:
+    """Return what decides how an experiment comes out that joins others, JSON-like."""
+    return settings.model_dump(mode="json", include={"members", "of_folds"})
 
 
 def identify_backbone(settings: ExperimentSettings) -> dict[str, Any]:

@@ -196,6 +196,9 @@ def fit_phase(
         roll_back: whether the initial weights come back, and `best_epoch` is 0,
             where no epoch gets below their cross-entropy on validation images.
 
+    Where the validation images know their sites, the cross-entropy is that of the site where it is
+    highest, and a curve of it stands beside the others.
+
     The curves are `loss`, as it is minimised, `cross_entropy`, by which epochs are chosen, and
     `accuracy`, each of training images (the first smoothed and weighted) and as `val_`.
     """

@@ -82,9 +82,11 @@ def join_tables(**tables: pd.DataFrame) -> pd.DataFrame:
 
 
 def share_tags(tags: Sequence[Mapping[str, str]]) -> dict[str, str]:
-    """Return the tags that all trainings have, with the same value."""
+    """Return the tags that all trainings have, with the same value; of `weights`, all there are."""
     first, *others = tags
-    return {k: v for k, v in first.items() if all(other.get(k) == v for other in others)}
+    shared = {k: v for k, v in first.items() if all(other.get(k) == v for other in others)}
+    weights = sorted({own["weights"] for own in tags if "weights" in own})
+    return shared | ({"weights": " and ".join(weights)} if weights else {})
 
 
 def assign_groups(images: pd.DataFrame, n_splits: int, seed: int) -> np.ndarray:
@@ -261,7 +263,8 @@ def _split_rest(
     name: str,
 ) -> pd.DataFrame:
     """Return the split, with this share of the rest as validation images."""
-    images = fold_manifest[["image_id", "path", "label", "group", "cv_group"]].copy()
+    kept = ["image_id", "path", "label", "group", "site", "cv_group"]
+    images = fold_manifest.filter(items=kept).copy()
     rest = images[~is_test]
     if round(1 / share) < 2:
         raise BadInputError(

@@ -18,6 +18,7 @@ from busi_pipeline.learning.training_data import measure_cross_entropy
 
 # What a bias audit asks of it.
 VISIBLE, OCCLUDED = "linear probe, lesion visible", "linear probe, lesion occluded"
+BOUNDING_BOX = "bounding box of the lesion alone"
 
 
 class PooledRows(NamedTuple):

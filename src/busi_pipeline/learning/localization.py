@@ -98,6 +98,7 @@ FOUND = Step(
     (
         "busi_pipeline.learning.localization:list_boxes",
         "busi_pipeline.models.localizer:find_lesion",
+        "busi_pipeline.models.localizer:join_localizer",
     ),
     ("keras", "numpy", "opencv-python-headless", "tensorflow"),
 )
@@ -459,7 +460,7 @@ def locate_with(
         return list_boxes(images.assign(is_learned=False), views, np.concatenate(maps))
 
     fingerprint = FOUND.fingerprint(
-        localizer=_hash_weights(localizer),
+        localizer=_hash_model(localizer),
         views=views.fingerprint.digest,
         images=hash_values(
             [
@@ -473,8 +474,8 @@ def locate_with(
     return boxes.assign(image_id=images["image_id"].to_numpy())
 
 
-def _hash_weights(model: "keras.Model") -> str:
-    digest = hashlib.sha256()
+def _hash_model(model: "keras.Model") -> str:
+    digest = hashlib.sha256(model.to_json().encode())
     for weights in model.get_weights():
         digest.update(np.ascontiguousarray(weights).tobytes())
     return digest.hexdigest()

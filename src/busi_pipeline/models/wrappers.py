@@ -105,12 +105,18 @@ def average_models(models: Sequence[keras.Model]) -> keras.Model:
     Source: Lakshminarayanan et al. 2017, "Simple and scalable predictive uncertainty estimation
     using deep ensembles".
     """
+    shape = models[0].input_shape[1:]
+    members = []
     for number, model in enumerate(models):
-        # Keras tells models within a model apart by their names.
-        model.name = f"{model.name}_member_{number}"
-    images = keras.Input(models[0].input_shape[1:], dtype="uint8", name="image")
-    probabilities = keras.layers.Average(name="mean_of_members", dtype="float32")(
-        [model(images) for model in models]
+        # Keras tells models within a model apart by their names, and members may share one.
+        own = keras.Input(shape, dtype="uint8", name="image")
+        members.append(keras.Model(own, model(own), name=f"member_{number}"))
+    images = keras.Input(shape, dtype="uint8", name="image")
+    answers = [member(images) for member in members]
+    probabilities = (
+        answers[0]
+        if len(answers) == 1
+        else keras.layers.Average(name="mean_of_members", dtype="float32")(answers)
     )
     return keras.Model(images, probabilities, name="joined")
 

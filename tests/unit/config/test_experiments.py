@@ -142,7 +142,7 @@ def test_folds_of_one_experiment_make_a_bag(parameters: dict[str, Any]) -> None:
     entry = {"members": ["vgg16"], "of_folds": True}
     bag = load_with(parameters, {"experiments": {"folds_of_vgg16": entry}})["folds_of_vgg16"]
     assert bag.of_folds
-    assert bag.title == "VGG16"
+    assert bag.title == "VGG16, all folds"
     with pytest.raises(BadInputError, match="must be one or more different experiments; got none"):
         load_with(parameters, {"experiments": {"nothing": {"members": [], "of_folds": True}}})
 
@@ -155,7 +155,7 @@ def test_folds_of_one_experiment_make_a_bag(parameters: dict[str, Any]) -> None:
         ({"members": ["vgg16", "vgg16"]}, "two or more different experiments"),
         ({"members": ["vgg16", "vgg19"]}, r"of vgg16, resnet50, .*; got 'vgg19'"),
         ({"members": "vgg16"}, "two or more different"),
-        ({"members": ["vgg16", "inceptionv3"]}, "image_size of inceptionv3 differ from .* vgg16"),
+        ({"members": [{"vgg16": 1}, "resnet50"]}, "got {'vgg16': 1}"),
         ({"members": ["vgg16", "both"]}, "got 'both'"),
         ({"members": ["vgg16", "resnet50"], "input": {"grey": True}}, r"both\.input is no setting"),
     ],
@@ -166,6 +166,17 @@ def test_members_that_cannot_be_joined_are_named(
     with pytest.raises(BadInputError, match=expected) as caught:
         load_with(parameters, {"experiments": {"both": entry}})
     assert "\n" not in str(caught.value)
+
+
+def test_members_that_see_different_things_leave_their_sum_out(
+    parameters: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever changes one of them may still run it, and the others."""
+    entry = {"members": ["vgg16", "inceptionv3"]}
+    experiments = load_with(parameters, {"experiments": {"both": entry}})
+    assert set(experiments) == set(parameters["experiments"])
+    assert "experiments.both is left out" in caplog.text
+    assert "image_size of inceptionv3 differ from those of vgg16" in caplog.text
 
 
 def test_arguments_are_gathered_by_experiment() -> None:

@@ -94,6 +94,7 @@ def test_what_joins_others_is_made_of_theirs(name: str) -> None:
     part = ".bag" if of_folds else ""
     assert {f"{member}{part}.trained_model" for member in JOINED[name].members} <= set(node.inputs)
     assert {f"{name}.model", f"{name}.metrics", f"{name}.model_card"} <= pipeline.all_outputs()
+    assert f"{name}.trained_with" in node.outputs
     trained = [n for n in pipeline.nodes if n.short_name in ("train_model", "train_bag")]
     assert len(trained) == len(JOINED[name].members)
     validated = get_pipelines()[f"cross_validate_{name}"]

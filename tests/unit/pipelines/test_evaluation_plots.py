@@ -31,7 +31,7 @@ from tests.evaluation_factories import (
 from tests.factories import make_settings, store_array
 from tests.privacy_factories import COVERED, UNCOVERED, list_pictures, make_named_picture
 
-POINT = {"operating_point": {"threshold": 0.2}}
+POINT = {"operating_point": {"threshold": 0.2, "chosen_on": "validation images"}}
 
 
 def read_title(figure: Figure) -> str:
@@ -119,7 +119,7 @@ def test_calibration_shows_before_and_after(classes: Classes) -> None:
 def test_decision_curve_counts_missed_by_the_flag(classes: Classes) -> None:
     predictions = make_predictions(classes, threshold=0.5)
     metrics = make_metrics(predictions, classes)
-    point = {"operating_point": {"threshold": 0.5}}
+    point = {"operating_point": {"threshold": 0.5, "chosen_on": "validation images"}}
     figure = plot_decision_curve(predictions, point, metrics, EVALUATION, classes)
     operating, referral, benefit = figure.axes
     is_positive = predictions["label"].isin(classes.positive)
@@ -136,11 +136,21 @@ def test_decision_curve_counts_missed_by_the_flag(classes: Classes) -> None:
     assert read_legend(benefit) == ["model", "flag all", "flag none"]
 
 
-def test_threshold_of_folds_is_named_a_median() -> None:
+@pytest.mark.parametrize(
+    ("chosen_on", "expected"),
+    [
+        ("validation images of each fold", "(median; each fold has its own threshold)"),
+        ("all images, out of fold", "(of the delivered model; what is counted here was flagged"),
+    ],
+)
+def test_it_is_said_whose_the_threshold_of_folds_is(chosen_on: str, expected: str) -> None:
     predictions = make_predictions(THREE, folds=5)
     metrics = make_metrics(predictions, THREE)
-    figure = plot_decision_curve(predictions, POINT, metrics, EVALUATION, THREE)
-    assert "(median; each fold has its own threshold)" in read_title(figure)
+    point = {"operating_point": {"threshold": 0.2, "chosen_on": chosen_on}}
+    figure = plot_decision_curve(predictions, point, metrics, EVALUATION, THREE)
+    assert expected in read_title(figure)
+    (label,) = (t for t in read_legend(figure.axes[0]) if t.startswith("threshold"))
+    assert ("median" in label) == ("each fold" in chosen_on)
 
 
 def make_wrong() -> pd.DataFrame:

@@ -11,7 +11,7 @@ import pytest
 
 from busi_pipeline.config.experiments import ENSEMBLE, name_item
 from busi_pipeline.config.schemas import DatasetSettings, EnsembleSettings, ModelSettings
-from busi_pipeline.learning.linear_probe import OCCLUDED, VISIBLE
+from busi_pipeline.learning.linear_probe import BOUNDING_BOX, OCCLUDED, VISIBLE
 from busi_pipeline.pipelines.model_comparison.nodes import compare_experiments
 from busi_pipeline.pipelines.reporting import create_experiment_pipeline, create_pipeline
 from busi_pipeline.pipelines.reporting.checklists import ITEMS
@@ -127,7 +127,7 @@ def test_an_experiment_beside_the_default_is_there_once_it_was_run() -> None:
 
 def test_report_says_how_much_the_lesion_carries() -> None:
     def audit(visible: float, occluded: float) -> pd.DataFrame:
-        rows = {VISIBLE: visible, OCCLUDED: occluded}
+        rows = {VISIBLE: visible, OCCLUDED: occluded, BOUNDING_BOX: 0.849}
         return pd.DataFrame(
             [
                 {"question": q, "lesion_auc": v, "lesion_auc_ci_low": v, "lesion_auc_ci_high": v}
@@ -143,7 +143,10 @@ def test_report_says_how_much_the_lesion_carries() -> None:
     )
     assert "0.887" in page
     assert "<td>10 %</td>" in page, "0.043 of 0.43"
+    assert "0.849" in page
     assert "<td>–</td>" in page, "it knows nothing to lose"
+    negative = write(resnet50__bias_audit=audit(0.9, 0.95), resnet50__bias_audit_plot=PICTURE)
+    assert "<td>–</td>" in negative, "no share"
     assert "goes with the lesion" not in write(resnet50__bias_audit=audit(*[float("nan")] * 2))
 
 
@@ -343,7 +346,7 @@ def write_card(
     averaged = make_settings(training={"average_with_pretuned": True, "tta_horizontal_flip": True})
     described = describe_training(
         settings or averaged,
-        {"training": {"best_epoch": best_epoch or {"head": 1, "fine_tuning": 7}}},
+        {"training": {"best_epoch": best_epoch or {"head": 1, "fine_tuning": 7}, "folds": 5}},
         metrics,
         {
             "operating_point": {
@@ -443,7 +446,13 @@ def test_model_card_of_joined_members_names_them() -> None:
     joined = load_parameters()["experiments"]["lesion_ensemble"]
     card = write_card(settings=joined)
     assert f"The mean of the probabilities of {' and '.join(joined.members)} at 224 x 224" in card
-    assert "| training | none of its own: each member has a card" in card
+    assert "| training | each member on 5 folds of a cross-validation" in card
+    assert "cross-conformal: an estimate" in card
+    images = make_predictions(THREE)["split"].eq("test").sum()
+    assert f"from all {images} images of the folds" in card
+    hold_out = write_card(settings=joined.updated({"of_folds": False}))
+    assert "| training | none of its own: each member has a card" in hold_out
+    assert "split conformal prediction" in hold_out
     assert (
         "(n, 3, 224, 224, 3): the lesion with 50, 20 and 80 % of its longer side around it" in card
     )

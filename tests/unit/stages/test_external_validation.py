@@ -484,7 +484,9 @@ def test_what_is_seen_and_not_found_is_a_characteristic():
     positive = predictions["is_positive"].to_numpy()
     counts = count(found)
     assert counts["Doppler"] == positive[:10].sum()
-    assert counts["colour (Doppler or markers)"] == positive[10:15].sum(), "not said to be Doppler"
+    assert counts["colour, not said to be Doppler"] == positive[10:15].sum(), (
+        "not said to be Doppler"
+    )
     assert counts["axilla"] == positive[10:20].sum()
     assert counts["no lesion found"] == positive[:5].sum()
     assert "no lesion found" not in count(), "of a model that looks for none"
@@ -606,7 +608,7 @@ def test_the_plot_over_models_shows_both_places(site):
     figure = plot_inside_and_outside(compare(site), THREE)
     assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == ["VGG16", "ResNet50"]
     labels = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
-    assert labels == ["own test images", "site not seen"]
+    assert labels == ["inside", "site not seen"]
 
 
 def test_the_worst_mistakes_keep_their_shape_and_lose_their_text(site, monkeypatch):

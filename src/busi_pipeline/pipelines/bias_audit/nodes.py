@@ -15,7 +15,7 @@ from busi_pipeline.caching.arrays import StoredArray
 from busi_pipeline.config.schemas import CrossValidationSettings, EvaluationSettings
 from busi_pipeline.imaging.occlusion import find_bounding_box
 from busi_pipeline.learning.folds import list_folds, select_fold
-from busi_pipeline.learning.linear_probe import OCCLUDED, VISIBLE
+from busi_pipeline.learning.linear_probe import BOUNDING_BOX, OCCLUDED, VISIBLE
 from busi_pipeline.stats.bootstrap import HIGH, LOW, Trials, add_intervals
 from busi_pipeline.stats.classes import Classes
 from busi_pipeline.stats.scoring import probability_columns, select_test
@@ -23,7 +23,6 @@ from busi_pipeline.stats.scoring import probability_columns, select_test
 logger = logging.getLogger(__name__)
 
 ANNOTATIONS = ("callipers", "text", "colour")
-BOUNDING_BOX = "bounding box of the lesion alone"
 SCORES = ("accuracy", "positive_auc", "lesion_auc")
 _FEWEST = 10
 _BOX_COLUMNS = ["image_id", "group", "label", "repeat", "score"]

@@ -10,12 +10,12 @@ from matplotlib.patches import Rectangle
 from busi_pipeline.config.schemas import ExperimentSettings, PrivacySettings
 from busi_pipeline.imaging.decoding import decode_image
 from busi_pipeline.imaging.text_cover import cover_text
-from busi_pipeline.learning.linear_probe import OCCLUDED
+from busi_pipeline.learning.linear_probe import BOUNDING_BOX, OCCLUDED
 from busi_pipeline.plotting.style import PALETTE, new_figure, new_picture_grid, show_picture
 from busi_pipeline.stats.bootstrap import HIGH, LOW
 from busi_pipeline.stats.classes import Classes
 
-from .nodes import ANNOTATIONS, BOUNDING_BOX
+from .nodes import ANNOTATIONS
 
 _SHOWN = 12
 

@@ -23,9 +23,15 @@ from busi_pipeline.stats.scoring import (
     select_test,
 )
 
+from .nodes import ON_EACH_FOLD, OUT_OF_FOLD
 from .plots import describe_evaluation, name_images
 
 _BINS = 10
+# What a title says of a threshold that is not that of the images which are shown.
+_OF_FOLDS = {
+    ON_EACH_FOLD: " (median; each fold has its own threshold)",
+    OUT_OF_FOLD: " (of the delivered model; what is counted here was flagged fold by fold)",
+}
 _THRESHOLDS = np.linspace(0.01, 0.6, 60)
 
 
@@ -97,8 +103,8 @@ def plot_decision_curve(
     table = test[probability_columns(classes)].to_numpy()
     score = classes.positive_score(table)
     flag = metrics["test"]["flag"]
-    threshold = operating_point["operating_point"]["threshold"]
-    several = metrics["folds"] > 1
+    point = operating_point["operating_point"]
+    threshold, chosen_on = point["threshold"], point["chosen_on"]
     figure = new_figure(
         15,
         5.2,
@@ -106,8 +112,7 @@ def plot_decision_curve(
         f"Missed (not flagged for review): {flag['missed']} of "
         f"{flag['positives']} {classes.positive_name}. False alarms: {flag['false_alarms']} of "
         f"{flag['images'] - flag['positives']} {classes.negative_name}. Flagged from a probability "
-        f"of {threshold:.3f} on"
-        + (" (median; each fold has its own threshold)" if several else ""),
+        f"of {threshold:.3f} on" + _OF_FOLDS.get(chosen_on, ""),
     )
     operating, referral, benefit = figure.subplots(1, 3)
     grid = np.linspace(0, 1, 201)
@@ -118,7 +123,11 @@ def plot_decision_curve(
         flagged = score[shown][None] >= grid[:, None]
         share = flagged.mean(axis=1) if name == "sensitivity" else 1 - flagged.mean(axis=1)
         operating.plot(grid, share, color=colour, label=f"{name} {format_share(flag, name)}")
-    label = f"threshold, {'median over folds' if several else 'chosen on validation images'}"
+    label = (
+        "threshold, median over folds"
+        if chosen_on == ON_EACH_FOLD
+        else f"threshold, chosen on {chosen_on}"
+    )
     operating.axvline(threshold, color="black", linestyle="--", label=label)
     operating.set(
         title="threshold",

@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+# What a threshold was chosen on.
+ON_VALIDATION, ON_EACH_FOLD = "validation images", "validation images of each fold"
+OUT_OF_FOLD = "all images, out of fold"
 EVALUATED_SPLITS = ("validation", "test")
 _KEYS = ["repeat", "fold", "split", "image_id"]
 
@@ -46,8 +49,8 @@ class Calibrated(NamedTuple):
             `threshold` of their fold.
         operating_point: of the one fold of a hold-out split `temperature`, `offsets`, `threshold`,
             `expected_sensitivity`; of several folds the median `threshold` and the mean
-            `expected_sensitivity`; and the `target_sensitivity`, `threshold_rule` and
-            `positive_classes` it was chosen for.
+            `expected_sensitivity`, of a bag what `calibrate_bag` says; `chosen_on`, which of these;
+            and the `target_sensitivity`, `threshold_rule` and `positive_classes` it was chosen for.
     """
 
     predictions: pd.DataFrame
@@ -119,11 +122,12 @@ def calibrate_predictions(
             expected,
         )
     record = (
-        chosen[0].describe()
+        chosen[0].describe() | {"chosen_on": ON_VALIDATION}
         if len(chosen) == 1
         else {
             "threshold": float(np.median([point.threshold for point in chosen])),
             "expected_sensitivity": expected,
+            "chosen_on": ON_EACH_FOLD,
         }
     )
     record |= _describe_target(evaluation, classes)
@@ -137,13 +141,21 @@ def calibrate_bag(
 
     The predictions are those of `calibrate_predictions`: what a fold's test images are calibrated
     with, comes from its validation images. The operating point is that of the delivered model. It
-    comes from all images, each predicted by the one network that did not learn from it. (The mean
-    of all networks has learned from each.) Source: Vovk 2015, "Cross-conformal predictors".
+    comes from all images, each predicted by the networks that did not learn from it. What answers
+    is the mean of all networks, so the sensitivity that is expected is an estimate. Source: Vovk
+    2015, "Cross-conformal predictors".
     """
     calibrated = calibrate_predictions(uncalibrated_predictions, evaluation, classes)
     out_of_fold = select_test(uncalibrated_predictions)
     point = fit_operating_point(out_of_fold, classes, evaluation)
-    record = point.describe() | _describe_target(evaluation, classes)
+    if not can_promise_target(point, evaluation):
+        logger.warning(
+            "too few %s images in all folds to promise a sensitivity of %g: %.3f is expected",
+            classes.positive_name,
+            evaluation.target_sensitivity,
+            point.expected_sensitivity,
+        )
+    record = point.describe() | {"chosen_on": OUT_OF_FOLD} | _describe_target(evaluation, classes)
     return Calibrated(calibrated.predictions, {"operating_point": record})
 
 

@@ -338,7 +338,7 @@ def _make_calibration_node(
         calibrate,
         inputs=["uncalibrated_predictions", "params:evaluation", "params:classes"],
         outputs=["predictions", "operating_point"],
-        name=calibrate.__name__,
+        name="calibrate_predictions",
         tags=_STAGE,
     )
 

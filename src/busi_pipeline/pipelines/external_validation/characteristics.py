@@ -112,7 +112,7 @@ def _characterise(
     yield "burned-in annotations", properties["annotated"] == 1
     is_doppler = manifest["overlay"].str.contains("doppler", case=False)
     yield "Doppler", is_doppler
-    yield "colour (Doppler or markers)", (properties["colour"] == 1) & ~is_doppler
+    yield "colour, not said to be Doppler", (properties["colour"] == 1) & ~is_doppler
     if found is not None:
         yield "no lesion found", ~manifest["image_id"].map(found).astype(bool)
     yield "axilla", manifest["view"].str.contains("axill", case=False)

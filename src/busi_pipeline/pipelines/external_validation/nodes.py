@@ -205,12 +205,13 @@ def predict_site(
     lesion-free classes, `score_given_lesion` and `flagged_given_lesion`: what it says where the
     image is known to show a lesion.
 
-    Raises BadInputError where the model has other classes than the session, or learned from one of
-    the images or from a copy of one.
+    Raises BadInputError where the model has other classes or sees something else than the session
+    has, or learned from one of the images or from a copy of one.
     """
     from busi_pipeline.learning.device import choose_batch_size
 
     _check_classes(model, classes, settings.title)
+    _check_input(model, settings)
     _check_pixels(model, manifest, overlap, settings.title)
     batch_size = choose_batch_size(settings.extraction_batch_size, model.model)
     batches = read_inputs(images, manifest["image_id"].tolist(), batch_size, settings.title)
@@ -249,6 +250,17 @@ def _check_classes(model: DeliveredModel, classes: Classes, title: str) -> None:
             )
 
 
+def _check_input(model: DeliveredModel, settings: ModelSettings) -> None:
+    now = {"image_size": settings.image_size, "input": settings.input.model_dump(mode="json")}
+    for name, value in now.items():
+        made = model.description.get(name, value)
+        if made != value:
+            raise BadInputError(
+                f"{settings.title} was trained with {name} {made}, but this run has {value}: set "
+                "it to that of the model, or train the model again."
+            )
+
+
 def _check_pixels(
     model: DeliveredModel, manifest: pd.DataFrame, overlap: pd.DataFrame, title: str
 ) -> None:
@@ -270,7 +282,8 @@ class SiteScores(NamedTuple):
     Attributes:
         metrics: {`external`: `site`, `images` (scores, see stats.external.score_site), `patients`
             (the same, by the worst image of each; left out where no patient is known), `inside`
-            (the same on the model's own test images of the same classes), `given_lesion` (the same
+            (the same on images of its own site that it did not learn from, of the same
+            classes), `given_lesion` (the same
             as `images`, each known to show a lesion; where all of them do), `reader_box` (the
             same with the boxes of readers), `reader` (where BI-RADS is known), `likeliest` ({class:
             share of images}), `verdict`}.
@@ -357,7 +370,7 @@ def _score_inside(
     evaluation: EvaluationSettings,
     classes: Classes,
 ) -> dict[str, Any] | None:
-    """Score the model's own test images of the labels that occur outside, so that both compare."""
+    """Score the model inside, on the labels that occur outside, so that both compare."""
     if inside is None:
         return None
     test = select_test(inside)
@@ -422,7 +435,7 @@ def _log_scores(title: str, scores: Mapping[str, Any], classes: Classes) -> None
         scores["site"],
         classes.positive_name,
         format_number(images, "auc"),
-        f" (own test images {format_number(inside, 'auc')})" if inside else "",
+        f" (inside {format_number(inside, 'auc')})" if inside else "",
         format_share(flag, "sensitivity"),
         format_share(flag, "specificity"),
     )

@@ -98,9 +98,7 @@ def _draw_roc(axis: Axes, truth: np.ndarray, score: np.ndarray, scores: Mapping[
             label=f"readers: BI-RADS {reader['positive_from_birads']} or higher",
         )
     if "inside" in scores:
-        axis.plot(
-            [], [], " ", label=f"own test images: AUC {format_number(scores['inside'], 'auc')}"
-        )
+        axis.plot([], [], " ", label=f"inside: AUC {format_number(scores['inside'], 'auc')}")
     axis.plot([0, 1], [0, 1], color="grey", linestyle=":", label="chance")
     axis.set(
         title="ROC",
@@ -265,7 +263,7 @@ def plot_inside_and_outside(external_comparison: pd.DataFrame, classes: Classes)
         figure.subplots(1, len(panels), sharey=True), panels, strict=True
     ):
         for inside, colour, label, shift in (
-            (True, PALETTE[0], "own test images", 0.12),
+            (True, PALETTE[0], "inside", 0.12),
             (False, PALETTE[1], "site not seen", -0.12),
         ):
             part = external_comparison[external_comparison["inside"] == inside]

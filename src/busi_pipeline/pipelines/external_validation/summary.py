@@ -76,7 +76,7 @@ def _describe_ranking(scores: Mapping[str, Any], classes: Classes) -> str:
     )
     if "inside" in scores:
         text += (
-            " On test images of its own site, of the same classes, the AUC is "
+            " On its own site, on images of the same classes that it did not learn from, it is "
             f"{format_number(scores['inside'], 'auc')}."
         )
     if "given_lesion" in scores:
@@ -170,7 +170,7 @@ def compare_sites(**of_experiments: Any) -> pd.DataFrame:
             row = {
                 "experiment": name,
                 "title": items["settings"].title,
-                "site": "own test images" if inside else scores["site"],
+                "site": "inside" if inside else scores["site"],
                 "inside": inside,
                 "images": part["flag"]["images"],
                 "positives": part["flag"]["positives"],

@@ -18,7 +18,7 @@ from busi_pipeline.config.schemas import (
     ModelSettings,
 )
 from busi_pipeline.imaging.network_input import InputDescription, is_plain, list_windows
-from busi_pipeline.learning.linear_probe import OCCLUDED, VISIBLE
+from busi_pipeline.learning.linear_probe import BOUNDING_BOX, OCCLUDED, VISIBLE
 from busi_pipeline.plotting.style import DEMO_BANNER
 from busi_pipeline.stats.bootstrap import HIGH, LOW
 from busi_pipeline.stats.classes import Classes
@@ -104,6 +104,11 @@ def write_report(
         external=_list_external(results),
         outdated=_list_outdated(results, titles),
         compared=_select_compared(common.pop("comparison_table"), classes),
+        bags={
+            name: items["metrics"]
+            for name, items in results.items()
+            if (items.get("metrics") or {}).get("folds", 1) > 1
+        },
         carried=_list_carried(results),
         leakage=_name_experiments(common.pop("leakage_table"), ["experiment"], titles),
         items=ITEMS,
@@ -255,9 +260,9 @@ def _is_empty(value: Any) -> bool:
 def _list_carried(results: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     """Return what covering the lesion costs the linear probe, by experiment.
 
-    {experiment: {`visible`, `occluded`: AUC of positive against other lesions with its interval;
-    `share`: of what it knows above chance, the part that goes with the lesion, or None where it
-    knows nothing}}.
+    {experiment: {`visible`, `occluded`, `box`: AUC of positive against other lesions with its
+    interval; `share`: of what it knows above chance, the part that goes with the lesion, or None
+    where that is no share}}.
     """
     carried = {}
     for name, items in results.items():
@@ -266,13 +271,15 @@ def _list_carried(results: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[st
             continue
         rows = audit.set_index("question")
         names = ["lesion_auc", "lesion_auc" + LOW, "lesion_auc" + HIGH]
-        visible, occluded = (rows.loc[q, names].to_dict() for q in (VISIBLE, OCCLUDED))
+        visible, occluded, box = (
+            rows.loc[question, names].to_dict() for question in (VISIBLE, OCCLUDED, BOUNDING_BOX)
+        )
         known = visible["lesion_auc"] - 0.5
         if math.isnan(known):  # too few images to say
             continue
         lost = visible["lesion_auc"] - occluded["lesion_auc"]
-        share = lost / known if known > 0 else None
-        carried[name] = {"visible": visible, "occluded": occluded, "share": share}
+        share = lost / known if 0 <= lost <= known else None
+        carried[name] = {"visible": visible, "occluded": occluded, "box": box, "share": share}
     return carried
 
 

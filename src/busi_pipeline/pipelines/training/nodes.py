@@ -17,9 +17,9 @@ from busi_pipeline.caching.arrays import StoredArray
 from busi_pipeline.caching.cache import TABLE, Cache, Codec
 from busi_pipeline.caching.fingerprints import Fingerprint, hash_values
 from busi_pipeline.config.experiments import gather_experiments
-from busi_pipeline.config.schemas import ExperimentSettings
+from busi_pipeline.config.schemas import ExperimentSettings, JoinedSettings
 from busi_pipeline.datasets.pretrained_weights import WeightsSource
-from busi_pipeline.learning.features import check_features, describe_settings
+from busi_pipeline.learning.features import check_features, describe_joined, describe_settings
 from busi_pipeline.learning.folds import Fold, SiteFold, join_tables, share_tags
 from busi_pipeline.learning.training import (
     BAG_TRAINING,
@@ -74,13 +74,15 @@ class Joined(NamedTuple):
 
     Attributes:
         trained_model: the mean of the members' probabilities.
-        training_report: the seconds of all, and the parameters.
+        training_report: the seconds of all, the parameters, and of folds their number.
         training_tags: what the members share, and `training_sha256` of all.
+        trained_with: classes, members, and whether they are of folds.
     """
 
     trained_model: "keras.Model"
     training_report: dict[str, Any]
     training_tags: dict[str, str]
+    trained_with: dict[str, Any]
 
 
 class FoldTraining(NamedTuple):
@@ -163,13 +165,14 @@ class BagTraining(NamedTuple):
         trained_model: the mean of the folds' networks.
         uncalibrated_predictions: see FoldTraining; of each image by the network that did not learn
             from it.
-        training_report, training_tags: as of Training.
+        training_report, training_tags, trained_with: as of Training.
     """
 
     trained_model: "keras.Model"
     uncalibrated_predictions: pd.DataFrame
     training_report: dict[str, Any]
     training_tags: dict[str, str]
+    trained_with: dict[str, Any]
 
 
 def train_bag(
@@ -229,13 +232,16 @@ def train_bag(
         predictions,
         {"training": {"seconds": seconds, "folds": len(folds)}},
         _describe(weights, device, fingerprint, is_cached),
+        {"classes": list(classes.names), "settings": describe_settings(settings)},
     )
 
 
-def join_members(**of_members: Any) -> Joined:
+def join_members(settings: JoinedSettings, classes: Classes, **of_members: Any) -> Joined:
     """Join the members of an experiment into one model; see models.wrappers.average_models.
 
     Args:
+        settings: which members.
+        classes: in the order of the probabilities.
         of_members: `<member>__model`, `<member>__report` and `<member>__tags` of each.
     """
     from busi_pipeline.models.wrappers import average_models
@@ -244,11 +250,14 @@ def join_members(**of_members: Any) -> Joined:
     model = average_models([items["model"] for items in members.values()])
     tags = [items["tags"] for items in members.values()]
     trainings = {name: items["tags"]["training_sha256"] for name, items in members.items()}
-    seconds = sum(items["report"]["training"]["seconds"]["total"] for items in members.values())
+    reports = [items["report"]["training"] for items in members.values()]
+    seconds = sum(report["seconds"]["total"] for report in reports)
+    folds = {"folds": reports[0]["folds"]} if settings.of_folds else {}
     return Joined(
         model,
-        {"training": {"seconds": {"total": seconds}, "parameters": model.count_params()}},
+        {"training": {"seconds": {"total": seconds}, "parameters": model.count_params(), **folds}},
         share_tags(tags) | {"training_sha256": hash_values(trainings)},
+        {"classes": list(classes.names), "settings": describe_joined(settings)},
     )
 
 

@@ -89,6 +89,7 @@ def create_bag_pipeline(experiment: str, evaluation: str, folds: Sequence[Fold])
                     "uncalibrated_predictions",
                     "training_report",
                     "training_tags",
+                    "trained_with",
                 ],
                 name="train_bag",
                 tags=_STAGE,
@@ -127,14 +128,19 @@ def create_joined_pipeline(
         [
             Node(
                 join_members,
-                inputs={name: name for name in parts},
-                outputs=["trained_model", "training_report", "training_tags"],
+                inputs={"settings": "params:settings", "classes": "params:classes"}
+                | {name: name for name in parts},
+                outputs=["trained_model", "training_report", "training_tags", "trained_with"],
                 name="join_members",
                 tags=_STAGE,
             )
         ],
         namespace=experiment,
         inputs=parts,
+        parameters={
+            "params:settings": f"params:experiments.{experiment}",
+            "params:classes": "params:classes",
+        },
     )
 
 
