@@ -10,7 +10,9 @@ import yaml
 from busi_pipeline.errors import BadInputError
 from busi_pipeline.imaging.crops import Window
 from busi_pipeline.models.delivered import LOCALIZER_FILE, load_delivered_model
-from tests.factories import TINY_EXPERIMENTS
+from busi_pipeline.stats.classes import Classes
+from busi_pipeline.stats.scoring import fit_operating_point
+from tests.factories import TINY_EXPERIMENTS, load_parameters
 from tests.integration.projects import (
     RAW,
     create_project,
@@ -23,7 +25,7 @@ from tests.integration.projects import (
 from tests.integration.test_sites_run import write_bus_bra
 
 EXPERIMENT, OTHER = "resnet50_lesion", "vgg16_lesion"
-JOINED, BAG = "hold_out_ensemble", "lesion_ensemble"
+BAG = "lesion_ensemble"
 COUNT = 24
 TINY_LOCALIZER = {
     "backbone": "vgg16",
@@ -50,7 +52,6 @@ def project(tmp_path_factory: pytest.TempPathFactory, eager: None) -> Iterator[P
         "experiments": {
             EXPERIMENT: tiny["resnet50"],
             OTHER: tiny["vgg16"],
-            JOINED: {"title": "Two networks", "members": [EXPERIMENT, OTHER]},
             BAG: {"members": [EXPERIMENT, OTHER], "of_folds": True},
             "densenet121_lesion": {"image_size": 32},
         },
@@ -58,7 +59,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, eager: None) -> Iterator[P
     }
     with hide_machine():
         project = create_project(root / "project", None, select_default(), changes)
-        run_pipeline(project, f"train_{JOINED}")
+        run_pipeline(project, f"train_{EXPERIMENT}")
         run_pipeline(project, f"validate_external_{EXPERIMENT}")
         yield project
 
@@ -113,18 +114,8 @@ def test_both_figures_are_reported(project: Path) -> None:
 
 def read_uncalibrated(project: Path, name: str) -> np.ndarray:
     table = read_table(project / f"data/07_model_output/{name}/uncalibrated_predictions.csv")
-    return table.filter(like="uncalibrated_").to_numpy()
-
-
-def test_members_are_one_model(project: Path) -> None:
-    """It answers with their mean, calibrated by the validation images of the mean."""
-    folder = project / f"data/06_models/{JOINED}"
-    assert load_delivered_model(folder).description["title"] == "Two networks"
-    one, other, both = (read_uncalibrated(project, name) for name in (EXPERIMENT, OTHER, JOINED))
-    np.testing.assert_allclose(both, (one + other) / 2, atol=1e-5)
-    assert np.abs(one - other).max() > 1e-3
-    card = (folder / "model_card.md").read_text()
-    assert f"The mean of the probabilities of {EXPERIMENT} and {OTHER}" in card
+    ordered = table.sort_values(["fold", "split", "image_id"])
+    return ordered.filter(like="uncalibrated_").to_numpy()
 
 
 def test_a_bag_has_learned_from_all_images(project: Path) -> None:
@@ -132,6 +123,11 @@ def test_a_bag_has_learned_from_all_images(project: Path) -> None:
     run_pipeline(project, f"validate_external_{BAG}")
     folder = project / f"data/06_models/{BAG}"
     bag = load_delivered_model(folder)
+    one, other, both = (
+        read_uncalibrated(project, name) for name in (f"{EXPERIMENT}/bag", f"{OTHER}/bag", BAG)
+    )
+    np.testing.assert_allclose(both, (one + other) / 2, atol=1e-6)
+    assert np.abs(one - other).max() > 1e-3
     manifest = read_table(project / "data/02_intermediate/manifest.csv")
     folds = read_table(project / "data/03_primary/cross_validation/fold_manifest.csv")
     learned = manifest[manifest["image_id"].isin(folds["image_id"])]
@@ -141,21 +137,22 @@ def test_a_bag_has_learned_from_all_images(project: Path) -> None:
     predicted = read_table(project / f"data/07_model_output/{BAG}/predictions.csv")
     tested = predicted[predicted["split"] == "test"]
     assert set(tested["image_id"]) == set(folds["image_id"]), "each out of fold"
-    # The flag of the delivered model is set on all images, those of a fold on its own.
-    malignant = read_table(
-        project / f"data/07_model_output/{BAG}/uncalibrated_predictions.csv"
-    ).query("split == 'test' and label == 'malignant'")
-    assert bag.description["expected_sensitivity"] == pytest.approx(
-        (len(malignant) - 0) / (len(malignant) + 1)
-    )
-    assert bag.description["threshold"] not in set(tested["threshold"])
+    # The flag of the delivered model is set on all images, that of a fold on its own.
+    parameters = load_parameters()
+    classes = Classes(parameters["classes"].names, ["malignant"], ["normal"])
+    raw = read_table(project / f"data/07_model_output/{BAG}/uncalibrated_predictions.csv")
+    point = fit_operating_point(raw[raw["split"] == "test"], classes, parameters["evaluation"])
+    assert bag.description["threshold"] == pytest.approx(point.threshold)
+    assert bag.description["temperature"] == pytest.approx(point.calibration.temperature)
+    assert bag.description["chosen_on"] == "all images, out of fold"
     outputs = project / f"data/07_model_output/{BAG}/external/elsewhere"
     predictions = read_table(outputs / "predictions.csv").set_index("image_id")
     for image, own in predictions.head(2).iterrows():
         finding = bag.predict_file(project.parent / "BUSBRA" / f"{image}.png")
         assert finding.positive_score == pytest.approx(own["positive_score"], abs=5e-3)
     card = (folder / "model_card.md").read_text()
-    assert "each of them by networks that did not learn from it" in card
+    assert f"from all {len(folds)} images of the folds" in card
+    assert "each member on 2 folds of a cross-validation" in card
 
 
 def test_a_lost_localizer_is_named(project: Path) -> None:

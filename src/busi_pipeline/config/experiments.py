@@ -99,9 +99,9 @@ def load_experiments(
         )
     experiments: dict[str, ExperimentSettings | JoinedSettings] = {}
     for name, entry in entries.items():
-        own = single.get(name) or join_experiments(name, entry, single)
-        if own is not None:
-            experiments[name] = own
+        settings = single.get(name) or join_experiments(name, entry, single)
+        if settings is not None:
+            experiments[name] = settings
     for name, settings in experiments.items():
         if settings.baseline_of is not None and settings.baseline_of not in experiments:
             raise BadInputError(

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 
+from busi_pipeline.config.schemas import ExperimentSettings
 from busi_pipeline.errors import BadInputError
 from busi_pipeline.models.backbones import BACKBONES, get_backbone
 from busi_pipeline.models.batch_norm_folding import fold_batch_normalization
@@ -19,7 +20,11 @@ from tests.learning_factories import (
     draw_pictures_for,
 )
 
-EXPERIMENTS = load_parameters()["experiments"]
+EXPERIMENTS = {
+    name: own
+    for name, own in load_parameters()["experiments"].items()
+    if isinstance(own, ExperimentSettings)
+}
 
 every_backbone = pytest.mark.parametrize("name", BACKBONES)
 

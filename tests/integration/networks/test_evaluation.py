@@ -125,7 +125,7 @@ def test_the_flag_is_by_the_score_and_its_threshold(classes: Classes) -> None:
     predictions, record = calibrate_predictions(make_uncalibrated(classes), EVALUATION, classes)
     point = record["operating_point"]
     assert point.keys() == {
-        *("temperature", "offsets", "threshold", "expected_sensitivity"),
+        *("temperature", "offsets", "threshold", "expected_sensitivity", "chosen_on"),
         *("target_sensitivity", "threshold_rule", "positive_classes", "lesion_free_classes"),
     }
     assert point["positive_classes"] == list(classes.positive)
