@@ -227,6 +227,15 @@ def test_a_patient_at_both_sites_is_not_learned_from() -> None:
     assert {"i0", "i1"} <= set(split.loc[split["split"] == "test", "image_id"])
 
 
+def test_splits_of_folds_know_the_site_of_each_image() -> None:
+    """What `site_weights` and `choose_by` go by."""
+    images = make_two_sites()
+    split = select_site_fold(images, list_site_folds(["one", "two"])[0], CHOICE)
+    expected = images.set_index("image_id").loc[split["image_id"], "site"]
+    assert split["site"].tolist() == expected.tolist()
+    assert set(split["site"]) == {"one", "two"}
+
+
 def test_within_a_site_each_image_is_tested_once_by_models_of_the_site() -> None:
     images = make_two_sites()
     folds = list_within_site_folds(["one", "two"], CHOICE.folds)
