@@ -24,6 +24,7 @@ from busi_pipeline.config.experiments import ENSEMBLE, EXTERNAL, name_input
 from busi_pipeline.config.loader import allow_dots, load_active_parameters
 from busi_pipeline.config.schemas import ExperimentSettings, JoinedSettings, ModelSettings
 from busi_pipeline.learning.folds import (
+    Fold,
     SiteFold,
     list_folds,
     list_site_folds,
@@ -83,8 +84,8 @@ def create_pipelines(parameters: Parameters) -> dict[str, Pipeline]:
     assign_sites = assign
     for evaluated, site_folds in of_sites.items():
         assign_sites += splitting.create_site_folds_pipeline(evaluated, site_folds)
-    prepared, extracted, trained, bagged, validated, leaked = {}, {}, {}, {}, {}, {}
-    audited, left_out, tested_outside, adapted = {}, {}, {}, {}
+    prepared, extracted, trained, validated = {}, {}, {}, {}
+    leaked, audited, left_out = {}, {}, {}
     single = {n: own for n, own in experiments.items() if isinstance(own, ExperimentSettings)}
     joined = {n: own for n, own in experiments.items() if isinstance(own, JoinedSettings)}
     for name, settings in single.items():
@@ -102,7 +103,6 @@ def create_pipelines(parameters: Parameters) -> dict[str, Pipeline]:
             + preprocessing.create_cross_validation_pipeline(name)
             + feature_extraction.create_pipeline(name, images, _CROSS_VALIDATION)
         )
-        bagged[name] = training.create_bag_pipeline(name, _CROSS_VALIDATION, first_folds)
         validated[name] = (
             extracted[name]
             + training.create_cross_validation_pipeline(name, _CROSS_VALIDATION, folds)
@@ -136,9 +136,7 @@ def create_pipelines(parameters: Parameters) -> dict[str, Pipeline]:
     for name, own in joined.items():
         members = own.members
         if own.of_folds:
-            trained[name] = (
-                assign + _add(extracted, members) + _add(bagged, members) + _join_folds(name, own)
-            )
+            trained[name] = assign + _add(extracted, members) + _join_folds(name, own, first_folds)
         else:
             trained[name] = _add(trained, members) + _join_hold_out(name, own)
         validated[name] = _add(validated, members) + _average_members(
@@ -148,9 +146,13 @@ def create_pipelines(parameters: Parameters) -> dict[str, Pipeline]:
             (_average_members(name, members, evaluated) for evaluated in of_sites),
             _add(left_out, members) + leave_one_site_out.create_experiment_pipeline(name),
         )
-    for name, either in experiments.items():
-        tested_outside[name] = _test_outside(name, either)
-        adapted[name] = adaptation.create_pipeline(name)
+    external = (
+        ingestion.create_external_pipeline()
+        + external_validation.create_site_pipeline()
+        + deduplication.create_external_pipeline()
+    )
+    tested_outside = {name: _test_outside(name, own) for name, own in experiments.items()}
+    adapted = {name: adaptation.create_pipeline(name) for name in experiments}
     audit = assign + bias_audit.create_annotations_pipeline()
     # A bag is tested out of fold, on other images than the hold-out split has.
     compare = model_comparison.create_pipeline(
@@ -190,11 +192,11 @@ def create_pipelines(parameters: Parameters) -> dict[str, Pipeline]:
         **{f"leakage_{name}": assign_randomly + part for name, part in leaked.items()},
         **{f"bias_audit_{name}": audit + part for name, part in audited.items()},
         **leave_out,
-        **{f"validate_external_{name}": part for name, part in tested_outside.items()},
+        **{f"validate_external_{name}": external + part for name, part in tested_outside.items()},
         **{f"adapt_{name}": part for name, part in adapted.items()},
         "leakage": join(leaked, assign_randomly) + leakage.create_summary_pipeline(in_default),
         "cross_validation": join(validated, assign) + ensemble,
-        "validate_external": join(tested_outside, Pipeline([]))
+        "validate_external": join(tested_outside, external)
         + external_validation.create_comparison_pipeline(in_default),
         "adapt": join(adapted, Pipeline([])),
         "__default__": join(trained, split) + compare,
@@ -241,11 +243,15 @@ def _join_hold_out(name: str, settings: JoinedSettings) -> Pipeline:
     )
 
 
-def _join_folds(name: str, settings: JoinedSettings) -> Pipeline:
+def _join_folds(name: str, settings: JoinedSettings, folds: Sequence[Fold]) -> Pipeline:
     """The networks of the members' folds -> one model, evaluated out of fold and delivered."""
     images = name_input("images", name, settings, _CROSS_VALIDATION)
+    bags = [
+        training.create_bag_pipeline(member, _CROSS_VALIDATION, folds)
+        for member in settings.members
+    ]
     return (
-        training.create_joined_pipeline(name, settings.members, settings.of_folds)
+        sum(bags, training.create_joined_pipeline(name, settings.members, settings.of_folds))
         + preprocessing.create_images_pipeline(name, settings, _CROSS_VALIDATION)
         + evaluation.create_bag_pipeline(
             name, settings.members, images, settings.input.needs_lesion
@@ -266,10 +272,7 @@ def _test_outside(name: str, settings: ModelSettings) -> Pipeline:
     """A delivered model at the external site, with the boxes of readers where it needs boxes."""
     locates = settings.input.needs_lesion
     tested = (
-        ingestion.create_external_pipeline()
-        + external_validation.create_site_pipeline()
-        + deduplication.create_external_pipeline()
-        + preprocessing.create_images_pipeline(name, settings, EXTERNAL)
+        preprocessing.create_images_pipeline(name, settings, EXTERNAL)
         + external_validation.create_experiment_pipeline(
             name, name_input("images", name, settings, EXTERNAL), locates
         )

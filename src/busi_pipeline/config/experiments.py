@@ -5,7 +5,7 @@ what differs. What comes from the command line wins over both.
 """
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from busi_pipeline.errors import BadInputError
@@ -175,10 +175,10 @@ def join_experiments(
                 f"experiments.{name}.members must be experiments of one network each, of "
                 f"{', '.join(single)}; got {member!r}."
             )
-    least = "one" if entry.get("of_folds") else "two"
-    if len(members) < (1 if entry.get("of_folds") else 2) or len(set(members)) < len(members):
+    fewest, in_words = (1, "one") if entry.get("of_folds") else (2, "two")
+    if len(members) < fewest or len(set(members)) < len(members):
         raise BadInputError(
-            f"experiments.{name}.members must be {least} or more different experiments; got "
+            f"experiments.{name}.members must be {in_words} or more different experiments; got "
             f"{', '.join(members) or 'none'}."
         )
     first = single[members[0]]
@@ -224,6 +224,20 @@ def name_input(
 def name_item(experiment: str, item: str) -> str:
     """Return the name of a node's argument that is an item of one of many experiments."""
     return f"{experiment}{_SEPARATOR}{item}"
+
+
+def name_items(names: Iterable[str], items: Mapping[str, str]) -> dict[str, str]:
+    """Return {argument of a node: dataset} of the same items of many experiments, folds or members.
+
+    Args:
+        names: of the experiments.
+        items: {item: dataset}, in which `{}` stands for the name.
+    """
+    return {
+        name_item(name, item): dataset.format(name)
+        for name in names
+        for item, dataset in items.items()
+    }
 
 
 def gather_experiments(arguments: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

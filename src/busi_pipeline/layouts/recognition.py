@@ -8,6 +8,7 @@ from busi_pipeline.errors import BadInputError
 from busi_pipeline.imaging.raw_files import RawFiles
 
 from .base import Layout
+from .labels import normalise_label
 
 T = TypeVar("T")
 _SHOWN = 6
@@ -101,10 +102,12 @@ def _describe_failure(
 def _hint_class_names(places: Iterable[str], labels: Collection[str]) -> str:
     """Say that folders may be classes under other names; "" where none is like a class."""
     folders = {part for path in places for part in path.split("/")[:-1]}
+    known = {normalise_label(label): label for label in labels}
     near = {
-        name: label
-        for name in sorted(folders - {str(label) for label in labels})
-        for label in get_close_matches(name.casefold(), [str(label) for label in labels], n=1)
+        name: known[match]
+        for name in sorted(folders)
+        if normalise_label(name) not in known
+        for match in get_close_matches(normalise_label(name), known, n=1)
     }
     if not near:
         return ""

@@ -108,7 +108,7 @@ def average_models(models: Sequence[keras.Model]) -> keras.Model:
     shape = models[0].input_shape[1:]
     members = []
     for number, model in enumerate(models):
-        # Keras tells models within a model apart by their names, and members may share one.
+        # Keras distinguishes models within a model by their names, and members may share one.
         own = keras.Input(shape, dtype="uint8", name="image")
         members.append(keras.Model(own, model(own), name=f"member_{number}"))
     images = keras.Input(shape, dtype="uint8", name="image")

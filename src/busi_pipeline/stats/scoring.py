@@ -94,6 +94,16 @@ def select_test(predictions: pd.DataFrame) -> pd.DataFrame:
     return predictions[predictions["split"] == "test"]
 
 
+def describe_target(evaluation: Evaluation, classes: Classes) -> dict[str, Any]:
+    """Return what an operating point is chosen for, for files beside what it is."""
+    return {
+        "target_sensitivity": evaluation.target_sensitivity,
+        "threshold_rule": evaluation.threshold_rule,
+        "positive_classes": list(classes.positive),
+        "lesion_free_classes": list(classes.lesion_free),
+    }
+
+
 def fit_operating_point(
     predictions: pd.DataFrame,
     classes: Classes,

@@ -13,8 +13,7 @@ from busi_pipeline.config.schemas import EvaluationSettings
 from busi_pipeline.errors import BadInputError
 from busi_pipeline.pipelines.evaluation.nodes import (
     average_experiments,
-    average_linear_probes,
-    average_members,
+    average_predictions,
     calibrate_linear_probe,
     calibrate_predictions,
     deliver_model,
@@ -334,7 +333,7 @@ def test_an_ensemble_averages_and_ranks_better(classes: Classes) -> None:
     assert report == {"training": {"seconds": {"total": 100.0}}}
     assert tags == {"weights": "none"}, "what all of them share"
     probes = {key: value for key, value in given.items() if "report" not in key}
-    pd.testing.assert_frame_equal(average_linear_probes(classes, **probes), mean)
+    pd.testing.assert_frame_equal(average_predictions(classes, **probes), mean)
 
     def rank(table: pd.DataFrame) -> float:
         score = classes.positive_score(table[columns].to_numpy())
@@ -348,8 +347,9 @@ def test_members_of_one_backbone_count_as_two() -> None:
     tables = [make_uncalibrated(THREE, 0.5, folds=2, seed=seed) for seed in range(3)]
     given = name_experiments(tables, ["vgg16", "vgg16", "resnet50"])
     of_members = {key: value for key, value in given.items() if not key.endswith("settings")}
-    probes = {name_item(f"experiment_{n}", "linear_probe"): t for n, t in enumerate(tables[::-1])}
-    mean, report, tags, probe = average_members(THREE, **of_members, **probes)
+    probes = {name_item(f"experiment_{n}", "predictions"): t for n, t in enumerate(tables[::-1])}
+    mean, report, tags = average_experiments(THREE, **of_members)
+    probe = average_predictions(THREE, **probes)
     columns = probability_columns(THREE, uncalibrated=True)
     expected = sum(table.set_index("image_id")[columns] for table in tables) / 3
     for found in (mean, probe):

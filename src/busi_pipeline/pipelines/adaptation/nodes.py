@@ -22,7 +22,12 @@ from busi_pipeline.stats.calibration import (
 )
 from busi_pipeline.stats.classes import Classes
 from busi_pipeline.stats.external import add_positive_score, score_site
-from busi_pipeline.stats.scoring import apply_operating_point, format_share, probability_columns
+from busi_pipeline.stats.scoring import (
+    apply_operating_point,
+    describe_target,
+    format_share,
+    probability_columns,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -158,12 +163,7 @@ def adapt_model(
             if name in model.description
         },
     }
-    chosen = point.describe() | {
-        "target_sensitivity": evaluation.target_sensitivity,
-        "threshold_rule": evaluation.threshold_rule,
-        "positive_classes": list(classes.positive),
-        "lesion_free_classes": list(classes.lesion_free),
-    }
+    chosen = point.describe() | describe_target(evaluation, classes)
     fitted = predictions["image_id"].iloc[draw.fitted]
     pixels = manifest.loc[manifest["image_id"].isin(fitted), "pixel_sha256"]
     adapted = _recalibrate(model, point.calibration, chosen, classes, about, pixels)

@@ -21,6 +21,7 @@ from busi_pipeline.stats.classes import Classes
 from busi_pipeline.stats.scoring import (
     apply_operating_point,
     can_promise_target,
+    describe_target,
     fit_operating_point,
     format_number,
     format_share,
@@ -130,7 +131,7 @@ def calibrate_predictions(
             "chosen_on": ON_EACH_FOLD,
         }
     )
-    record |= _describe_target(evaluation, classes)
+    record |= describe_target(evaluation, classes)
     return Calibrated(pd.concat(tables, ignore_index=True), {"operating_point": record})
 
 
@@ -155,17 +156,8 @@ def calibrate_bag(
             evaluation.target_sensitivity,
             point.expected_sensitivity,
         )
-    record = point.describe() | {"chosen_on": OUT_OF_FOLD} | _describe_target(evaluation, classes)
+    record = point.describe() | {"chosen_on": OUT_OF_FOLD} | describe_target(evaluation, classes)
     return Calibrated(calibrated.predictions, {"operating_point": record})
-
-
-def _describe_target(evaluation: EvaluationSettings, classes: Classes) -> dict[str, Any]:
-    return {
-        "target_sensitivity": evaluation.target_sensitivity,
-        "threshold_rule": evaluation.threshold_rule,
-        "positive_classes": list(classes.positive),
-        "lesion_free_classes": list(classes.lesion_free),
-    }
 
 
 def calibrate_linear_probe(
@@ -264,12 +256,15 @@ def deliver_model(
         operating_point: {`operating_point`: what was chosen on validation images}.
         settings, classes: of the training.
         manifest: `site` and `pixel_sha256` of each image.
-        split_manifest: which images were learned from.
+        split_manifest: which images were learned from; folds, which name no `split`, have all
+            been.
         data_tags, split_tags, training_tags: `data_sha256`, `split_sha256`, `training_sha256`.
         localizer: finds the lesion, where the model looks at it.
     """
-    learned = split_manifest.loc[split_manifest["split"].isin(LEARNED_FROM), "image_id"]
-    images = manifest[manifest["image_id"].isin(learned)]
+    learned = split_manifest
+    if "split" in split_manifest:
+        learned = split_manifest[split_manifest["split"].isin(LEARNED_FROM)]
+    images = manifest[manifest["image_id"].isin(learned["image_id"])]
     about = {
         "title": settings.title,
         "image_size": settings.image_size,
@@ -289,115 +284,46 @@ def deliver_model(
     )
 
 
-def deliver_bag(
-    trained_model: "keras.Model",
-    operating_point: Mapping[str, Any],
-    settings: ModelSettings,
-    classes: Classes,
-    manifest: pd.DataFrame,
-    fold_manifest: pd.DataFrame,
-    data_tags: Mapping[str, str],
-    split_tags: Mapping[str, str],
-    training_tags: Mapping[str, str],
-    localizer: "keras.Model | None" = None,
-) -> DeliveredModel:
-    """Return what `deliver_model` does, of a model that learned from the images of all folds."""
-    return deliver_model(
-        trained_model,
-        operating_point,
-        settings,
-        classes,
-        manifest,
-        fold_manifest.assign(split=LEARNED_FROM[0]),
-        data_tags,
-        split_tags,
-        training_tags,
-        localizer,
-    )
-
-
 def average_experiments(
     classes: Classes, **of_experiments: Any
 ) -> tuple[pd.DataFrame, dict[str, Any], dict[str, str]]:
+    """Return what `average_predictions` does, with what the trainings have in common.
+
+    Args:
+        classes: in the order of the probabilities.
+        of_experiments: as of `average_predictions`, and `report` and `tags` of each experiment.
+
+    Returns predictions, the seconds of all trainings, and the tags the experiments share.
+    """
+    experiments = gather_experiments(of_experiments)
+    reports = [items["report"]["training"] for items in experiments.values()]
+    seconds = sum(report["seconds"]["total"] for report in reports)
+    return (
+        average_predictions(classes, **of_experiments),
+        {"training": {"seconds": {"total": seconds}}},
+        share_tags([items["tags"] for items in experiments.values()]),
+    )
+
+
+def average_predictions(classes: Classes, **of_experiments: Any) -> pd.DataFrame:
     """Return the mean of the experiments' probabilities before calibration: an ensemble.
 
-    Every backbone counts the same, however many experiments share it, since these err alike.
+    Where settings are given, every backbone counts the same, however many experiments share it,
+    since these err alike. Else every experiment does, as the members of one model do (see
+    models.wrappers.average_models).
+
     Calibration and threshold then come from each fold's validation images, as for one experiment;
     an experiment's own calibration before would bring the class frequencies in twice.
 
     Args:
         classes: in the order of the probabilities.
-        of_experiments: `settings`, `predictions` (uncalibrated, on the same folds), `report` and
-            `tags` of each experiment, see config.experiments.name_item.
-
-    Returns predictions, the seconds of all trainings, and the tags the experiments share.
+        of_experiments: `predictions` (uncalibrated, on the same folds) and, if backbones count,
+            `settings` of each experiment, see config.experiments.name_item.
 
     Raises BadInputError where the experiments were trained on different folds.
     """
-    experiments = gather_experiments(of_experiments)
-    mean = _average(experiments, classes, _weigh_backbones(experiments))
-    return mean, _add_seconds(experiments), share_tags([e["tags"] for e in experiments.values()])
-
-
-def average_linear_probes(classes: Classes, **of_experiments: Any) -> pd.DataFrame:
-    """Return the mean of the experiments' linear probes, see `average_experiments`."""
-    experiments = gather_experiments(of_experiments)
-    return _average(experiments, classes, _weigh_backbones(experiments))
-
-
-def average_members(
-    classes: Classes, **of_members: Any
-) -> tuple[pd.DataFrame, dict[str, Any], dict[str, str], pd.DataFrame]:
-    """Return the mean of the members' probabilities before calibration, each counting the same.
-
-    What models.wrappers.average_models does within one model, fold by fold.
-
-    Args:
-        classes: in the order of the probabilities.
-        of_members: `predictions` and `linear_probe` (uncalibrated, on the same folds), `report` and
-            `tags` of each member.
-
-    Returns predictions, the seconds of all trainings, the tags that the members share, and the
-    predictions of the linear probes.
-    """
-    members = gather_experiments(of_members)
-    probes = {name: {"predictions": items["linear_probe"]} for name, items in members.items()}
-    weights = [1.0] * len(members)
-    return (
-        _average(members, classes, weights),
-        _add_seconds(members),
-        share_tags([items["tags"] for items in members.values()]),
-        _average(probes, classes, weights),
-    )
-
-
-def average_bags(classes: Classes, **of_members: Any) -> pd.DataFrame:
-    """Return the mean of the members' out-of-fold probabilities before calibration.
-
-    Args:
-        classes: in the order of the probabilities.
-        of_members: `<member>__predictions` of each.
-    """
-    members = gather_experiments(of_members)
-    return _average(members, classes, [1.0] * len(members))
-
-
-def _weigh_backbones(experiments: Mapping[str, Mapping[str, Any]]) -> list[float]:
-    backbones = [items["settings"].backbone for items in experiments.values()]
-    return [1 / backbones.count(backbone) for backbone in backbones]
-
-
-def _add_seconds(experiments: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    reports = [items["report"]["training"] for items in experiments.values()]
-    return {"training": {"seconds": {"total": sum(r["seconds"]["total"] for r in reports)}}}
-
-
-def _average(
-    experiments: Mapping[str, Mapping[str, Any]], classes: Classes, weights: list[float]
-) -> pd.DataFrame:
-    ordered = [
-        items["predictions"].sort_values(_KEYS, ignore_index=True) for items in experiments.values()
-    ]
+    experiments = gather_experiments(of_experiments).values()
+    ordered = [items["predictions"].sort_values(_KEYS, ignore_index=True) for items in experiments]
     if any(not table[_KEYS].equals(ordered[0][_KEYS]) for table in ordered):
         raise BadInputError(
             "the experiments were cross-validated on different folds: run "
@@ -405,5 +331,7 @@ def _average(
         )
     columns = probability_columns(classes, uncalibrated=True)
     mean = ordered[0][["image_id", "group", "label", "split", "repeat", "fold"]].copy()
+    backbones = [items["settings"].backbone for items in experiments if "settings" in items]
+    weights = [1 / backbones.count(backbone) for backbone in backbones] or None
     mean[columns] = np.average([t[columns].to_numpy() for t in ordered], axis=0, weights=weights)
     return mean

@@ -4,25 +4,22 @@ uncalibrated_predictions -> calibrate_predictions -> predictions, operating_poin
     -> score_predictions -> metrics, per_class_metrics; plots
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from kedro.pipeline import Node, Pipeline
 from matplotlib.figure import Figure
 
-from busi_pipeline.config.experiments import BAG, ENSEMBLE, name_item
+from busi_pipeline.config.experiments import BAG, ENSEMBLE, name_items
 from busi_pipeline.stats.comparison import compare_predictions
 
 from .decision_plots import plot_calibration, plot_decision_curve
 from .nodes import (
     Calibrated,
-    average_bags,
     average_experiments,
-    average_linear_probes,
-    average_members,
+    average_predictions,
     calibrate_bag,
     calibrate_linear_probe,
     calibrate_predictions,
-    deliver_bag,
     deliver_model,
     predict_images,
     score_linear_probe,
@@ -50,10 +47,8 @@ def create_hold_out_pipeline(
         locates: whether the localizer is part of the delivered model.
         is_joined: whether it joins others, so that there are no learning curves of its own.
     """
-    given = ["manifest", "data_tags", "split_manifest", "split_tags"]
-    given += ["localizer"] if locates else []
-    delivered = ["trained_model", "operating_point", "training_tags", *given]
     nodes = [
+        *_list_nodes(),
         Node(
             predict_images,
             inputs=[
@@ -67,15 +62,6 @@ def create_hold_out_pipeline(
             name="predict_images",
             tags=_STAGE,
         ),
-        Node(
-            deliver_model,
-            inputs={name: name for name in delivered}
-            | {"settings": "params:settings", "classes": "params:classes"},
-            outputs="model",
-            name="deliver_model",
-            tags=_STAGE,
-        ),
-        _make_misclassified_node(),
     ]
     if not is_joined:
         nodes.append(
@@ -87,16 +73,9 @@ def create_hold_out_pipeline(
                 tags=_STAGE,
             )
         )
-    return Pipeline(
-        [*_list_nodes(), *nodes],
-        namespace=experiment,
-        inputs={"images": images, **{name: name for name in given}},
-        parameters={
-            "params:settings": f"params:experiments.{experiment}",
-            "params:privacy": "params:privacy",
-            **_PARAMETERS,
-        },
-    )
+    given = {"split_manifest": "split_manifest", "split_tags": "split_tags"}
+    given |= {"localizer": "localizer"} if locates else {}
+    return _deliver(experiment, images, nodes, given)
 
 
 def create_bag_pipeline(
@@ -110,40 +89,62 @@ def create_bag_pipeline(
         images: the dataset of what the networks see.
         locates: whether the localizer is part of the delivered model.
     """
-    predictions = {
-        name_item(member, "predictions"): f"{member}.{BAG}.uncalibrated_predictions"
-        for member in members
-    }
-    given = {
-        "manifest": "manifest",
-        "data_tags": "data_tags",
-        "fold_manifest": "cross_validation.fold_manifest",
-        "split_tags": "cross_validation.fold_tags",
-    }
-    given |= {"localizer": "cross_validation.localizer"} if locates else {}
-    delivered = ["trained_model", "operating_point", "training_tags", *given]
+    predictions = name_items(members, {"predictions": f"{{}}.{BAG}.uncalibrated_predictions"})
     nodes = [
+        *_list_nodes(calibrate_bag),
         Node(
-            average_bags,
+            average_predictions,
             inputs={"classes": "params:classes"} | {name: name for name in predictions},
             outputs="uncalibrated_predictions",
-            name="average_bags",
+            name="average_predictions",
             tags=_STAGE,
         ),
+    ]
+    folds = "cross_validation"
+    given = {"split_manifest": f"{folds}.fold_manifest", "split_tags": f"{folds}.fold_tags"}
+    given |= {"localizer": f"{folds}.localizer"} if locates else {}
+    return _deliver(experiment, images, nodes, given, predictions)
+
+
+def _deliver(
+    experiment: str,
+    images: str,
+    nodes: Sequence[Node],
+    given: Mapping[str, str],
+    others: Mapping[str, str] | None = None,
+) -> Pipeline:
+    """Nodes that predict and score, and with them those that show mistakes and deliver the model.
+
+    Args:
+        experiment: its name.
+        images: the dataset of what its network sees.
+        nodes: in the experiment's namespace.
+        given: {input of the model: dataset}: where it comes from, and what lies beside it.
+        others: {input of the nodes: dataset}.
+    """
+    given = {"manifest": "manifest", "data_tags": "data_tags", **given}
+    delivered = ["trained_model", "operating_point", "training_tags", *given]
+    delivery = [
         Node(
-            deliver_bag,
+            deliver_model,
             inputs={name: name for name in delivered}
             | {"settings": "params:settings", "classes": "params:classes"},
             outputs="model",
-            name="deliver_bag",
+            name="deliver_model",
             tags=_STAGE,
         ),
-        _make_misclassified_node(),
+        Node(
+            plot_misclassified,
+            inputs=["predictions", "images", "params:settings", "params:privacy", "params:classes"],
+            outputs="misclassified_plot",
+            name="plot_misclassified",
+            tags=_STAGE,
+        ),
     ]
     return Pipeline(
-        [*_list_nodes(calibrate_bag), *nodes],
+        [*nodes, *delivery],
         namespace=experiment,
-        inputs={"images": images, **given, **predictions},
+        inputs={"images": images, **given, **(others or {})},
         parameters={
             "params:settings": f"params:experiments.{experiment}",
             "params:privacy": "params:privacy",
@@ -193,95 +194,66 @@ def create_members_pipeline(experiment: str, evaluation: str, members: Sequence[
         evaluation: `cross_validation`, `leave_one_site_out`, `within_site`.
         members: names of experiments.
     """
-    parts = {
-        name_item(member, item): f"{member}.{evaluation}.{dataset}"
-        for member in members
-        for item, dataset in (
-            ("predictions", "uncalibrated_predictions"),
-            ("linear_probe", "uncalibrated_linear_probe_predictions"),
-            ("report", "training_report"),
-            ("tags", "training_tags"),
-        )
-    }
-    return Pipeline(
-        [
-            Node(
-                average_members,
-                inputs={"classes": "params:classes"} | {name: name for name in parts},
-                outputs=[
-                    "uncalibrated_predictions",
-                    "training_report",
-                    "training_tags",
-                    "uncalibrated_linear_probe_predictions",
-                ],
-                name="average_members",
-                tags=_STAGE,
-            )
-        ],
-        namespace=f"{experiment}.{evaluation}",
-        inputs=parts,
-        parameters={"params:classes": "params:classes"},
-    )
+    place = f"{experiment}.{evaluation}"
+    return Pipeline(_list_averages(members, evaluation, place, {}, namespace=place))
 
 
 def create_ensemble_pipeline(experiments: Sequence[str]) -> Pipeline:
     """uncalibrated_predictions of all experiments -> those of their ensemble -> scores, plots."""
-    items = {
-        "settings": "params:experiments.{}",
-        "predictions": "{}.cross_validation.uncalibrated_predictions",
-        "report": "{}.cross_validation.training_report",
-        "tags": "{}.cross_validation.training_tags",
-    }
-    probe_items = {
-        "settings": items["settings"],
-        "predictions": "{}.cross_validation.uncalibrated_linear_probe_predictions",
-    }
-    namespace = f"{ENSEMBLE}.cross_validation"
-
-    def list_inputs(of_experiment: dict[str, str]) -> dict[str, str]:
-        return {"classes": "params:classes"} | {
-            name_item(experiment, item): dataset.format(experiment)
-            for experiment in experiments
-            for item, dataset in of_experiment.items()
-        }
-
-    averages = Pipeline(
-        [
-            Node(
-                average_experiments,
-                inputs=list_inputs(items),
-                outputs=[
-                    f"{namespace}.{name}"
-                    for name in ("uncalibrated_predictions", "training_report", "training_tags")
-                ],
-                name="average_experiments",
-                tags=_STAGE,
-            ),
-            Node(
-                average_linear_probes,
-                inputs=list_inputs(probe_items),
-                outputs=f"{namespace}.uncalibrated_linear_probe_predictions",
-                name="average_linear_probes",
-                tags=_STAGE,
-            ),
-        ]
-    )
-    return averages + Pipeline(
+    place = f"{ENSEMBLE}.cross_validation"
+    by_backbone = {"settings": "params:experiments.{}"}
+    return Pipeline(_list_averages(experiments, "cross_validation", place, by_backbone)) + Pipeline(
         [*_list_nodes(), *_list_linear_probe_nodes()],
-        namespace=namespace,
+        namespace=place,
         inputs={"split_tags": "cross_validation.fold_tags"},
         parameters={"params:settings": f"params:{ENSEMBLE}", **_PARAMETERS},
     )
 
 
-def _make_misclassified_node() -> Node:
-    return Node(
-        plot_misclassified,
-        inputs=["predictions", "images", "params:settings", "params:privacy", "params:classes"],
-        outputs="misclassified_plot",
-        name="plot_misclassified",
-        tags=_STAGE,
-    )
+def _list_averages(
+    experiments: Sequence[str],
+    evaluation: str,
+    place: str,
+    weighed_by: Mapping[str, str],
+    namespace: str | None = None,
+) -> list[Node]:
+    """The means of networks and of linear probes.
+
+    Args:
+        experiments: names.
+        evaluation: whose folds they predicted.
+        place: before the names of what comes out.
+        weighed_by: further items of each experiment, see average_predictions.
+        namespace: of the nodes.
+    """
+    networks = {
+        "predictions": f"{{}}.{evaluation}.uncalibrated_predictions",
+        "report": f"{{}}.{evaluation}.training_report",
+        "tags": f"{{}}.{evaluation}.training_tags",
+    }
+    probes = {"predictions": f"{{}}.{evaluation}.uncalibrated_linear_probe_predictions"}
+    classes = {"classes": "params:classes"}
+    return [
+        Node(
+            average_experiments,
+            inputs=classes | name_items(experiments, {**networks, **weighed_by}),
+            outputs=[
+                f"{place}.{name}"
+                for name in ("uncalibrated_predictions", "training_report", "training_tags")
+            ],
+            name="average_experiments",
+            namespace=namespace,
+            tags=_STAGE,
+        ),
+        Node(
+            average_predictions,
+            inputs=classes | name_items(experiments, {**probes, **weighed_by}),
+            outputs=f"{place}.uncalibrated_linear_probe_predictions",
+            name="average_linear_probes",
+            namespace=namespace,
+            tags=_STAGE,
+        ),
+    ]
 
 
 def _list_nodes(calibrate: Callable[..., Calibrated] = calibrate_predictions) -> list[Node]:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from kedro.pipeline import Node, Pipeline
 
-from busi_pipeline.config.experiments import name_item
+from busi_pipeline.config.experiments import name_items
 
 from .nodes import (
     check_overlap,
@@ -214,10 +214,9 @@ def create_experiment_pipeline(experiment: str, images: str, locates: bool) -> P
 
 def create_comparison_pipeline(experiments: Sequence[str]) -> Pipeline:
     """metrics of all experiments -> external_comparison, external_comparison_plot."""
-    inputs = {}
-    for experiment in experiments:
-        inputs[name_item(experiment, "settings")] = f"params:experiments.{experiment}"
-        inputs[name_item(experiment, "metrics")] = f"{experiment}.external.metrics"
+    inputs = name_items(
+        experiments, {"settings": "params:experiments.{}", "metrics": "{}.external.metrics"}
+    )
     return Pipeline(
         [
             Node(

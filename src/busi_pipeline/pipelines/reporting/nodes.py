@@ -249,12 +249,10 @@ def select_current(
 
 
 def _was_run(items: Mapping[str, Any]) -> bool:
-    # What an external site left is {} where there is none.
-    return any(value is not None and not _is_empty(value) for value in items.values())
-
-
-def _is_empty(value: Any) -> bool:
-    return isinstance(value, Mapping) and not value
+    # Results at external sites are {} where there are none.
+    return any(
+        bool(value) if isinstance(value, Mapping) else value is not None for value in items.values()
+    )
 
 
 def _list_carried(results: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -378,19 +376,11 @@ def describe_input(settings: Mapping[str, Any]) -> str:
     """
     size, shape = settings["image_size"], InputDescription(**settings["input"])
     windows = list_windows(shape)
-    dimensions = [
-        "n",
-        *([str(len(windows))] if len(windows) > 1 else []),
-        str(size),
-        str(size),
-        "3",
-    ]
-    array = f"uint8 RGB, ({', '.join(dimensions)})"
+    many = f"{len(windows)}, " if len(windows) > 1 else ""
+    array = f"uint8 RGB, (n, {many}{size}, {size}, 3)"
     if is_plain(shape):
         return f"{array}, stretched to this size (bilinear)"
-    margins = [
-        _format_percent(margin).removesuffix(" %") for margin in windows if margin is not None
-    ]
+    margins = [f"{100 * margin:g}" for margin in windows if margin is not None]
     seen = ["the whole image"] if None in windows else []
     if margins:
         seen.insert(0, f"the lesion with {_list_words(margins)} % of its longer side around it")

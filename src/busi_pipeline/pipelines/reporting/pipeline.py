@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from kedro.pipeline import Node, Pipeline
 
-from busi_pipeline.config.experiments import ENSEMBLE, name_item
+from busi_pipeline.config.experiments import ENSEMBLE, name_items
 
 from .nodes import describe_training, write_model_card, write_report
 
@@ -68,12 +68,12 @@ def create_pipeline(experiments: Iterable[str], joined: Iterable[str] = ()) -> P
         name: f"params:{name}"
         for name in ("classes", "dataset", "evaluation", "experiments", "ensemble")
     }
-    for names, items in ((experiments, OF_EXPERIMENT), (joined, OF_JOINED)):
-        for name in names:
-            for item, dataset in items.items():
-                inputs[name_item(name, item)] = f"{name}.{dataset}"
-    for item, dataset in OF_CROSS_VALIDATION.items():
-        inputs[name_item(ENSEMBLE, item)] = f"{ENSEMBLE}.{dataset}"
+    for names, items in (
+        (experiments, OF_EXPERIMENT),
+        (joined, OF_JOINED),
+        ([ENSEMBLE], OF_CROSS_VALIDATION),
+    ):
+        inputs |= name_items(names, {item: f"{{}}.{name}" for item, name in items.items()})
     return Pipeline(
         [Node(write_report, inputs=inputs, outputs="report", name="write_report", tags=_STAGE)]
     )

@@ -208,12 +208,9 @@ def train_bag(
             own = train_network(
                 features, pooled_features, split, settings, weights, classes, device
             )
-            table = _list_evaluated(split).assign(repeat=fold.repeat, fold=fold.fold)
-            table[probability_columns(classes, uncalibrated=True)] = predict_split(
-                own, features, table, settings
-            )
+            table = _predict_evaluated(own, features, split, settings, classes)
             fitted.append(own)
-            tables.append(table)
+            tables.append(table.assign(repeat=fold.repeat, fold=fold.fold))
         model = assemble_bag(fitted, settings, weights, len(classes))
         model.name = f"{settings.backbone}_{fingerprint.digest[:16]}"
         seconds = {"fitting": sum(own.seconds for own in fitted)}
@@ -282,9 +279,7 @@ def train_fold(
         fitted = train_network(
             features, pooled_features, split_manifest, settings, weights, classes, device
         )
-        predictions = _list_evaluated(split_manifest)
-        probabilities = predict_split(fitted, features, predictions, settings)
-        predictions[probability_columns(classes, uncalibrated=True)] = probabilities
+        predictions = _predict_evaluated(fitted, features, split_manifest, settings, classes)
         return _record(predictions, fitted, features, split_manifest, settings, classes)
 
     trained, is_cached = _find_or_train(cache, fingerprint, compute, _PREDICTIONS, settings.title)
@@ -377,6 +372,21 @@ def predict_fold_with_linear_probe(
 
 def _list_evaluated(split: pd.DataFrame) -> pd.DataFrame:
     return split.loc[split["split"].isin(["validation", "test"]), _KEYS].reset_index(drop=True)
+
+
+def _predict_evaluated(
+    fitted: FittedNetwork,
+    features: StoredArray,
+    split: pd.DataFrame,
+    settings: ExperimentSettings,
+    classes: Classes,
+) -> pd.DataFrame:
+    """Return the validation and test images with the network's `uncalibrated_<class>`."""
+    table = _list_evaluated(split)
+    table[probability_columns(classes, uncalibrated=True)] = predict_split(
+        fitted, features, table, settings
+    )
+    return table
 
 
 def _identify(

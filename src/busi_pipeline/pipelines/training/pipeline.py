@@ -14,7 +14,7 @@ from functools import partial, update_wrapper
 
 from kedro.pipeline import Node, Pipeline
 
-from busi_pipeline.config.experiments import BAG, name_item
+from busi_pipeline.config.experiments import BAG, name_items
 from busi_pipeline.learning.folds import Fold, SiteFold, join_tables
 
 from .nodes import (
@@ -114,16 +114,9 @@ def create_joined_pipeline(
     experiment: str, members: Sequence[str], of_folds: bool = False
 ) -> Pipeline:
     """trained_model and records of each member -> join_members -> one trained_model."""
-    part = f".{BAG}" if of_folds else ""
-    parts = {
-        name_item(member, item): f"{member}{part}.{dataset}"
-        for member in members
-        for item, dataset in (
-            ("model", "trained_model"),
-            ("report", "training_report"),
-            ("tags", "training_tags"),
-        )
-    }
+    place = f"{{}}.{BAG}" if of_folds else "{}"
+    items = {"model": "trained_model", "report": "training_report", "tags": "training_tags"}
+    parts = name_items(members, {item: f"{place}.{name}" for item, name in items.items()})
     return Pipeline(
         [
             Node(
@@ -168,14 +161,10 @@ def create_cross_validation_pipeline(
     trainings = [
         _create_fold_pipeline(experiment, evaluation, fold, features[fold.name]) for fold in folds
     ]
-    parts = {
-        name_item(fold.name, item): f"{fold.name}.{dataset}"
-        for fold in folds
-        for item, dataset in (
-            ("predictions", "uncalibrated_predictions"),
-            ("record", "fold_record"),
-        )
-    }
+    parts = name_items(
+        [fold.name for fold in folds],
+        {"predictions": "{}.uncalibrated_predictions", "record": "{}.fold_record"},
+    )
     namespace = f"{experiment}.{evaluation}"
     gathered = Pipeline(
         [
