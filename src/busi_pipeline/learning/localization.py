@@ -94,7 +94,7 @@ DECODER = Step(
 )
 FOUND = Step(
     "located_lesions",
-    1,
+    2,
     (
         "busi_pipeline.learning.localization:list_boxes",
         "busi_pipeline.models.localizer:find_lesion",
@@ -528,12 +528,13 @@ def _compare(found: FoundLesion, drawn: np.ndarray, window: Window) -> dict[str,
     if own is None:
         return {"is_drawn": False}
     x, y = (min(len(drawn) - 1, int(place)) for place in found.box.centre)
-    mask = np.kron(found.mask, np.ones((STRIDE, STRIDE), dtype=bool))
     in_image = place_in_image(own, window, len(drawn))
     return {
         **{f"drawn_{name}": round(value, 1) for name, value in in_image._asdict().items()},
         "is_drawn": True,
         "iou": round(found.box.measure_iou(own), 4),
         "centre_hit": bool(lesion[y, x]),
-        "dice": round(2 * float((mask & lesion).sum()) / float(mask.sum() + lesion.sum()), 4),
+        "dice": round(
+            2 * float((found.mask & lesion).sum()) / float(found.mask.sum() + lesion.sum()), 4
+        ),
     }

@@ -9,7 +9,7 @@ elsewhere it finds nothing.
 Keras is imported inside the functions: building the pipelines must not wait for TensorFlow.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import cv2
@@ -17,6 +17,7 @@ import numpy as np
 
 from busi_pipeline.errors import BadInputError
 from busi_pipeline.imaging.crops import Window, find_lesion_box, place_in_image, show_whole
+from busi_pipeline.imaging.decoding import UInt8Array
 from busi_pipeline.models.backbones import BACKBONES, Backbone
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ STRIDE = 4
 # Of the highest value in the map, from which pixels belong to a lesion where none reaches a half.
 _RELATIVE = 0.5
 _LIKELY = 0.5
+# By which sure pixels count more than likely ones.
+_POWER = 3
 # Groups of channels that are normalised together.
 _GROUPS = 8
 # How many pixels are expected to be of a lesion before anything is learned: one in eight.
@@ -39,7 +42,7 @@ class FoundLesion(NamedTuple):
     Attributes:
         box: around the lesion, in pixels of the localizer's input.
         confidence: that there is a lesion at all, 0 to 1.
-        mask: bool (size / 4, size / 4), the lesion.
+        mask: bool (size, size), the lesion.
     """
 
     box: Window
@@ -180,17 +183,21 @@ def measure_loss(drawn: "keras.KerasTensor", maps: "keras.KerasTensor") -> "kera
 def find_lesion(maps: np.ndarray) -> FoundLesion:
     """Return the likeliest lesion in float (h, w, 2) of a localizer.
 
-    Of the connected pixels above a half (or above half of the highest value, where none is), those
-    with the highest sum are the lesion. Its confidence is the highest value of the second map.
+    The first map is enlarged to the input's size, linearly. Of the connected pixels above a half
+    (or above half of the highest value, where none is), those whose third powers have the highest
+    sum are the lesion: a small part that is sure counts more than a large one that is not. The
+    highest value of the second map is the confidence.
     """
-    where, sure = maps[..., 0], maps[..., 1]
+    small, sure = maps[..., 0].astype(np.float32), maps[..., 1]
+    height, width = (STRIDE * side for side in small.shape)
+    where = cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
     likely = (where >= min(_LIKELY, _RELATIVE * where.max())).astype(np.uint8)
     count, parts = cv2.connectedComponents(likely, connectivity=8)
-    sums = np.bincount(parts.ravel(), weights=where.ravel(), minlength=count)
+    sums = np.bincount(parts.ravel(), weights=where.ravel() ** _POWER, minlength=count)
     mask = parts == 1 + int(np.argmax(sums[1:]))
     box = find_lesion_box(mask)
     assert box is not None, "the highest pixel is always likely"
-    return FoundLesion(Window(*(STRIDE * edge for edge in box)), float(sure.max()), mask)
+    return FoundLesion(box, float(sure.max()), mask)
 
 
 def average_flipped(maps: np.ndarray, flipped: np.ndarray) -> np.ndarray:
@@ -198,16 +205,18 @@ def average_flipped(maps: np.ndarray, flipped: np.ndarray) -> np.ndarray:
     return (maps + flipped[:, :, ::-1]) / 2
 
 
-def locate_lesion(localizer: "keras.Model", pixels: np.ndarray) -> tuple[Window, float]:
+def locate_lesion(
+    draw_maps: Callable[[UInt8Array], np.ndarray], size: int, pixels: UInt8Array
+) -> tuple[Window, float]:
     """Return the box of the likeliest lesion, and the confidence that there is one.
 
     Args:
-        localizer: of `join_localizer`.
+        draw_maps: uint8 (n, size, size) -> maps, as the model of `join_localizer` does.
+        size: of what it sees.
         pixels: uint8 (h, w, 3) RGB.
 
     The box is in pixels of the image.
     """
-    size = int(localizer.input_shape[1])
     shown, window = show_whole(pixels, size)
-    found = find_lesion(np.asarray(localizer.predict_on_batch(shown[None]))[0])
+    found = find_lesion(np.asarray(draw_maps(shown[None]))[0])
     return place_in_image(found.box, window, size), found.confidence

@@ -173,7 +173,9 @@ def test_the_localizer_finds_the_same_as_its_decoders(
     assert np.abs(boxes[edges].to_numpy() - expected[edges].to_numpy()).max() < 11
     np.testing.assert_allclose(boxes["confidence"], expected["confidence"], atol=0.02)
     pixels = simulate_scan("malignant", 120, 160, np.random.default_rng(25)).image
-    box, confidence = locate_lesion(localizer, np.repeat(pixels[..., None], 3, axis=2))
+    box, confidence = locate_lesion(
+        localizer.predict_on_batch, SETTINGS.image_size, np.repeat(pixels[..., None], 3, axis=2)
+    )
     own = boxes.set_index("image_id").loc["25"]
     assert confidence == pytest.approx(own["confidence"], abs=1e-3)
     np.testing.assert_allclose(box, own[edges].astype(float), atol=0.06)
@@ -265,10 +267,19 @@ def test_of_several_the_likeliest_lesion_is_found() -> None:
     maps[8:14, 6:10, 0] = 0.7
     maps[0, 0, 1] = 0.6
     found = find_lesion(maps)
-    assert found.box == Window(6 * STRIDE, 8 * STRIDE, 10 * STRIDE, 14 * STRIDE)
+    expected = Window(6 * STRIDE, 8 * STRIDE, 10 * STRIDE, 14 * STRIDE)
+    assert found.box == pytest.approx(expected, abs=1), "edges lie between pixels of the map"
+    assert found.mask.shape == (64, 64)
     assert found.confidence == pytest.approx(0.6)
     faint = find_lesion(0.1 * maps)
     assert faint.box == found.box, "there is a likeliest place whatever the confidence"
+
+
+def test_a_sure_lesion_comes_before_a_larger_one_that_is_not() -> None:
+    maps = np.zeros((16, 16, 2), np.float32)
+    maps[2:6, 2:6, 0] = 1.0
+    maps[8:14, 6:11, 0] = 0.6  # 30 pixels, 18 in all, against 16
+    assert find_lesion(maps).box.bottom < 7 * STRIDE
 
 
 def make_pointing_localizer() -> keras.Model:
@@ -288,7 +299,7 @@ def test_a_delivered_model_looks_at_the_lesion_that_it_finds() -> None:
         localizer=make_pointing_localizer(), description=plain.description | {"input": view}
     )
     found = looking.predict_pixels(pixels)
-    assert found.box == Window(40, 8, 56, 24)
+    assert found.box == pytest.approx((40, 8, 56, 24), abs=2)
     assert found.confidence == pytest.approx(0.47, abs=0.01)
     assert found.probabilities["malignant"] > 0.9, "the lesion is bright, the image is not"
     assert plain.predict_pixels(pixels).probabilities["malignant"] < 0.5
