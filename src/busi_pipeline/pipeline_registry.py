@@ -9,10 +9,12 @@ training, in the namespace `<e>`; a cross-validation has one a fold, in
 `<e>.cross_validation.<fold>`, and everything after training is the same for both. Beside them stand
 `leakage` (the same folds with duplicates parted), `bias_audit` (annotations, occluded lesions) and
 `leave_one_site_out` (a fold is a site). An experiment with members has no training of its own: its
-model is the mean of theirs. A delivered model goes on to a site that it has not seen:
+model is the mean of theirs. A delivered model goes on to a site that it has not seen, and to those
+who use it:
 
     external.raw_images -> ingestion, deduplication, preprocessing -> external_validation(e)
         -> adaptation(e)
+    <e>.model -> packaging(e) -> prediction
 """
 
 from collections.abc import Mapping, Sequence
@@ -43,6 +45,8 @@ from busi_pipeline.pipelines import (
     leave_one_site_out,
     localization,
     model_comparison,
+    packaging,
+    prediction,
     preprocessing,
     reporting,
     splitting,
@@ -153,18 +157,18 @@ def create_pipelines(parameters: Parameters) -> dict[str, Pipeline]:
     )
     tested_outside = {name: _test_outside(name, own) for name, own in experiments.items()}
     adapted = {name: adaptation.create_pipeline(name) for name in experiments}
+    packed = {name: _pack(name, own) for name, own in experiments.items()}
     audit = assign + bias_audit.create_annotations_pipeline()
     # A bag is tested out of fold, on other images than the hold-out split has.
     compare = model_comparison.create_pipeline(
         [*single, *(name for name, own in joined.items() if not own.of_folds)]
     )
-    predictions = {
-        name: f"{name}.{_CROSS_VALIDATION}.predictions" for name in (*in_default, ENSEMBLE)
-    }
     ensemble = evaluation.create_ensemble_pipeline(
         in_default
     ) + model_comparison.create_pairwise_pipeline(
-        predictions, "cross_validation_comparisons", _CROSS_VALIDATION
+        {name: f"{name}.{_CROSS_VALIDATION}.predictions" for name in (*in_default, ENSEMBLE)},
+        "cross_validation_comparisons",
+        _CROSS_VALIDATION,
     )
 
     def join(parts: dict[str, Pipeline], first: Pipeline) -> Pipeline:
@@ -194,11 +198,14 @@ def create_pipelines(parameters: Parameters) -> dict[str, Pipeline]:
         **leave_out,
         **{f"validate_external_{name}": external + part for name, part in tested_outside.items()},
         **{f"adapt_{name}": part for name, part in adapted.items()},
+        **{f"package_{name}": part for name, part in packed.items()},
         "leakage": join(leaked, assign_randomly) + leakage.create_summary_pipeline(in_default),
         "cross_validation": join(validated, assign) + ensemble,
         "validate_external": join(tested_outside, external)
         + external_validation.create_comparison_pipeline(in_default),
         "adapt": join(adapted, Pipeline([])),
+        "package": join(packed, Pipeline([])),
+        "predict": prediction.create_pipeline(),
         "__default__": join(trained, split) + compare,
     }
 
@@ -282,6 +289,14 @@ def _test_outside(name: str, settings: ModelSettings) -> Pipeline:
         tested += localization.create_external_pipeline(name)
         tested += preprocessing.create_reader_images_pipeline(name)
     return tested
+
+
+def _pack(name: str, settings: ModelSettings) -> Pipeline:
+    """A delivered model in one folder, by the images it learned from."""
+    of_folds = isinstance(settings, JoinedSettings) and settings.of_folds
+    images = name_input("images", name, settings, _CROSS_VALIDATION if of_folds else None)
+    division = f"{_CROSS_VALIDATION}.fold_manifest" if of_folds else "split_manifest"
+    return packaging.create_pipeline(name, images, division)
 
 
 def _locate_left_out(

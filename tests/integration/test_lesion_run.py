@@ -1,21 +1,27 @@
 """An experiment that looks at the lesion: trained, cross-validated, audited, tested elsewhere."""
 
+import base64
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import mlflow
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 
 from busi_pipeline.errors import BadInputError
 from busi_pipeline.imaging.crops import Window
 from busi_pipeline.models.delivered import LOCALIZER_FILE, load_delivered_model
+from busi_pipeline.models.packaged import load_package
 from busi_pipeline.stats.classes import Classes
 from busi_pipeline.stats.scoring import fit_operating_point
 from tests.factories import TINY_EXPERIMENTS, load_parameters
 from tests.integration.projects import (
     RAW,
     create_project,
+    find_all_runs,
     hide_machine,
     read_json,
     read_table,
@@ -215,3 +221,77 @@ def test_images_without_masks_are_refused_in_one_line(project: Path) -> None:
     with pytest.raises(BadInputError, match="a localizer learns from masks or boxes") as caught:
         run_pipeline(project, f"train_{EXPERIMENT}")
     assert "\n" not in str(caught.value)
+
+
+@pytest.fixture(scope="module")
+def packed(project: Path) -> Path:
+    """The project with the model of the experiment packed."""
+    run_pipeline(project, f"package_{EXPERIMENT}")
+    return project
+
+
+def test_a_package_answers_as_the_delivered_model(packed: Path) -> None:
+    delivered = load_delivered_model(packed / f"data/06_models/{EXPERIMENT}")
+    model = load_package(packed / f"data/06_models/{EXPERIMENT}/package")
+    assert model.description["model_sha256"] == delivered.description["model_sha256"]
+    for path in sorted((packed.parent / "BUSBRA").glob("Images/*.png"))[:5]:
+        for box in (None, Window(20, 20, 90, 80)):
+            expected, answer = delivered.predict_file(path, box), model.predict_file(path, box)
+            assert answer.positive_score == pytest.approx(expected.positive_score, abs=1e-4)
+            assert answer.threshold == expected.threshold
+            assert answer.box == pytest.approx(expected.box, abs=1e-3)
+            if expected.confidence is not None:
+                assert answer.confidence == pytest.approx(expected.confidence, abs=1e-4)
+
+
+def test_the_packages_limits_are_of_the_images_learned_from(packed: Path) -> None:
+    model = load_package(packed / f"data/06_models/{EXPERIMENT}/package")
+    split = read_table(packed / "data/03_primary/split_manifest.csv")
+    taught = split[split["split"] == "train"].iloc[0]
+    answer = model.predict_file(packed / RAW / f"{taught['image_id']}.png")
+    assert "seen_in_training" in answer.reasons
+    tested = split[split["split"] == "test"]["image_id"]
+    reasons = [model.predict_file(packed / RAW / f"{image}.png").reasons for image in tested]
+    assert not any("seen_in_training" in own for own in reasons)
+    card = (packed / f"data/06_models/{EXPERIMENT}/package/model_card.md").read_text()
+    assert card == (packed / f"data/06_models/{EXPERIMENT}/model_card.md").read_text()
+
+
+def test_the_packed_model_answers_in_mlflow(packed: Path) -> None:
+    run = next(r for r in find_all_runs(packed) if r.info.run_name == f"package_{EXPERIMENT}")
+    logged = [
+        model
+        for model in mlflow.search_logged_models(output_format="list")
+        if model.source_run_id == run.info.run_id
+    ]
+    assert [model.name for model in logged] == [f"{EXPERIMENT}_package"]
+    service = mlflow.pyfunc.load_model(logged[0].model_uri)
+    path = next((packed.parent / "BUSBRA").glob("Images/*.png"))
+    image = base64.b64encode(path.read_bytes()).decode()
+    table = pd.DataFrame({"image": [image, "no base64", image], "box": ["", "", "20,20,90,80"]})
+    answers = service.predict(table)
+    model = load_package(packed / f"data/06_models/{EXPERIMENT}/package")
+    assert answers["positive_score"][0] == model.predict_file(path).positive_score
+    drawn = model.predict_file(path, (20, 20, 90, 80))
+    assert answers["positive_score"][2] == drawn.positive_score
+    assert answers["error"].tolist()[::2] == ["", ""]
+    assert "base64" in answers["error"][1]
+    assert json.loads(answers["box"][2]) == [20, 20, 90, 80]
+
+
+def test_a_folder_is_predicted_by_its_name(packed: Path) -> None:
+    site = packed.parent / "BUSBRA" / "Images"
+    run_pipeline(packed, "predict", {"prediction": {"folder": str(site)}})
+    findings = pd.read_parquet(packed / "data/07_model_output/predictions/images/findings.parquet")
+    assert len(findings) == COUNT
+    assert (findings["problem"] == "").all()
+    predictions = read_table(
+        packed / f"data/07_model_output/{EXPERIMENT}/external/elsewhere/predictions.csv"
+    ).set_index("image_id")
+    scores = dict(zip(findings["image"], findings["positive_score"], strict=True))
+    for image_id, expected in predictions["positive_score"].items():
+        name = Path(str(image_id)).name
+        assert scores[f"{name}.png"] == pytest.approx(expected, abs=5e-3)
+    reports = packed / "data/08_reporting/predictions/images"
+    assert len(list((reports / "overlays").glob("*.png"))) == COUNT
+    assert (reports / "sheet.html").stat().st_size > 5000

@@ -22,6 +22,8 @@ from .schemas import (
     InputSettings,
     JoinedSettings,
     LocalizationSettings,
+    PackagingSettings,
+    PredictionSettings,
     PrivacySettings,
     Settings,
     SiteSettings,
@@ -44,6 +46,8 @@ GROUPS: dict[str, type[Settings]] = {
     "ensemble": EnsembleSettings,
     "external": ExternalSettings,
     "adaptation": AdaptationSettings,
+    "packaging": PackagingSettings,
+    "prediction": PredictionSettings,
     "privacy": PrivacySettings,
 }
 ALL_GROUPS = ("classes", "positive_classes", "lesion_free_classes", "sites", *GROUPS, "experiments")
@@ -69,6 +73,8 @@ class Parameters(TypedDict):
     ensemble: EnsembleSettings
     external: ExternalSettings
     adaptation: AdaptationSettings
+    packaging: PackagingSettings
+    prediction: PredictionSettings
     privacy: PrivacySettings
     sites: dict[str, SiteSettings]
     experiments: dict[str, ExperimentSettings | JoinedSettings]

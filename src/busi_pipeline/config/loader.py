@@ -21,7 +21,12 @@ from omegaconf.errors import OmegaConfBaseException
 from busi_pipeline.errors import BadInputError
 
 from .checking import Parameters, check_parameters
-from .sites import find_external_site, list_training_folders
+from .sites import (
+    find_external_site,
+    find_prediction_folder,
+    list_training_folders,
+    make_name,
+)
 
 LOADER_ARGUMENTS: dict[str, Any] = {
     "base_env": "base",
@@ -112,6 +117,9 @@ class ProjectConfigLoader(OmegaConfigLoader):
             "training_folders": self._resolve_training_folders,
             "external_folders": self._resolve_external_folders,
             "external_site": self._resolve_external_site,
+            "prediction_folders": self._resolve_prediction_folders,
+            "prediction_name": self._resolve_prediction_name,
+            "prediction_model": self._resolve_prediction_model,
             "folders_to_keep": self._resolve_folders_to_keep,
             "dicom_settings": self._resolve_dicom_settings,
             **(self._custom_resolvers or {}),
@@ -139,6 +147,20 @@ class ProjectConfigLoader(OmegaConfigLoader):
     def _resolve_external_site(self) -> str:
         """`${external_site:}`: its name, for paths; `unnamed` where none is named."""
         return next(iter(self._resolve_external_folders()), "unnamed")
+
+    def _resolve_prediction_folders(self) -> dict[str, str]:
+        """`${prediction_folders:}`: {name: folder} of the images to predict; empty for none."""
+        folder = find_prediction_folder(self["parameters"]["prediction"])
+        return {} if folder is None else {"prediction": folder}
+
+    def _resolve_prediction_name(self) -> str:
+        """`${prediction_name:}`: what its outputs are called; `unnamed` where none is named."""
+        folder = self["parameters"]["prediction"].folder
+        return make_name(folder) if folder else "unnamed"
+
+    def _resolve_prediction_model(self) -> str | None:
+        """`${prediction_model:}`: the packaged model that is asked; None for the only one."""
+        return self["parameters"]["prediction"].model
 
     def _resolve_folders_to_keep(self) -> list[str]:
         """`${folders_to_keep:}`: names of folders that are classes, so no patient's."""

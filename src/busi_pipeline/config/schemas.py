@@ -497,6 +497,45 @@ class LocalizationSettings(Settings):
         return self
 
 
+class PackagingSettings(Settings):
+    """What a package holds beside the networks, and what it must keep to."""
+
+    precision: Literal["single", "half", "int8"]
+    """Of the classifier in the package. `half` and `int8` are smaller; int8 is quicker on some
+    processors."""
+    largest_difference: Annotated[float, Field(gt=0, lt=1)]
+    """Between the probabilities of the exported network and of Keras, in single precision."""
+    max_auc_lost: Share
+    """By a network of less precision, against single precision."""
+    max_changed_flags: Share
+    """Share of the images whose flag a network of less precision turns."""
+    compared_images: Count
+    """Images at most on which networks are compared: validation images."""
+    calibration_images: Count
+    """Training images at most from which int8 takes the range of values."""
+    neighbours: Count
+    """An image is as far from the training images as from the nearest of this rank."""
+    refused_share: ProperShare
+    """Share of images like those learned from that are taken for something else, and referred."""
+    near_threshold_share: Share
+    """Share of the images that the threshold was chosen on, nearest to it, that are referred."""
+    quality_share: Share
+    """Share of the images learned from, of the lowest quality, that would be referred."""
+    seed: Seed
+    """Of the choice of images."""
+
+
+class PredictionSettings(Settings):
+    """What a packaged model is asked about."""
+
+    folder: Text | None
+    """Where the images lie; or a table (CSV, XLSX) with `image`, its path from the table's
+    folder, and where known the reader's box: `left`, `top`, `right`, `bottom`, in pixels."""
+    model: Text | None
+    """An experiment whose model is packed, or the folder of a package; null takes the only one
+    there is."""
+
+
 class PublishedResult(Settings):
     """What published work reports for the same network; shares, seconds."""
 

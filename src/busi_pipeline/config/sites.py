@@ -9,9 +9,10 @@ from busi_pipeline.errors import BadInputError
 from busi_pipeline.layouts import LAYOUTS
 
 from .messages import check_settings, describe_unknown
-from .schemas import ExternalSettings, IngestionSettings, SiteSettings
+from .schemas import ExternalSettings, IngestionSettings, PredictionSettings, SiteSettings
 
 AUTO = "auto"
+TABLE_SUFFIXES = (".csv", ".tsv", ".xlsx")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 
@@ -60,12 +61,25 @@ def find_external_site(
 ) -> tuple[str, SiteSettings] | None:
     """Return name and settings of the external site; None where the parameters name none."""
     if external.folder is not None:
-        name = external.site or _make_name(external.folder)
+        name = external.site or make_name(external.folder)
         return name, SiteSettings(folder=external.folder, layout=external.layout)
     if external.site is None:
         return None
     site = sites[external.site]
     return external.site, site.model_copy(update={"layout": external.layout or site.layout})
+
+
+def find_prediction_folder(prediction: PredictionSettings) -> str | None:
+    """Return where the images to predict lie: the folder, or that of the table; None for none."""
+    if prediction.folder is None:
+        return None
+    path = Path(prediction.folder)
+    return str(path.parent if is_table(prediction.folder) else path)
+
+
+def is_table(name: str) -> bool:
+    """Return whether a name is that of a table and not of a folder."""
+    return Path(name).suffix.lower() in TABLE_SUFFIXES
 
 
 def _check_external(
@@ -100,7 +114,7 @@ def _check_name(path: str, name: Any) -> None:
         )
 
 
-def _make_name(folder: str) -> str:
+def make_name(folder: str) -> str:
     """Return a name for a folder: `/data/BUS BRA (2023)` is `bus_bra_2023`."""
     words = re.findall(r"[A-Za-z0-9]+", Path(folder).name)
     return "_".join(words).lower() or "external"

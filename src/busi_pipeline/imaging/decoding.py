@@ -1,5 +1,6 @@
 """From the bytes of a file to uint8 RGB, right side up."""
 
+import hashlib
 import io
 import re
 from collections.abc import Callable, Iterator
@@ -231,9 +232,19 @@ def _scale_to_8_bit(values: np.ndarray) -> UInt8Array:
     return scaled
 
 
+def hash_pixels(pixels: UInt8Array) -> str:
+    """Return the SHA-256 of the pixels and shape of uint8 (h, w, 3), as manifests name it."""
+    return hashlib.sha256(f"{pixels.shape}".encode() + pixels.tobytes()).hexdigest()
+
+
 def has_colour(pixels: UInt8Array) -> bool:
     """Return whether uint8 (h, w, 3) RGB carries colour: a marker, a Doppler box."""
+    return measure_colour(pixels) > _COLOUR_SHARE
+
+
+def measure_colour(pixels: UInt8Array) -> float:
+    """Return the share of the pixels of uint8 (h, w, 3) RGB that are not grey."""
     red, green, blue = (pixels[..., channel] for channel in range(3))
     # Pairwise: a reduction over the last axis takes twenty times as long.
     spread = np.maximum(np.maximum(red, green), blue) - np.minimum(np.minimum(red, green), blue)
-    return bool((spread > _COLOUR_SPREAD).mean() > _COLOUR_SHARE)
+    return float((spread > _COLOUR_SPREAD).mean())

@@ -11,10 +11,8 @@ import numpy as np
 from busi_pipeline.errors import BadInputError
 from busi_pipeline.imaging.crops import Window
 from busi_pipeline.imaging.decoding import UInt8Array, UnusableImageError, decode_image
-from busi_pipeline.imaging.network_input import InputDescription, show_windows
-from busi_pipeline.models.localizer import locate_lesion
+from busi_pipeline.models.reading import Finding, read_pixels
 from busi_pipeline.stats.classes import Classes
-from busi_pipeline.stats.operating_point import allow_single_precision
 
 if TYPE_CHECKING:
     import keras
@@ -27,28 +25,6 @@ TRAINING_FILE = "training_pixels.txt"
 LEARNED_FROM = ("train", "validation")
 # What a description needs so that the model can be used.
 _DESCRIBED = {"image_size", "classes", "positive_classes", "threshold", "model_sha256"}
-
-
-class Finding(NamedTuple):
-    """The answer of a model on one image.
-
-    Attributes:
-        flagged: whether the image is flagged for review: `positive_score` is at the threshold or
-            above. This is the decision; a likeliest class of another name does not lift it.
-        positive_score: calibrated probability of the positive classes together, 0 to 1.
-        threshold: chosen on validation images for the sensitivity in the description.
-        probabilities: {class: calibrated probability}.
-        box: of the lesion that the model looked at, in pixels of the image; None where it looked at
-            the whole.
-        confidence: of the localizer that there is a lesion, 0 to 1; None where it was not asked.
-    """
-
-    flagged: bool
-    positive_score: float
-    threshold: float
-    probabilities: dict[str, float]
-    box: Window | None = None
-    confidence: float | None = None
 
 
 class DeliveredModel(NamedTuple):
@@ -90,34 +66,22 @@ class DeliveredModel(NamedTuple):
                 localizer's. Who draws it says that there is a lesion: the probabilities of classes
                 without one are 0, and the threshold is the one that was chosen for lesions.
         """
-        is_drawn, confidence = box is not None, None
-        if self.localizer is not None and box is None:
-            box, confidence = locate_lesion(self.localizer, pixels)
-        shape = InputDescription(**self.description.get("input", {}))
-        shown = show_windows(pixels, box, shape, self.description["image_size"])
-        answer = self.model.predict_on_batch(shown[None])
-        probabilities = np.asarray(answer["probabilities"])
-        flagged = bool(np.asarray(answer["flagged"])[0])
-        score = float(np.asarray(answer["positive_score"])[0])
-        threshold = self.description["threshold"]
-        if is_drawn and "threshold_given_lesion" in self.description:
-            classes = Classes(
-                self.description["classes"],
-                self.description["positive_classes"],
-                self.description["lesion_free_classes"],
-            )
-            probabilities = classes.given_lesion(probabilities)
-            score = float(classes.positive_score(probabilities)[0])
-            threshold = self.description["threshold_given_lesion"]
-            flagged = score >= allow_single_precision(threshold)
-        return Finding(
-            flagged,
-            score,
-            threshold,
-            dict(zip(self.description["classes"], probabilities[0].tolist(), strict=True)),
-            box,
-            confidence,
-        )
+        return read_pixels(self, self.description, pixels, box)
+
+    def classify(self, shown: UInt8Array) -> Mapping[str, np.ndarray]:
+        """See models.reading.Networks."""
+        return {name: np.asarray(a) for name, a in self.model.predict_on_batch(shown).items()}
+
+    def draw_maps(self, shown: UInt8Array) -> np.ndarray:
+        """See models.reading.Networks."""
+        if self.localizer is None:
+            raise ValueError("a model without a localizer draws no maps")
+        return np.asarray(self.localizer.predict_on_batch(shown))
+
+    @property
+    def localizer_size(self) -> int | None:
+        """See models.reading.Networks."""
+        return None if self.localizer is None else int(self.localizer.input_shape[1])
 
 
 def build_delivered_model(

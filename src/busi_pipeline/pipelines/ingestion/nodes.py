@@ -21,6 +21,7 @@ from busi_pipeline.imaging.decoding import (
     decode_image,
     describe_error,
     has_colour,
+    hash_pixels,
 )
 from busi_pipeline.imaging.masks import is_two_valued
 from busi_pipeline.imaging.raw_files import RawFiles, as_raw_files
@@ -192,7 +193,7 @@ def _describe_picture(read: Callable[[], bytes], ingestion: IngestionSettings) -
         "width": width,
         "mode": mode,
         "byte_sha256": hashlib.sha256(content).hexdigest(),
-        "pixel_sha256": hashlib.sha256(f"{pixels.shape}".encode() + pixels.tobytes()).hexdigest(),
+        "pixel_sha256": hash_pixels(pixels),
         "colour_overlay": has_colour(pixels),
         "note": note,
     }

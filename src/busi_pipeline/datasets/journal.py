@@ -1,0 +1,79 @@
+"""What a long run has done already, a line each: the next run goes on from there."""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+from kedro.io import AbstractDataset, DatasetError
+
+logger = logging.getLogger(__name__)
+
+
+class Journal:
+    """Records by key. A record is on disk before `add` returns.
+
+    A line that was cut off, as by a power failure, is left out.
+    """
+
+    def __init__(self, path: Path):
+        """Read what is there."""
+        self._path = path
+        self._records: dict[str, dict[str, Any]] = {}
+        if not path.is_file():
+            return
+        damaged = 0
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            try:
+                entry = json.loads(line)
+                self._records[entry["key"]] = entry["record"]
+            except (ValueError, TypeError, KeyError):
+                damaged += 1
+        if damaged:
+            logger.warning("%s: %d damaged lines left out", path, damaged)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._records
+
+    def __getitem__(self, key: str) -> dict[str, Any]:
+        return self._records[key]
+
+    def add(self, key: str, record: dict[str, Any]) -> None:
+        """Keep a record, which must be JSON."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        line = json.dumps({"key": key, "record": record})
+        with self._path.open("a", encoding="utf-8") as file:
+            # After a line that was cut off, a new one begins.
+            file.write(line + "\n" if self._ends_line() else f"\n{line}\n")
+        self._records[key] = record
+
+    def _ends_line(self) -> bool:
+        if not self._path.is_file() or not self._path.stat().st_size:
+            return True
+        with self._path.open("rb") as file:
+            file.seek(-1, 2)
+            return file.read(1) == b"\n"
+
+
+class JournalDataset(AbstractDataset[None, Journal]):
+    """A journal in a file; a node writes to it while it runs.
+
+    Args:
+        filepath: of the JSON lines.
+        metadata: for Kedro-Viz.
+    """
+
+    def __init__(self, *, filepath: str, metadata: dict[str, Any] | None = None):
+        self._filepath = Path(filepath)
+        self.metadata = metadata
+
+    def load(self) -> Journal:
+        """Return the journal as it is on disk."""
+        return Journal(self._filepath)
+
+    def save(self, data: None) -> None:
+        """Refuse: records are added one by one."""
+        raise DatasetError("a journal is written by the node that reads it")
+
+    def _describe(self) -> dict[str, Any]:
+        return {"filepath": str(self._filepath)}

@@ -1,0 +1,141 @@
+"""Exported networks, and packages of models: folders, and models of the MLflow run."""
+
+import warnings
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import mlflow
+from kedro.io import AbstractDataset, DatasetError
+
+from busi_pipeline.models.exporting import ExportedNetworks
+from busi_pipeline.models.package_parts import COMPUTING, PackageParts, write_package
+from busi_pipeline.models.packaged import (
+    PACKAGE_FILE,
+    PackagedModel,
+    find_package,
+    load_package,
+)
+
+_LOCALIZER = "localizer"
+_SUFFIX = ".onnx"
+# What a package imports, MLflow included.
+_REQUIREMENTS = ("mlflow", *COMPUTING, "click", "pandas", "scipy")
+
+
+class ExportedNetworksDataset(AbstractDataset[ExportedNetworks, ExportedNetworks]):
+    """A folder of ONNX files.
+
+    Args:
+        path: the folder.
+        metadata: for Kedro-Viz.
+    """
+
+    def __init__(self, *, path: str, metadata: dict[str, Any] | None = None):
+        self._path = Path(path)
+        self.metadata = metadata
+
+    def load(self) -> ExportedNetworks:
+        """Return the files' content; raises DatasetError where there are none."""
+        if not self._exists():
+            raise DatasetError(f"no exported networks in {self._path}: package the model first.")
+        files = {file.stem: file.read_bytes() for file in sorted(self._path.glob(f"*{_SUFFIX}"))}
+        localizer = files.pop(_LOCALIZER, None)
+        return ExportedNetworks(files, localizer)
+
+    def save(self, data: ExportedNetworks) -> None:
+        """Write the files; those of an earlier export go."""
+        self._path.mkdir(parents=True, exist_ok=True)
+        for file in self._path.glob(f"*{_SUFFIX}"):
+            file.unlink()
+        files = dict(data.classifiers)
+        if data.localizer is not None:
+            files[_LOCALIZER] = data.localizer
+        for name, content in files.items():
+            (self._path / f"{name}{_SUFFIX}").write_bytes(content)
+
+    def _exists(self) -> bool:
+        return any(self._path.glob(f"*{_SUFFIX}"))
+
+    def _describe(self) -> dict[str, Any]:
+        return {"path": str(self._path)}
+
+
+class PackageDataset(AbstractDataset[PackageParts, PackagedModel]):
+    """A folder with a packaged model; on saving, logged to the MLflow run as well.
+
+    The logged model takes rows with the bytes of an image, see datasets.package_service. It carries
+    this package's own code, so that its environment needs only what computes.
+
+    Args:
+        path: the folder.
+        name: of the experiment.
+        metadata: for Kedro-Viz.
+    """
+
+    def __init__(self, *, path: str, name: str, metadata: dict[str, Any] | None = None):
+        self._path, self._name = Path(path), name
+        self.metadata = metadata
+        self._logging_activated = True  # kedro-mlflow switches it off for untracked pipelines
+
+    def load(self) -> PackagedModel:
+        """Return the model; see models.packaged.load_package."""
+        return load_package(self._path)
+
+    def save(self, data: PackageParts) -> None:
+        """Write the folder; log it to the active MLflow run, if there is one."""
+        write_package(data, self._name, self._path)
+        if mlflow.active_run() and self._logging_activated:
+            self._log()
+
+    def _log(self) -> None:
+        import mlflow.pyfunc
+
+        from busi_pipeline.datasets import package_service
+
+        code = Path(__file__).with_name("package_code.py")
+        with warnings.catch_warnings():
+            # MLflow asks for an example, with which it would start the model in a new process.
+            warnings.filterwarnings("ignore", message=".*(input example|type hints)")
+            mlflow.pyfunc.log_model(
+                name=f"{self._name}_package",
+                python_model=str(code),
+                artifacts={package_service.PACKAGE: str(self._path)},
+                code_paths=[str(code.parents[1])],
+                signature=package_service.make_signature(),
+                pip_requirements=[f"{package}=={version(package)}" for package in _REQUIREMENTS],
+                metadata=load_package(self._path).description,
+            )
+
+    def _exists(self) -> bool:
+        return (self._path / PACKAGE_FILE).is_file()
+
+    def _describe(self) -> dict[str, Any]:
+        return {"path": str(self._path), "name": self._name}
+
+
+class ChosenPackageDataset(AbstractDataset[None, PackagedModel]):
+    """A packaged model to ask, by name or folder.
+
+    Args:
+        models: folder of the models.
+        choice: name of an experiment, or the folder of a package; None for the only one there is.
+        metadata: for Kedro-Viz.
+    """
+
+    def __init__(
+        self, *, models: str, choice: str | None = None, metadata: dict[str, Any] | None = None
+    ):
+        self._models, self._choice = Path(models), choice
+        self.metadata = metadata
+
+    def load(self) -> PackagedModel:
+        """Return the model; see models.packaged.find_package and load_package."""
+        return load_package(find_package(self._models, self._choice))
+
+    def save(self, data: None) -> None:
+        """Refuse: a package is written by its pipeline."""
+        raise DatasetError("a package is chosen here, not written")
+
+    def _describe(self) -> dict[str, Any]:
+        return {"models": str(self._models), "choice": self._choice}

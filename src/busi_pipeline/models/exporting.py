@@ -1,0 +1,152 @@
+"""From a Keras model to an ONNX file, in several precisions."""
+
+import re
+import warnings
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from busi_pipeline.models.onnx_networks import FEATURES
+
+if TYPE_CHECKING:
+    import keras
+    import onnx
+
+# Names of nodes within a head: models.network calls it so, and copies get a number.
+_IN_HEAD = re.compile(r"(^|/)head(_\d+)*/")
+_MATMULS = ("MatMul", "Gemm")
+# Not the newest: what runtimes of two years ago read.
+_OPSET = 18
+
+
+class ExportedNetworks(NamedTuple):
+    """ONNX files.
+
+    Attributes:
+        classifiers: {`single`, `half` or `int8`: file}.
+        localizer: in single precision; None where there is none.
+    """
+
+    classifiers: dict[str, bytes]
+    localizer: bytes | None
+
+
+def export_classifier(model: "keras.Model") -> bytes:
+    """Return a classifier as an ONNX file.
+
+    Args:
+        model: uint8 images -> {`probabilities`, `positive_score`, `flagged`}, as delivered.
+
+    What the first head reads becomes a further output, `features` float32 (images x windows,
+    channels), so that a look at what the network sees costs nothing.
+    """
+    import onnx
+
+    proto = onnx.load_model_from_string(export_model(model))
+    heads = [
+        node for node in proto.graph.node if node.op_type in _MATMULS and _IN_HEAD.search(node.name)
+    ]
+    if not heads:
+        raise ValueError(f"{model.name} has no layer named head to take features from")
+    read = heads[0].input[0]
+    proto.graph.node.append(onnx.helper.make_node("Identity", [read], [FEATURES], name=FEATURES))
+    channels = _find_weights(proto, heads[0].input[1]).dims[0]
+    proto.graph.output.append(
+        onnx.helper.make_tensor_value_info(FEATURES, onnx.TensorProto.FLOAT, [None, channels])
+    )
+    onnx.checker.check_model(proto)
+    return proto.SerializeToString()
+
+
+def export_model(model: "keras.Model") -> bytes:
+    """Return a Keras model as an ONNX file, by Keras' own export."""
+    # Keras exports what was called before.
+    model(np.zeros((1, *model.input_shape[1:]), dtype=np.uint8))
+    with TemporaryDirectory() as folder, warnings.catch_warnings():
+        # Keras looks whether NumPy still has `np.object`.
+        warnings.filterwarnings("ignore", message=".*np.object", category=FutureWarning)
+        path = Path(folder) / "model.onnx"
+        model.export(path, format="onnx", verbose=False, opset_version=_OPSET)
+        return path.read_bytes()
+
+
+def _find_weights(proto: "onnx.ModelProto", name: str) -> "onnx.TensorProto":
+    return next(tensor for tensor in proto.graph.initializer if tensor.name == name)
+
+
+def convert_to_half(content: bytes) -> bytes:
+    """Return an ONNX file of a classifier in half precision, inputs, outputs and heads excepted.
+
+    Weights of a head can be beyond what half precision holds.
+    """
+    import onnx
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    proto = onnx.load_model_from_string(content)
+    half = convert_float_to_float16(
+        proto, keep_io_types=True, node_block_list=_list_after_features(proto)
+    )
+    return half.SerializeToString()
+
+
+def quantize(content: bytes, batches: Iterable[np.ndarray]) -> bytes:
+    """Return an ONNX file whose convolutions compute in 8-bit integers.
+
+    Args:
+        content: of a classifier in single precision.
+        batches: uint8 images that the range of every layer's values is taken from.
+
+    Weights have a scale each channel, values one each layer. Everything else stays in single
+    precision: weights of a head spread too far for one scale.
+    """
+    import onnx
+    from onnxruntime.quantization import (
+        CalibrationDataReader,
+        CalibrationMethod,
+        QuantFormat,
+        quantize_static,
+    )
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    taken = onnx.load_model_from_string(content).graph.input[0].name
+
+    class Reader(CalibrationDataReader):
+        def __init__(self) -> None:
+            self._batches: Iterator[np.ndarray] = iter(batches)
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            batch = next(self._batches, None)
+            return None if batch is None else {taken: batch}
+
+    with TemporaryDirectory() as folder:
+        given, single, whole = (
+            Path(folder) / f"{name}.onnx" for name in ("given", "single", "int8")
+        )
+        given.write_bytes(content)
+        # Batch normalisation becomes part of the convolutions before them.
+        quant_pre_process(given, single, skip_symbolic_shape=True)
+        quantize_static(
+            single,
+            whole,
+            Reader(),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=["Conv"],
+            per_channel=True,
+            calibrate_method=CalibrationMethod.MinMax,
+        )
+        return whole.read_bytes()
+
+
+def _list_after_features(proto: "onnx.ModelProto") -> list[str]:
+    """Return the names of the nodes that read what any head reads, directly or not."""
+    known: set[str] = set()
+    names = []
+    for node in proto.graph.node:
+        in_head = bool(_IN_HEAD.search(node.name))
+        if in_head or known & set(node.input):
+            names.append(node.name)
+            known |= set(node.output)
+    return names

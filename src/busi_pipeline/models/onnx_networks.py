@@ -1,0 +1,72 @@
+"""Networks that were exported to ONNX, computed by ONNX Runtime. Nothing here needs TensorFlow."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+
+from busi_pipeline.errors import BadInputError
+from busi_pipeline.imaging.decoding import UInt8Array
+
+FEATURES = "features"
+"""Output of an exported classifier beside its answer: what its first network sees in an image."""
+
+
+class OnnxNetworks:
+    """A classifier and, where it looks at lesions, a localizer; see models.reading.Networks.
+
+    Attributes:
+        windows: of an image that the classifier takes together.
+    """
+
+    def __init__(self, classifier: Path, localizer: Path | None = None, threads: int | None = None):
+        """Load the networks.
+
+        Args:
+            classifier: uint8 images -> `probabilities`, `positive_score`, `flagged`, `features`.
+            localizer: uint8 (n, size, size) -> maps; None where there is none.
+            threads: that compute one image; None for as many as there are cores.
+
+        Raises BadInputError where a file is no ONNX model.
+        """
+        self._classifier = _load(classifier, threads)
+        self._localizer = None if localizer is None else _load(localizer, threads)
+        shape = self._classifier.get_inputs()[0].shape
+        self.windows = int(shape[1]) if len(shape) == 5 else 1
+        self._outputs = [output.name for output in self._classifier.get_outputs()]
+
+    def classify(self, shown: UInt8Array) -> Mapping[str, np.ndarray]:
+        """Return the answer, and `features` float32 (n, channels), the mean over the windows."""
+        answer = dict(zip(self._outputs, _run(self._classifier, shown), strict=True))
+        if FEATURES in answer:
+            features = answer[FEATURES]
+            answer[FEATURES] = features.reshape(len(shown), -1, features.shape[-1]).mean(axis=1)
+        return answer
+
+    def draw_maps(self, shown: UInt8Array) -> np.ndarray:
+        """Return the localizer's maps; see models.reading.Networks."""
+        if self._localizer is None:
+            raise ValueError("a model without a localizer draws no maps")
+        return _run(self._localizer, shown)[0]
+
+    @property
+    def localizer_size(self) -> int | None:
+        """Height and width of what the localizer sees; None where there is no localizer."""
+        return None if self._localizer is None else int(self._localizer.get_inputs()[0].shape[1])
+
+
+def _load(path: Path, threads: int | None) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    try:
+        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime raises its own kinds, without a common base
+        reason = " ".join(str(error).split())[:200]
+        raise BadInputError(f"{path} is no ONNX model that can be used: {reason}") from None
+
+
+def _run(session: onnxruntime.InferenceSession, shown: UInt8Array) -> list[np.ndarray]:
+    return session.run(None, {session.get_inputs()[0].name: shown})

@@ -1,0 +1,85 @@
+"""What a package is made of, and how its folder is written."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from busi_pipeline.models.novelty import Reference
+from busi_pipeline.models.packaged import (
+    CARD_FILE,
+    CLASSIFIER_FILE,
+    LOCALIZER_FILE,
+    PACKAGE_FILE,
+    REFERENCE_FILE,
+    SCHEMA_VERSION,
+    TRAINING_FILE,
+    Limits,
+    hash_file,
+)
+
+_UNFINISHED = ".unfinished"
+# What computes the answer; their versions stand in the package.
+COMPUTING = ("numpy", "onnxruntime", "opencv-python-headless", "pillow", "simplejpeg")
+
+
+class PackageParts(NamedTuple):
+    """All that goes into the folder of a package.
+
+    Attributes:
+        classifier, localizer: ONNX files; None where there is no localizer.
+        description: of the delivered model.
+        limits: see models.packaged.
+        reference: see models.novelty.
+        training_pixels: `pixel_sha256` of what was learned from.
+        card: Markdown.
+        precision: of the classifier.
+    """
+
+    classifier: bytes
+    localizer: bytes | None
+    description: Mapping[str, Any]
+    limits: Limits
+    reference: Reference
+    training_pixels: frozenset[str]
+    card: str
+    precision: str
+
+
+def write_package(parts: PackageParts, name: str, folder: Path) -> None:
+    """Write a package beside its folder, then put it in the folder's place.
+
+    Args:
+        parts: what goes into it.
+        name: of the experiment.
+        folder: of the package; what was there is replaced.
+    """
+    unfinished = folder.with_name(folder.name + _UNFINISHED)
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    contents = {
+        CLASSIFIER_FILE: parts.classifier,
+        TRAINING_FILE: "\n".join(sorted(parts.training_pixels)).encode(),
+        CARD_FILE: parts.card.encode(),
+    }
+    if parts.localizer is not None:
+        contents[LOCALIZER_FILE] = parts.localizer
+    for file, content in contents.items():
+        (unfinished / file).write_bytes(content)
+    parts.reference.save(unfinished / REFERENCE_FILE)
+    described = {
+        **parts.description,
+        "schema_version": SCHEMA_VERSION,
+        "name": name,
+        "precision": parts.precision,
+        "limits": parts.limits.as_record(),
+        "versions": {package: version(package) for package in ("busi_pipeline", *COMPUTING)},
+        "files": {
+            file: hash_file(unfinished / file) for file in sorted((*contents, REFERENCE_FILE))
+        },
+    }
+    (unfinished / PACKAGE_FILE).write_text(json.dumps(described, indent=2))
+    shutil.rmtree(folder, ignore_errors=True)
+    unfinished.rename(folder)

@@ -1,0 +1,5 @@
+"""Delivered models in one folder each, without Keras."""
+
+from .pipeline import create_pipeline
+
+__all__ = ["create_pipeline"]

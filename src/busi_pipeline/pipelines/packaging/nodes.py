@@ -1,0 +1,321 @@
+"""Export a delivered model's networks, compare them with Keras, pack what their use takes."""
+
+import logging
+import math
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.metrics import roc_auc_score
+
+from busi_pipeline.caching.arrays import StoredArray
+from busi_pipeline.config.schemas import LocalizationSettings, ModelSettings, PackagingSettings
+from busi_pipeline.errors import BadInputError
+from busi_pipeline.imaging.decoding import decode_image
+from busi_pipeline.imaging.quality import Quality, measure_quality
+from busi_pipeline.learning.predicting import read_inputs
+from busi_pipeline.models.delivered import LEARNED_FROM, DeliveredModel
+from busi_pipeline.models.exporting import (
+    ExportedNetworks,
+    convert_to_half,
+    export_classifier,
+    export_model,
+    quantize,
+)
+from busi_pipeline.models.novelty import build_reference
+from busi_pipeline.models.onnx_networks import FEATURES, OnnxNetworks
+from busi_pipeline.models.package_parts import PackageParts
+from busi_pipeline.models.packaged import Limits, measure_margin
+from busi_pipeline.models.runtime_cost import measure_cost
+from busi_pipeline.progress import track
+from busi_pipeline.stats.calibration import Calibration, apply_calibration
+from busi_pipeline.stats.classes import Classes
+from busi_pipeline.stats.scoring import probability_columns
+
+logger = logging.getLogger(__name__)
+
+RawImages = Mapping[str, Callable[[], bytes]]
+_AT_ONCE = 8
+# Share of the pixels that a marker may colour, even where no image learned from has one.
+_SOME_COLOUR = 0.01
+_CALIBRATED_AT_ONCE = 4
+KERAS, SINGLE = "keras", "single"
+PRECISIONS = (SINGLE, "half", "int8")
+
+
+def export_networks(
+    model: DeliveredModel,
+    images: StoredArray,
+    division: pd.DataFrame,
+    packaging: PackagingSettings,
+) -> ExportedNetworks:
+    """Return the networks of a delivered model as ONNX files, the classifier in three precisions.
+
+    Args:
+        model: the delivered model.
+        images: what its network sees.
+        division: a split, or folds: which images were learned from.
+        packaging: how many of them give int8 its range of values.
+    """
+    single = export_classifier(model.model)
+    taught = _choose(_list_taught(division), packaging.calibration_images, packaging.seed)
+    batches = read_inputs(images, taught, _CALIBRATED_AT_ONCE, "int8")
+    return ExportedNetworks(
+        {
+            SINGLE: single,
+            "half": convert_to_half(single),
+            "int8": quantize(single, batches),
+        },
+        None if model.localizer is None else export_model(model.localizer),
+    )
+
+
+def _list_taught(division: pd.DataFrame) -> pd.Series:
+    """Return the images that the networks were fitted to; of folds, all are."""
+    if "split" in division:
+        division = division[division["split"] == "train"]
+    return division["image_id"]
+
+
+def _list_compared(division: pd.DataFrame) -> pd.Series:
+    """Return validation images; of folds, which have none, all."""
+    if "split" in division:
+        division = division[division["split"] == "validation"]
+    return division["image_id"]
+
+
+def _choose(image_ids: pd.Series, count: int, seed: int) -> list[str]:
+    return image_ids.sample(min(count, len(image_ids)), random_state=seed).sort_values().tolist()
+
+
+def compare_networks(
+    model: DeliveredModel,
+    exported_networks: ExportedNetworks,
+    images: StoredArray,
+    division: pd.DataFrame,
+    packaging: PackagingSettings,
+    classes: Classes,
+) -> pd.DataFrame:
+    """Compare the exported networks with Keras, those of less precision with single precision.
+
+    Returns one row a network: `network` (keras, single, half, int8), `images`,
+    `largest_difference` of its probabilities, `changed_classes` and `changed_flags` (numbers of
+    images), `positive_auc`, `megabytes` of its file, and of one image on one core `milliseconds`
+    and `peak_megabytes` (of the whole process; nan for Keras).
+
+    Raises BadInputError, one line, where the network in single precision differs from Keras, or the
+    chosen one from that, by more than is allowed.
+    """
+    compared = _choose(_list_compared(division), packaging.compared_images, packaging.seed)
+    labels = division.set_index("image_id").loc[compared, "label"]
+    is_positive = classes.is_positive(labels)
+
+    def answer(classify: Callable[[Any], Mapping[str, np.ndarray]], name: str) -> pd.DataFrame:
+        batches = read_inputs(images, compared, _AT_ONCE, f"{model.description['title']}, {name}")
+        answers = [classify(batch) for batch in batches]
+        table = pd.DataFrame(np.concatenate([own["probabilities"] for own in answers]))
+        return table.assign(
+            score=np.concatenate([own["positive_score"] for own in answers]),
+            flagged=np.concatenate([own["flagged"] for own in answers]),
+        )
+
+    tables = {KERAS: answer(model.classify, KERAS)}
+    rows = [_compare(tables[KERAS], tables[KERAS], is_positive) | {"network": KERAS}]
+    with TemporaryDirectory() as folder:
+        for precision in PRECISIONS:
+            content = exported_networks.classifiers[precision]
+            path = Path(folder) / "classifier.onnx"
+            path.write_bytes(content)
+            tables[precision] = answer(OnnxNetworks(path).classify, precision)
+            cost = measure_cost(content, Path(folder))
+            against = tables[KERAS if precision == SINGLE else SINGLE]
+            rows.append(
+                _compare(tables[precision], against, is_positive)
+                | {
+                    "network": precision,
+                    "megabytes": len(content) / 1e6,
+                    "milliseconds": cost.milliseconds,
+                    "peak_megabytes": cost.peak_mb,
+                }
+            )
+    comparison = pd.DataFrame(rows).set_index("network").reset_index()
+    for row in comparison.to_dict("records"):
+        logger.info(
+            "%s: largest difference %.1e, %d of %d flags changed, AUC %.4f, %.0f MB, %.0f ms",
+            *(row["network"], row["largest_difference"], row["changed_flags"], row["images"]),
+            *(row["positive_auc"], row.get("megabytes", math.nan)),
+            row.get("milliseconds", math.nan),
+        )
+    check_export(comparison, packaging)
+    return comparison.round({"positive_auc": 4, "megabytes": 2, "milliseconds": 1})
+
+
+def _compare(table: pd.DataFrame, other: pd.DataFrame, is_positive: np.ndarray) -> dict[str, Any]:
+    probabilities = [c for c in table if isinstance(c, int)]
+    own, others = table[probabilities].to_numpy(), other[probabilities].to_numpy()
+    both = is_positive.any() and not is_positive.all()
+    return {
+        "images": len(table),
+        "largest_difference": float(np.abs(own - others).max()),
+        "changed_classes": int((own.argmax(axis=1) != others.argmax(axis=1)).sum()),
+        "changed_flags": int((table["flagged"] != other["flagged"]).sum()),
+        "positive_auc": roc_auc_score(is_positive, table["score"]) if both else math.nan,
+    }
+
+
+def check_export(comparison: pd.DataFrame, packaging: PackagingSettings) -> None:
+    """Raise BadInputError, one line, where an exported network differs more than is allowed.
+
+    Args:
+        comparison: of `compare_networks`.
+        packaging: what is allowed, and which network is packed.
+    """
+    rows = {row["network"]: row for row in comparison.to_dict("records")}
+    single = rows[SINGLE]
+    problems = []
+    if not single["largest_difference"] <= packaging.largest_difference:
+        problems.append(
+            f"its probabilities differ by up to {single['largest_difference']:.1e} "
+            f"(packaging.largest_difference {packaging.largest_difference:.1e})"
+        )
+    problems += [
+        f"{single[f'changed_{what}']} {what} differ"
+        for what in ("classes", "flags")
+        if single[f"changed_{what}"]
+    ]
+    chosen = rows[packaging.precision]
+    if packaging.precision != SINGLE:
+        lost = single["positive_auc"] - chosen["positive_auc"]
+        turned = chosen["changed_flags"] / chosen["images"]
+        if lost > packaging.max_auc_lost:
+            problems.append(
+                f"{packaging.precision} loses {lost:.3f} of AUC "
+                f"(packaging.max_auc_lost {packaging.max_auc_lost:g})"
+            )
+        if turned > packaging.max_changed_flags:
+            problems.append(
+                f"{packaging.precision} turns {100 * turned:.1f} % of the flags "
+                f"(packaging.max_changed_flags {packaging.max_changed_flags:g})"
+            )
+    if problems:
+        raise BadInputError(
+            f"the exported network is not the delivered one on {single['images']} images: "
+            f"{'; '.join(problems)}. Nothing was packed."
+        )
+
+
+def build_package(
+    model: DeliveredModel,
+    exported_networks: ExportedNetworks,
+    export_comparison: pd.DataFrame,
+    images: StoredArray,
+    division: pd.DataFrame,
+    raw_images: RawImages,
+    manifest: pd.DataFrame,
+    predictions: pd.DataFrame,
+    model_card: str,
+    settings: ModelSettings,
+    packaging: PackagingSettings,
+    localization: LocalizationSettings,
+    classes: Classes,
+) -> PackageParts:
+    """Return a package: networks, limits, what is known of the images learned from, model card.
+
+    Args:
+        model, exported_networks: the delivered model, and its networks.
+        export_comparison: that these are the same; see `compare_networks`.
+        images: what its network sees.
+        division: the split or folds that it learned from.
+        raw_images, manifest: the images as they came.
+        predictions: of the images that the threshold was chosen on, and others.
+        model_card: of the model.
+        settings: of the experiment.
+        packaging: limits, as shares of the images learned from.
+        localization: `min_confidence`.
+        classes: in the order of the probabilities.
+    """
+    check_export(export_comparison, packaging)
+    learned = division
+    if "split" in division:
+        learned = division[division["split"].isin(LEARNED_FROM)]
+    classifier = exported_networks.classifiers[packaging.precision]
+    features = _compute_features(classifier, images, learned["image_id"].tolist(), settings.title)
+    reference = build_reference(features, learned["group"].to_numpy(), packaging.neighbours)
+    limits = Limits(
+        reference.choose_limit(packaging.refused_share),
+        _choose_margin(
+            model.description, predictions, division, packaging.near_threshold_share, classes
+        ),
+        localization.min_confidence,
+        *_choose_quality(raw_images, manifest, learned["image_id"], packaging.quality_share),
+    )
+    logger.info(
+        "%s, packed: distance up to %.3f, referred where a score is within %.2f of the threshold "
+        "(logits)",
+        settings.title,
+        limits.distance,
+        limits.near_threshold,
+    )
+    return PackageParts(
+        classifier=classifier,
+        localizer=exported_networks.localizer,
+        description=model.description,
+        limits=limits,
+        reference=reference,
+        training_pixels=model.training_pixels,
+        card=model_card,
+        precision=packaging.precision,
+    )
+
+
+def _compute_features(
+    classifier: bytes, images: StoredArray, image_ids: list[str], title: str
+) -> np.ndarray:
+    """Return float32 (images, channels), what the packed network sees."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "classifier.onnx"
+        path.write_bytes(classifier)
+        networks = OnnxNetworks(path)
+        batches = read_inputs(images, image_ids, _AT_ONCE, f"{title}, features")
+        return np.concatenate([networks.classify(batch)[FEATURES] for batch in batches])
+
+
+def _choose_margin(
+    description: Mapping[str, Any],
+    predictions: pd.DataFrame,
+    division: pd.DataFrame,
+    share: float,
+    classes: Classes,
+) -> float:
+    """Return the difference of logits within which this share of the images lies."""
+    decided = predictions["split"] == ("validation" if "split" in division else "test")
+    calibration = Calibration(description["temperature"], tuple(description["offsets"]))
+    columns = probability_columns(classes, uncalibrated=True)
+    calibrated = apply_calibration(predictions.loc[decided, columns].to_numpy(), calibration)
+    margins = [
+        measure_margin(score, description["threshold"])
+        for score in classes.positive_score(calibrated)
+    ]
+    return float(np.quantile(margins, share))
+
+
+def _choose_quality(
+    raw_images: RawImages, manifest: pd.DataFrame, image_ids: pd.Series, share: float
+) -> tuple[Quality, Quality]:
+    """Return the quality that this share of the images is below, and that which it is above."""
+    paths = manifest.set_index("image_id").loc[image_ids, "path"]
+    measured = np.array([list(_measure(raw_images, path)) for path in _follow(paths)])
+    low, high = np.quantile(measured, [share, 1 - share], axis=0)
+    lowest, highest = Quality(*map(float, low)), Quality(*map(float, high))
+    return lowest, highest._replace(colour=max(_SOME_COLOUR, highest.colour))
+
+
+def _measure(raw_images: RawImages, path: str) -> Quality:
+    return measure_quality(decode_image(raw_images[path]()).pixels)
+
+
+def _follow(paths: pd.Series) -> Iterator[str]:
+    yield from track(paths, "quality of images", "image", total=len(paths))

@@ -1,0 +1,287 @@
+"""Ask a packaged model about every image of a folder; nothing stops at one bad file."""
+
+import hashlib
+import json
+import logging
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from pathlib import PurePosixPath
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from PIL import Image
+
+from busi_pipeline.config.schemas import DatasetSettings, PredictionSettings, PrivacySettings
+from busi_pipeline.config.sites import TABLE_SUFFIXES, is_table
+from busi_pipeline.datasets.journal import Journal
+from busi_pipeline.errors import BadInputError
+from busi_pipeline.imaging.crops import Window
+from busi_pipeline.imaging.decoding import UInt8Array, UnusableImageError, decode_image
+from busi_pipeline.imaging.quality import CheckedImage, check_pixels
+from busi_pipeline.imaging.raw_files import RawFiles
+from busi_pipeline.imaging.text_cover import cover_text
+from busi_pipeline.layouts.tables import read_table
+from busi_pipeline.models.packaged import READER, REASONS, Answer, PackagedModel
+from busi_pipeline.plotting.style import DEMO_BANNER
+from busi_pipeline.progress import track
+
+logger = logging.getLogger(__name__)
+
+BOX = [*Window._fields]
+_NO_IMAGES = frozenset(
+    (*TABLE_SUFFIXES, ".xls", ".txt", ".md", ".json", ".jsonl", ".html", ".pdf", ".xml")
+)
+# Images read and decoded ahead of the one that the networks look at.
+_AHEAD = 3
+_NOT_THERE = "the table names it, but the folder does not have it"
+# By the source of the box, RGB: as in other plots, readers blue and the localizer orange.
+_BOX_COLOURS = {READER: (0, 114, 178)}
+_FOUND_COLOUR = (230, 120, 0)
+
+
+def list_images(raw_images: RawFiles, prediction: PredictionSettings) -> pd.DataFrame:
+    """Return what is asked for, a row an image: `image` (path), a reader's box or empty edges.
+
+    Args:
+        raw_images: of the folder, or of the table's folder.
+        prediction: `folder` is a folder, whose images are all asked for, or a table: CSV or XLSX
+            with `image`, its path from there, and where known `left`, `top`, `right`, `bottom`,
+            in pixels.
+
+    Raises BadInputError where there is nothing to ask for, or the table has no `image`.
+    """
+    if prediction.folder is not None and is_table(prediction.folder):
+        requests = read_table(raw_images, PurePosixPath(prediction.folder).name, ["image"], BOX)
+        for edge in BOX:
+            if edge not in requests:
+                requests[edge] = ""
+        requests = requests[["image", *BOX]]
+    else:
+        paths = [*raw_images, *raw_images.unusable]
+        images = [p for p in paths if PurePosixPath(p).suffix.lower() not in _NO_IMAGES]
+        if left := len(paths) - len(images):
+            logger.info("%d files that are no images left out", left)
+        requests = pd.DataFrame({"image": sorted(images)}).assign(**dict.fromkeys(BOX, ""))
+    if requests.empty:
+        raise BadInputError(f"no images in {prediction.folder}: name a folder that has some.")
+    return requests
+
+
+class Findings(NamedTuple):
+    """The answers, the same for two files.
+
+    Attributes:
+        findings: one row an image, see `read_images`.
+        findings_parquet: the same.
+    """
+
+    findings: pd.DataFrame
+    findings_parquet: pd.DataFrame
+
+
+class _Read(NamedTuple):
+    """A file that was read: its hash, and its image or why there is none."""
+
+    byte_sha256: str
+    image: CheckedImage | None
+    problem: str
+
+
+def read_images(
+    raw_images: RawFiles, requests: pd.DataFrame, model: PackagedModel, journal: Journal
+) -> Findings:
+    """Return the model's answers, one row a request, in their order.
+
+    `image`, its path; `problem`, "" or why the file cannot be used, then all else is empty;
+    `flagged`, `refer` and `reasons` (`;` between them); `positive_score`, `threshold`,
+    `expected_sensitivity`, `p_<class>`; `left`, `top`, `right`, `bottom`, `box_source`,
+    `confidence`; `distance`; `width`, `height`; `same_as`, an earlier image with the same bytes;
+    `model`, `model_version`, `schema_version`.
+
+    Answers that the journal has, of the same model on the same bytes with the same box, are taken
+    from there.
+    """
+    rows, seen, kept = [], dict[str, str](), 0
+    wanted = requests.to_dict("records")
+    read = _read_ahead(raw_images, [row["image"] for row in wanted])
+    for request, file in track(
+        zip(wanted, read, strict=True), "images read", "image", total=len(wanted)
+    ):
+        path, box = request["image"], [request[edge] for edge in BOX]
+        is_drawn = any(str(edge).strip() for edge in box)
+        if file.problem or file.image is None:
+            rows.append({"image": path, "problem": file.problem})
+            continue
+        key = hashlib.sha256(
+            json.dumps([model.version, file.byte_sha256, box if is_drawn else None]).encode()
+        ).hexdigest()
+        if key in journal:
+            kept += 1
+        else:
+            journal.add(key, _ask(model, file.image, box if is_drawn else None))
+        record = journal[key]
+        rows.append({"image": path, **record, "same_as": seen.get(file.byte_sha256, "")})
+        seen.setdefault(file.byte_sha256, path)
+    findings = pd.DataFrame(rows, columns=_list_columns(model))
+    texts = ["problem", "reasons", "box_source", "same_as", "model", "model_version"]
+    findings[texts] = findings[texts].fillna("")
+    findings = findings.astype(
+        dict.fromkeys(["flagged", "refer"], "boolean")
+        | dict.fromkeys(["width", "height", "schema_version"], "Int64")
+    )
+    _log(findings, model, kept)
+    return Findings(findings, findings)
+
+
+def _list_columns(model: PackagedModel) -> list[str]:
+    return [
+        *("image", "problem", "flagged", "refer", "reasons", "positive_score", "threshold"),
+        *("expected_sensitivity", *(f"p_{name}" for name in model.description["classes"])),
+        *(*BOX, "box_source", "confidence", "distance", "width", "height", "same_as"),
+        *("model", "model_version", "schema_version"),
+    ]
+
+
+def _ask(model: PackagedModel, image: CheckedImage, box: list[str] | None) -> dict[str, Any]:
+    """Return what the journal keeps of an answer."""
+    try:
+        answer = model.predict_image(image, box)
+    except UnusableImageError as error:  # a box that lies outside
+        return {"problem": str(error)}
+    return _flatten(answer)
+
+
+def _flatten(answer: Answer) -> dict[str, Any]:
+    record = answer.as_record()
+    shares = {f"p_{name}": share for name, share in record.pop("probabilities").items()}
+    box = record.pop("box")
+    edges = dict(zip(BOX, box, strict=True)) if box else {}
+    return record | shares | edges | {"problem": "", "reasons": ";".join(answer.reasons)}
+
+
+def _read_ahead(raw_images: RawFiles, paths: list[str]) -> Iterator[_Read]:
+    """Yield the files in order; some are read and decoded while the networks compute."""
+    waiting: deque[Future[_Read]] = deque()
+    with ThreadPoolExecutor(1) as pool:
+        for path in paths:
+            waiting.append(pool.submit(_read, raw_images, path))
+            if len(waiting) > _AHEAD:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def _read(raw_images: RawFiles, path: str) -> _Read:
+    if path not in raw_images:
+        return _Read("", None, raw_images.unusable.get(path, _NOT_THERE))
+    try:
+        content = raw_images[path]()
+        pixels = decode_image(content).pixels
+        return _Read(hashlib.sha256(content).hexdigest(), check_pixels(pixels), "")
+    except UnusableImageError as error:
+        return _Read("", None, str(error))
+    except OSError as error:
+        return _Read("", None, f"it cannot be read: {error.strerror or error}")
+
+
+def _log(findings: pd.DataFrame, model: PackagedModel, kept: int) -> None:
+    usable = findings[findings["problem"] == ""]
+    logger.info(
+        "%s (%s): %d images, %d flagged for review, %d referred to a reader; %d cannot be used; "
+        "%d answers taken from an earlier run",
+        model.name,
+        model.version,
+        len(findings),
+        int(usable["flagged"].sum()),
+        int(usable["refer"].sum()),
+        len(findings) - len(usable),
+        kept,
+    )
+    reasons = Counter(code for codes in usable["reasons"] for code in codes.split(";") if code)
+    for code, count in reasons.most_common():
+        logger.info("referred: %d, since %s", count, REASONS[code])
+
+
+def draw_overlays(
+    raw_images: RawFiles, findings: pd.DataFrame, privacy: PrivacySettings
+) -> dict[str, Callable[[], Image.Image]]:
+    """Return {file name: function that draws it}: each image with the box that was looked at.
+
+    Args:
+        raw_images: the images.
+        findings: of `read_images`.
+        privacy: whether burned-in text is covered.
+    """
+    usable = findings[findings["problem"] == ""]
+    return {
+        name_overlay(int(str(number))): partial(
+            _draw_overlay, raw_images, finding, privacy.cover_text
+        )
+        for number, finding in zip(usable.index, usable.to_dict("records"), strict=True)
+    }
+
+
+def name_overlay(number: int) -> str:
+    """Return the name of the picture of a row of the findings, without its suffix."""
+    return f"{number + 1:06d}"
+
+
+def _draw_overlay(
+    raw_images: RawFiles, finding: Mapping[Any, Any], hides_text: bool
+) -> Image.Image:
+    pixels = decode_image(raw_images[finding["image"]]()).pixels
+    return Image.fromarray(draw_box(cover_text(pixels) if hides_text else pixels, finding))
+
+
+def draw_box(pixels: UInt8Array, finding: Mapping[Any, Any]) -> UInt8Array:
+    """Return uint8 (h, w, 3) with the box of a finding, if it has one."""
+    edges = [finding[edge] for edge in BOX]
+    if pd.isna(edges).any():
+        return pixels
+    drawn = np.ascontiguousarray(pixels).copy()
+    left, top, right, bottom = (round(float(edge)) for edge in edges)
+    colour = _BOX_COLOURS.get(finding["box_source"], _FOUND_COLOUR)
+    thickness = max(1, round(min(pixels.shape[:2]) / 200))
+    cv2.rectangle(drawn, (left, top), (right, bottom), colour, thickness)
+    return drawn
+
+
+def write_sheet(findings: pd.DataFrame, model: PackagedModel, dataset: DatasetSettings) -> str:
+    """Return a page with every image, its answer, and keys to go from one to the next.
+
+    First what is flagged, from the highest score on, then what is referred, then the rest, and at
+    the end what cannot be used. The pictures lie beside the page, in `overlays`.
+    """
+    environment = Environment(
+        loader=PackageLoader(__package__),
+        autoescape=select_autoescape(default=True),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    rows = findings.assign(
+        overlay=[name_overlay(number) for number in range(len(findings))],
+        order=np.select(
+            [
+                findings["problem"] != "",
+                findings["flagged"].fillna(False),
+                findings["refer"].fillna(False),
+            ],
+            [3, 0, 1],
+            2,
+        ),
+    ).sort_values(["order", "positive_score"], ascending=[True, False], kind="stable")
+    return environment.get_template("sheet.html.j2").render(
+        rows=rows.to_dict("records"),
+        counts=rows["order"].value_counts().to_dict(),
+        model=model.description,
+        version=model.version,
+        classes=model.description["classes"],
+        reasons=REASONS,
+        banner=DEMO_BANNER if dataset.synthetic else "",
+    )

@@ -1,0 +1,250 @@
+"""A folder of images: every file has its row, and nothing stops at a bad one."""
+
+import io
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from busi_pipeline.config.schemas import PredictionSettings, PrivacySettings
+from busi_pipeline.datasets.journal import Journal
+from busi_pipeline.errors import BadInputError
+from busi_pipeline.imaging.decoding import UnusableImageError
+from busi_pipeline.imaging.raw_files import RawFiles
+from busi_pipeline.models.packaged import PackagedModel, load_package
+from busi_pipeline.pipelines.prediction.nodes import (
+    BOX,
+    draw_box,
+    draw_overlays,
+    list_images,
+    read_images,
+    write_sheet,
+)
+from tests.factories import encode_image, load_parameters
+from tests.package_factories import draw_scan, write_tiny_package
+
+SCANS = {seed: draw_scan(seed, level=60 + 30 * seed) for seed in range(5)}
+
+
+def encode(seed: int) -> bytes:
+    return encode_image(Image.fromarray(SCANS[seed]))
+
+
+def as_files(content: dict[str, bytes], **unusable: str) -> RawFiles:
+    return RawFiles({name: (lambda c=c: c) for name, c in content.items()}, unusable)
+
+
+FILES = as_files(
+    {
+        "a.png": encode(0),
+        "b/c.png": encode(4),
+        "b/d #1 ä.png": encode(2),
+        "copy.png": encode(4),
+        "bad.png": b"no image",
+        "empty.png": b"",
+        "black.png": encode_image(Image.new("L", (60, 60))),
+        "list.csv": b"image\na.png\n",
+        "README.md": b"read me",
+    },
+    pipe="a pipe, not a file",
+)
+
+
+def ask(folder: str | None) -> PredictionSettings:
+    return PredictionSettings(folder=folder, model=None)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> PackagedModel:
+    folder = tmp_path_factory.mktemp("packages") / "package"
+    return load_package(write_tiny_package(folder, locates=True))
+
+
+@pytest.fixture
+def findings(model: PackagedModel, tmp_path: Path) -> pd.DataFrame:
+    requests = list_images(FILES, ask("/data/scans"))
+    return read_images(FILES, requests, model, Journal(tmp_path / "j.jsonl")).findings
+
+
+def test_every_file_that_may_be_an_image_is_asked_for() -> None:
+    requests = list_images(FILES, ask("/data/scans"))
+    assert requests["image"].tolist() == sorted({*FILES, "pipe"} - {"list.csv", "README.md"})
+    assert (requests[BOX] == "").all(axis=None)
+    with pytest.raises(BadInputError, match="no images in /data/scans"):
+        list_images(as_files({"README.md": b""}), ask("/data/scans"))
+
+
+def test_a_table_names_images_and_boxes() -> None:
+    text = "Image,left,top,right,bottom,note\nb/c.png,1,2,30,40,x\na.png,,,,,\n../x.png,,,,,\n"
+    files = as_files({**dict.fromkeys(FILES, b""), "list.csv": text.encode("utf-8-sig")})
+    requests = list_images(files, ask("/data/scans/list.csv"))
+    assert requests["image"].tolist() == ["b/c.png", "a.png", "../x.png"]
+    assert requests.loc[0, BOX].tolist() == ["1", "2", "30", "40"]
+    assert requests.loc[1, BOX].tolist() == ["", "", "", ""]
+    wrong = as_files({"list.csv": b"file\na.png\n"})
+    with pytest.raises(BadInputError, match="lacks the columns image; it has file"):
+        list_images(wrong, ask("/data/scans/list.csv"))
+
+
+def test_a_bad_file_is_a_row_with_its_reason(findings: pd.DataFrame) -> None:
+    by_image = findings.set_index("image")
+    assert len(by_image) == 8
+    reasons = by_image["problem"]
+    assert reasons["bad.png"].startswith("unreadable")
+    assert reasons["empty.png"] == "zero bytes"
+    assert reasons["black.png"].startswith("no picture")
+    assert reasons["pipe"] == "a pipe, not a file"
+    usable = by_image[reasons == ""]
+    assert set(usable.index) == {"a.png", "b/c.png", "b/d #1 ä.png", "copy.png"}
+    assert by_image.loc[reasons != "", ["flagged", "positive_score", "left"]].isna().all(axis=None)
+    assert usable["positive_score"].notna().all()
+    assert (usable["box_source"] == "localizer").all()
+    assert usable.loc["copy.png", "same_as"] == "b/c.png"
+    assert usable.loc["b/c.png", "same_as"] == ""
+
+
+def test_rows_are_those_of_the_model(findings: pd.DataFrame, model: PackagedModel) -> None:
+    for image, seed in (("a.png", 0), ("b/d #1 ä.png", 2), ("b/c.png", 4)):
+        row = findings.set_index("image").loc[image]
+        answer = model.predict_pixels(SCANS[seed])
+        assert row["flagged"] == answer.flagged
+        assert row["positive_score"] == answer.positive_score
+        assert row["p_benign"] == answer.probabilities["benign"]
+        assert answer.box is not None
+        np.testing.assert_allclose([row[edge] for edge in BOX], answer.box, atol=0.06)
+        assert (row["width"], row["height"]) == (80, 60)
+        assert row["model_version"] == model.version
+
+
+def test_a_box_of_a_reader_is_used_and_a_wrong_one_is_a_reason(
+    model: PackagedModel, tmp_path: Path
+) -> None:
+    text = "image,left,top,right,bottom\na.png,5,5,30,40\nb/c.png,5,5,300,40\ngone.png,,,,\n"
+    files = as_files({**{n: FILES[n]() for n in FILES}, "list.csv": text.encode()})
+    requests = list_images(files, ask("list.csv"))
+    found = read_images(files, requests, model, Journal(tmp_path / "j.jsonl")).findings
+    assert found["box_source"].tolist() == ["reader", "", ""]
+    assert found.loc[0, BOX].tolist() == [5, 5, 30, 40]
+    assert found.loc[1, "problem"].startswith("a box is left, top, right and bottom")
+    assert found.loc[2, "problem"] == "the table names it, but the folder does not have it"
+
+
+def test_an_interrupted_run_asks_only_for_the_rest(
+    model: PackagedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests = list_images(FILES, ask("scans"))
+    path = tmp_path / "j.jsonl"
+    asked: list[object] = []
+    plain = PackagedModel.predict_image
+
+    def stop(self: PackagedModel, *arguments: object) -> object:
+        asked.append(arguments)
+        if len(asked) == 3:
+            raise KeyboardInterrupt
+        return plain(self, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(PackagedModel, "predict_image", stop)
+    with pytest.raises(KeyboardInterrupt):
+        read_images(FILES, requests, model, Journal(path))
+    found = read_images(FILES, requests, model, Journal(path)).findings
+    assert len(asked) == 4, "three images differ; the third was interrupted and asked again"
+    monkeypatch.undo()
+    pd.testing.assert_frame_equal(
+        found, read_images(FILES, requests, model, Journal(tmp_path / "other.jsonl")).findings
+    )
+
+
+def test_another_model_is_asked_again(model: PackagedModel, tmp_path: Path) -> None:
+    requests = list_images(FILES, ask("scans"))
+    path = tmp_path / "j.jsonl"
+    read_images(FILES, requests, model, Journal(path))
+    other = load_package(write_tiny_package(tmp_path / "package", card="# Other\n"))
+    found = read_images(FILES, requests, other, Journal(path)).findings
+    assert set(found["model_version"]) == {other.version, ""}
+
+
+def test_files_are_read_a_few_ahead_and_no_more(model: PackagedModel, tmp_path: Path) -> None:
+    read: list[int] = []
+    contents = [encode(seed) for seed in range(5)]
+
+    def make(number: int) -> Callable[[], bytes]:
+        def read_bytes() -> bytes:
+            read.append(number)
+            return contents[number % 5]
+
+        return read_bytes
+
+    files = RawFiles({f"{number:03d}.png": make(number) for number in range(40)})
+    seen = []
+    plain = model.predict_image
+    asked = load_package(write_tiny_package(tmp_path / "package"))
+    asked.predict_image = lambda *a: (seen.append(len(read)), plain(*a))[1]  # type: ignore
+    read_images(files, list_images(files, ask("x")), asked, Journal(tmp_path / "j"))
+    assert len(read) == 40
+    assert all(count - position <= 10 for position, count in enumerate(seen))
+
+
+def test_a_file_that_cannot_be_opened_is_a_reason(model: PackagedModel, tmp_path: Path) -> None:
+    def refuse() -> bytes:
+        raise PermissionError(13, "Permission denied")
+
+    def damaged() -> bytes:
+        raise UnusableImageError("unreadable DICOM pixels: cut")
+
+    files = RawFiles({"a.png": encode_later(0), "b.png": refuse, "c.dcm": damaged})
+    found = read_images(files, list_images(files, ask("x")), model, Journal(tmp_path / "j"))
+    assert found.findings["problem"].tolist() == [
+        "",
+        "it cannot be read: Permission denied",
+        "unreadable DICOM pixels: cut",
+    ]
+
+
+def encode_later(seed: int) -> Callable[[], bytes]:
+    return lambda: encode(seed)
+
+
+def test_overlays_show_the_box_where_it_is(findings: pd.DataFrame) -> None:
+    drawn = draw_overlays(FILES, findings, PrivacySettings(cover_text=False))
+    assert len(drawn) == 4
+    first = findings.index[findings["image"] == "a.png"][0]
+    picture = np.asarray(drawn[f"{first + 1:06d}"]())
+    assert picture.shape == (60, 80, 3)
+    row = findings.loc[first]
+    coloured = (picture.max(axis=2).astype(int) - picture.min(axis=2)) > 100
+    assert coloured[round(row["top"]), round(row["left"])]
+    assert not coloured[round(row["top"]) + 3, round(row["left"]) + 3]
+    plain = {**dict.fromkeys(BOX, float("nan")), "box_source": ""}
+    np.testing.assert_array_equal(draw_box(SCANS[0], plain), SCANS[0])
+
+
+def test_the_sheet_shows_the_flagged_first_and_every_reason(
+    findings: pd.DataFrame, model: PackagedModel
+) -> None:
+    page = write_sheet(findings, model, load_parameters()["dataset"])
+    order = [page.index(f"<h2>{name}</h2>") for name in ("b/c.png", "a.png", "bad.png")]
+    assert order == sorted(order)
+    assert len(re.findall(r"<article", page)) == 8
+    assert "no image format was recognised" in page
+    assert "b/d #1 ä.png" in page
+    named = set(re.findall(r'src="overlays/(\d+)\.png"', page))
+    assert named == set(draw_overlays(FILES, findings, PrivacySettings(cover_text=True)))
+    assert "http" not in page, "nothing comes from elsewhere"
+
+
+def test_a_file_name_is_no_code(model: PackagedModel, tmp_path: Path) -> None:
+    name = '"><script>alert(1)</script>.png'
+    files = as_files({name: encode(0)})
+    found = read_images(files, list_images(files, ask("x")), model, Journal(tmp_path / "j"))
+    page = write_sheet(found.findings, model, load_parameters()["dataset"])
+    assert "<script>alert" not in page
+
+
+def test_findings_keep_their_types_in_a_file(findings: pd.DataFrame) -> None:
+    buffer = io.BytesIO()
+    findings.to_parquet(buffer)
+    pd.testing.assert_frame_equal(pd.read_parquet(buffer), findings)
