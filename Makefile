@@ -30,12 +30,14 @@ demo: install
 	$(BIN)/python -m busi_pipeline.synthetic data/demo/01_raw
 	$(BIN)/kedro run --pipeline=train_inceptionv3 --env=demo
 	$(BIN)/kedro run --pipeline=train_inceptionv3_lesion --env=demo
+	$(BIN)/kedro run --pipeline=package_inceptionv3 --env=demo
 	@echo
 	@echo "The demo is done. It ran on synthetic images: its figures say nothing about patients."
 	@echo "  metrics  data/demo/08_reporting/inceptionv3/metrics.json and per_class_metrics.csv"
 	@echo "  plots    data/demo/08_reporting/inceptionv3/*.png"
 	@echo "  lesions  data/demo/08_reporting/lesion_boxes.png, and inceptionv3_lesion/ beside it"
-	@echo "  model    data/demo/06_models/inceptionv3/ with its model card"
+	@echo "  model    data/demo/06_models/inceptionv3/ with its model card; on an image of your own:"
+	@echo "           $(BIN)/python -m busi_pipeline predict --models data/demo/06_models scan.png"
 	@echo "  runs     $(BIN)/kedro mlflow ui              then http://127.0.0.1:5000, experiment busi_pipeline_demo"
 	@echo "  lineage  $(BIN)/kedro viz run --env=demo     then http://127.0.0.1:4141"
 

@@ -67,7 +67,7 @@ def register_pipelines() -> dict[str, Pipeline]:
 
 def create_pipelines(parameters: Parameters) -> dict[str, Pipeline]:
     """Return the pipelines by name."""
-    experiments = parameters["experiments"]
+    experiments, locating = parameters["experiments"], parameters["localization"].backbones
     in_default = [name for name, settings in experiments.items() if settings.in_default]
     folds = list(list_folds(parameters["cross_validation"]))
     first_folds = [fold for fold in folds if fold.repeat == 1]
@@ -95,14 +95,14 @@ def create_pipelines(parameters: Parameters) -> dict[str, Pipeline]:
     for name, settings in single.items():
         locates = settings.input.needs_lesion
         nothing = Pipeline([])
-        prepared[name] = _prepare_hold_out(name, settings)
+        prepared[name] = _prepare_hold_out(name, settings, locating)
         trained[name] = prepared[name] + _train_hold_out(name, settings)
         images, masks, occluded = (
             name_input(what, name, settings, _CROSS_VALIDATION)
             for what in ("images", "masks", "occluded_images")
         )
         extracted[name] = (
-            (localization.create_folds_pipeline() if locates else nothing)
+            (localization.create_folds_pipeline(locating) if locates else nothing)
             + preprocessing.create_images_pipeline(name, settings, _CROSS_VALIDATION)
             + preprocessing.create_cross_validation_pipeline(name)
             + feature_extraction.create_pipeline(name, images, _CROSS_VALIDATION)
@@ -133,7 +133,7 @@ def create_pipelines(parameters: Parameters) -> dict[str, Pipeline]:
             # Of a site left out, no mask may have taught where lesions are.
             own_boxes = locates and evaluated == leave_one_site_out.LEAVE_OUT
             if own_boxes:
-                left_out[name] += _locate_left_out(name, settings, site_folds)
+                left_out[name] += _locate_left_out(name, settings, site_folds, locating)
             left_out[name] += training.create_cross_validation_pipeline(
                 name, evaluated, site_folds, own_boxes
             ) + evaluation.create_calibration_pipeline(name, evaluated)
@@ -214,13 +214,13 @@ def _add(parts: Mapping[str, Pipeline], names: Sequence[str]) -> Pipeline:
     return sum((parts[name] for name in names), Pipeline([]))
 
 
-def _prepare_hold_out(name: str, settings: ExperimentSettings) -> Pipeline:
+def _prepare_hold_out(name: str, settings: ExperimentSettings, locating: Sequence[str]) -> Pipeline:
     """What the network sees of the hold-out split, and how it is augmented."""
     prepared = preprocessing.create_images_pipeline(
         name, settings
     ) + preprocessing.create_hold_out_pipeline(name, name_input("images", name, settings))
     if settings.input.needs_lesion:
-        prepared += localization.create_hold_out_pipeline()
+        prepared += localization.create_hold_out_pipeline(locating)
     return prepared
 
 
@@ -300,11 +300,14 @@ def _pack(name: str, settings: ModelSettings) -> Pipeline:
 
 
 def _locate_left_out(
-    name: str, settings: ExperimentSettings, folds: Sequence[SiteFold]
+    name: str,
+    settings: ExperimentSettings,
+    folds: Sequence[SiteFold],
+    locating: Sequence[str],
 ) -> Pipeline:
     """Boxes, images and features of each site left out, by a localizer that has not seen it."""
     namespaces = [f"{leave_one_site_out.LEAVE_OUT}.{fold.name}" for fold in folds]
-    located = localization.create_left_out_pipeline(namespaces)
+    located = localization.create_left_out_pipeline(namespaces, locating)
     for namespace in namespaces:
         images = name_input("images", name, settings, namespace)
         located += (

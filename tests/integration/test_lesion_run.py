@@ -34,7 +34,7 @@ EXPERIMENT, OTHER = "resnet50_lesion", "vgg16_lesion"
 BAG = "lesion_ensemble"
 COUNT = 24
 TINY_LOCALIZER = {
-    "backbone": "vgg16",
+    "backbones": ["vgg16", "resnet50"],
     "weights": "none",
     "image_size": 64,
     "channels": 8,

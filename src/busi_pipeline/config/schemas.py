@@ -456,8 +456,9 @@ class EvaluationSettings(Settings):
 class LocalizationSettings(Settings):
     """The localizer: what finds the lesion in an image."""
 
-    backbone: Text
-    """An entry of models/backbones.py with a pyramid; it stays frozen."""
+    backbones: Annotated[tuple[Text, ...], Field(strict=False, min_length=1)]
+    """Entries of models/backbones.py with a pyramid; they stay frozen. Each has decoders of its
+    own, whose maps are averaged."""
     weights: Literal["imagenet", "directory", "none"]
     """As `training.weights`."""
     image_size: Count
@@ -483,15 +484,13 @@ class LocalizationSettings(Settings):
     seed: Seed
     """Of views, folds and first weights."""
 
-    @property
-    def preset(self) -> Backbone:
-        """The entry of models/backbones.py."""
-        return get_backbone(self.backbone)
-
     @model_validator(mode="after")
-    def _check_backbone(self) -> Self:
-        if self.preset.pyramid is None:
-            raise ValueError(f"backbone must be one with a pyramid; got {self.backbone!r}")
+    def _check_backbones(self) -> Self:
+        for name in self.backbones:
+            if get_backbone(name).pyramid is None:
+                raise ValueError(f"backbones must be some with a pyramid; got {name!r}")
+        if len(set(self.backbones)) < len(self.backbones):
+            raise ValueError(f"backbones must name each once; got {', '.join(self.backbones)}")
         if self.image_size % 32:
             raise ValueError(f"image_size must be a multiple of 32; got {self.image_size}")
         return self

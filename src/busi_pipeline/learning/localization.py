@@ -34,6 +34,7 @@ from busi_pipeline.imaging.masks import draw_lesion, hash_masks, list_drawn_lesi
 from busi_pipeline.imaging.scanner_variation import show_as_scanned_elsewhere
 from busi_pipeline.learning.folds import assign_groups
 from busi_pipeline.learning.training_data import find_evaluation_rows
+from busi_pipeline.models.backbones import get_backbone
 from busi_pipeline.models.localizer import (
     STRIDE,
     FoundLesion,
@@ -195,9 +196,14 @@ def _draw_views(
 
 
 def extract_pyramid(
-    views: StoredArray, settings: LocalizationSettings, weights: PretrainedWeights, cache: Cache
+    views: StoredArray,
+    backbone: str,
+    settings: LocalizationSettings,
+    weights: PretrainedWeights,
+    cache: Cache,
 ) -> StoredArray:
     """Return the frozen features of every view, float16 (n, features); see build_pyramid."""
+    preset = get_backbone(backbone)
     from busi_pipeline.learning.device import choose_batch_size, dtype_policy
     from busi_pipeline.learning.extraction import compute_features
 
@@ -206,9 +212,7 @@ def extract_pyramid(
 
         with dtype_policy("float32"):
             keras.utils.set_random_seed(settings.seed)
-            model = build_pyramid(
-                settings.preset, settings.image_size, settings.channels, weights.argument
-            )
+            model = build_pyramid(preset, settings.image_size, settings.channels, weights.argument)
         size = choose_batch_size("auto", model)
         starts = range(0, len(positions), size)
         yield from compute_features(
@@ -220,8 +224,8 @@ def extract_pyramid(
         )
 
     fingerprint = PYRAMID.fingerprint(
-        backbone=settings.preset.builder,
-        layers=list(settings.preset.pyramid or ()),
+        backbone=preset.builder,
+        layers=list(preset.pyramid or ()),
         image_size=settings.image_size,
         channels=settings.channels,
         weights_sha256=weights.tags["weights_sha256"],
@@ -237,29 +241,29 @@ class Localized(NamedTuple):
 
     Attributes:
         boxes: see `list_boxes`.
-        decoders: weights of the decoders whose maps are averaged.
+        decoders: {backbone: weights of its decoders}; the maps of all are averaged.
     """
 
     boxes: pd.DataFrame
-    decoders: list[list[np.ndarray]]
+    decoders: dict[str, list[list[np.ndarray]]]
 
 
 def locate_lesions(
     views: StoredArray,
-    features: StoredArray,
+    features: Mapping[str, StoredArray],
     images: pd.DataFrame,
     settings: LocalizationSettings,
     cache: Cache,
 ) -> Localized:
     """Learn where lesions are from some images; find them in all, never where they were learned.
 
-    The images that are learned from are divided into folds, groups whole. One decoder is fitted
-    without each fold, and finds the lesions of that fold. Together, as the mean of their maps, they
-    find those of the images that none has learned from.
+    The images that are learned from are divided into folds, groups whole. Of each backbone, one
+    decoder is fitted without each fold, and finds the lesions of that fold. Together, as the mean
+    of their maps, they find those of the images that none has learned from.
 
     Args:
         views: of `prepare_views`.
-        features: of `extract_pyramid`.
+        features: {backbone: what `extract_pyramid` returns}.
         images: `image_id`, `label`, `group`, `height`, `width`, and `is_learned`, whether an image
             is learned from.
         settings: folds, decoder and its training.
@@ -284,20 +288,21 @@ def locate_lesions(
         )
     fold_of[is_learned] = assign_groups(learned[["label", "group"]], settings.folds, settings.seed)
     maps = np.zeros((len(images), *(2 * (settings.image_size // STRIDE,)), 2), np.float32)
-    decoders = []
+    decoders: dict[str, list[list[np.ndarray]]] = {backbone: [] for backbone in features}
     for fold in range(settings.folds):
         taught = [
             places[image_id]
             for image_id in images["image_id"][is_learned & (fold_of != fold) & (known[:, 1] > 0)]
         ]
         rows = np.sort(np.concatenate(taught))
-        weights = _get_decoder(views, features, rows, fold, settings, cache)
-        decoders.append(weights)
-        decoder = load_decoder(settings, weights)
-        for wanted, share in ((fold_of == fold, 1.0), (~is_learned, 1 / settings.folds)):
-            if wanted.any():
-                ids = images.loc[wanted, "image_id"]
-                maps[wanted] += share * _predict_maps(decoder, features, ids)
+        for backbone, own in features.items():
+            weights = _get_decoder(views, own, rows, fold, settings, cache)
+            decoders[backbone].append(weights)
+            decoder = load_decoder(settings, weights)
+            for wanted, share in ((fold_of == fold, 1.0), (~is_learned, 1 / settings.folds)):
+                if wanted.any():
+                    ids = images.loc[wanted, "image_id"]
+                    maps[wanted] += share / len(features) * _predict_maps(decoder, own, ids)
     return Localized(list_boxes(images, views, maps), decoders)
 
 
@@ -421,19 +426,30 @@ def _predict_maps(
 
 
 def build_localizer(
-    settings: LocalizationSettings, weights: PretrainedWeights, decoders: list[list[np.ndarray]]
+    settings: LocalizationSettings,
+    weights: Mapping[str, PretrainedWeights],
+    decoders: Mapping[str, list[list[np.ndarray]]],
 ) -> "keras.Model":
-    """Return the whole localizer, in single precision; see models.localizer.join_localizer."""
+    """Return the whole localizer, in single precision; see models.localizer.join_localizer.
+
+    Args:
+        settings: of the decoders.
+        weights, decoders: by backbone.
+    """
     import keras
 
     from busi_pipeline.learning.device import dtype_policy
 
     with dtype_policy("float32"):
-        keras.utils.set_random_seed(settings.seed)
-        pyramid = build_pyramid(
-            settings.preset, settings.image_size, settings.channels, weights.argument
-        )
-        return join_localizer(pyramid, [load_decoder(settings, own) for own in decoders])
+        parts = []
+        for backbone, own in decoders.items():
+            keras.utils.set_random_seed(settings.seed)
+            argument = weights[backbone].argument
+            pyramid = build_pyramid(
+                get_backbone(backbone), settings.image_size, settings.channels, argument
+            )
+            parts.append((pyramid, [load_decoder(settings, fitted) for fitted in own]))
+        return join_localizer(parts)
 
 
 def locate_with(

@@ -65,7 +65,7 @@ def build_pyramid(
     if backbone.pyramid is None:
         known = ", ".join(name for name, entry in BACKBONES.items() if entry.pyramid)
         raise BadInputError(
-            f"localization.backbone must be one with a pyramid ({known}); got {backbone.builder}."
+            f"localization.backbones must have a pyramid ({known}); got {backbone.builder}."
         )
     if size % 32:
         raise BadInputError(f"localization.image_size must be a multiple of 32; got {size}.")
@@ -143,19 +143,28 @@ def _convolve(values: "keras.KerasTensor", width: int, kernel: int) -> "keras.Ke
     return layers.Activation("relu")(layers.GroupNormalization(_GROUPS)(drawn))
 
 
-def join_localizer(pyramid: "keras.Model", decoders: "Sequence[keras.Model]") -> "keras.Model":
+def join_localizer(
+    parts: "Sequence[tuple[keras.Model, Sequence[keras.Model]]]",
+) -> "keras.Model":
     """Return the whole: uint8 (n, size, size) grey -> float32 (n, size / 4, size / 4, 2).
+
+    Args:
+        parts: pyramids of several backbones, each with its decoders, as many as the others.
 
     The maps are the mean over the decoders, and over the image and its horizontal flip.
     """
     import keras
 
-    for number, decoder in enumerate(decoders):
-        decoder.name = f"decoder_{number}"
-    grey = keras.Input(pyramid.input_shape[1:], dtype="uint8", name="grey")
-    as_it_is, flipped = (pyramid(view) for view in (grey, keras.ops.flip(grey, axis=2)))
-    maps = [decoder(as_it_is) for decoder in decoders]
-    maps += [keras.ops.flip(decoder(flipped), axis=2) for decoder in decoders]
+    grey = keras.Input(parts[0][0].input_shape[1:], dtype="uint8", name="grey")
+    flipped_grey = keras.ops.flip(grey, axis=2)
+    maps = []
+    for place, (pyramid, decoders) in enumerate(parts):
+        pyramid.name = f"pyramid_{place}"
+        for number, decoder in enumerate(decoders):
+            decoder.name = f"decoder_{place}_{number}"
+        as_it_is, flipped = pyramid(grey), pyramid(flipped_grey)
+        maps += [decoder(as_it_is) for decoder in decoders]
+        maps += [keras.ops.flip(decoder(flipped), axis=2) for decoder in decoders]
     mean = keras.layers.Average(name="mean_maps", dtype="float32")(maps)
     return keras.Model(grey, mean, name="localizer")
 
@@ -183,12 +192,12 @@ def measure_loss(drawn: "keras.KerasTensor", maps: "keras.KerasTensor") -> "kera
 def find_lesion(maps: np.ndarray) -> FoundLesion:
     """Return the likeliest lesion in float (h, w, 2) of a localizer.
 
-    The first map is enlarged to the input's size, linearly. Of the connected pixels above a half
-    (or above half of the highest value, where none is), those whose third powers have the highest
-    sum are the lesion: a small part that is sure counts more than a large one that is not. The
-    highest value of the second map is the confidence.
+    The mean of both maps is enlarged to the input's size, linearly. Of the connected pixels above a
+    half (or above half of the highest value, where none is), those whose third powers have the
+    highest sum are the lesion: a small part that is sure counts more than a large one that is not.
+    The highest value of the second map is the confidence.
     """
-    small, sure = maps[..., 0].astype(np.float32), maps[..., 1]
+    small, sure = maps.mean(axis=-1).astype(np.float32), maps[..., 1]
     height, width = (STRIDE * side for side in small.shape)
     where = cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
     likely = (where >= min(_LIKELY, _RELATIVE * where.max())).astype(np.uint8)

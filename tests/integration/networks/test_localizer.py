@@ -14,6 +14,7 @@ from PIL import Image
 
 from busi_pipeline.caching.arrays import StoredArray
 from busi_pipeline.caching.cache import Cache
+from busi_pipeline.config.experiments import name_item
 from busi_pipeline.errors import BadInputError
 from busi_pipeline.imaging.affine import FLIPPED, ORIGINAL
 from busi_pipeline.imaging.crops import Window
@@ -38,9 +39,10 @@ from tests.evaluation_factories import EVALUATION
 from tests.factories import RawFiles, as_raw_images, encode_image, load_parameters
 from tests.integration.networks.test_delivered import make_delivered
 
+BACKBONES = ["vgg16", "resnet50"]
 SETTINGS = load_parameters()["localization"].updated(
     {
-        "backbone": "vgg16",
+        "backbones": BACKBONES,
         "weights": "none",
         "image_size": 64,
         "channels": 16,
@@ -51,7 +53,8 @@ SETTINGS = load_parameters()["localization"].updated(
         "folds": 2,
     }
 )
-WEIGHTS = PretrainedWeights(None, {"weights_sha256": "none"})
+NOTHING = PretrainedWeights(None, {"weights_sha256": "none"})
+WEIGHTS = dict.fromkeys(BACKBONES, NOTHING)
 LEARNED = 24
 
 
@@ -86,8 +89,10 @@ class Scans:
     def prepare(self) -> StoredArray:
         return prepare_views(self.raw, self.manifest, SETTINGS, SETTINGS.per_image, self.cache)
 
-    def extract(self, views: StoredArray) -> StoredArray:
-        return extract_pyramid(views, SETTINGS, WEIGHTS, self.cache)
+    def extract(self, views: StoredArray) -> dict[str, StoredArray]:
+        return {
+            name: extract_pyramid(views, name, SETTINGS, NOTHING, self.cache) for name in BACKBONES
+        }
 
     def locate(self) -> Localized:
         views = self.prepare()
@@ -154,8 +159,8 @@ def test_no_decoder_finds_what_its_group_taught_it(
     monkeypatch.setattr(localization, "load_decoder", lambda *_: None)
     monkeypatch.setattr(localization, "_predict_maps", predict)
     locate_lesions(views, features, scans.manifest, SETTINGS, scans.cache)
-    assert len(taught) == 2
-    assert len(asked) == 4, "of each decoder: its own fold, and what is not learned from"
+    assert len(taught) == 4, "of each fold, a decoder for each backbone"
+    assert len(asked) == 8, "of each decoder: its own fold, and what is not learned from"
     for number, groups in enumerate(asked):
         assert groups
         assert not groups & taught[number // 2]
@@ -197,14 +202,15 @@ def test_located_lesions_are_taken_from_the_cache_of_their_localizer(
     again = locate_with(localizer, views, unseen, scans.cache)
     assert again.to_csv() == first.to_csv()
     assert not predicted
-    other = build_localizer(SETTINGS, WEIGHTS, located.decoders[:1])
+    first_alone = {name: decoders[:1] for name, decoders in located.decoders.items()}
+    other = build_localizer(SETTINGS, WEIGHTS, first_alone)
     assert len(locate_with(other, views, unseen, scans.cache)) == len(unseen)
     assert sum(predicted) == len(unseen)
 
 
 class NoWeights:
     def choose(self, *_: Any) -> PretrainedWeights:
-        return WEIGHTS
+        return NOTHING
 
 
 def test_images_that_folds_leave_out_get_a_box_and_no_say(
@@ -226,13 +232,13 @@ def test_images_that_folds_leave_out_get_a_box_and_no_say(
     evaluation = EVALUATION.updated({"n_resamples": 20})
     located = locate_folds(
         views,
-        scans.extract(views),
         scans.manifest.drop(columns=["label", "group", "is_learned"]),
         folds,
         SETTINGS,
         evaluation,
         NoWeights(),  # type: ignore[arg-type]
         scans.cache,
+        **{name_item(name, "features"): own for name, own in scans.extract(views).items()},
     )
     boxes = located.lesion_boxes.set_index("image_id")
     assert list(boxes.index) == list(scans.manifest["image_id"]), "every image that is prepared"

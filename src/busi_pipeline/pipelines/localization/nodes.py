@@ -8,6 +8,7 @@ import pandas as pd
 
 from busi_pipeline.caching.arrays import StoredArray
 from busi_pipeline.caching.cache import Cache
+from busi_pipeline.config.experiments import gather_experiments
 from busi_pipeline.config.schemas import EvaluationSettings, LocalizationSettings
 from busi_pipeline.datasets.pretrained_weights import WeightsSource
 from busi_pipeline.errors import BadInputError
@@ -43,10 +44,12 @@ def extract_pyramid(
     localization: LocalizationSettings,
     pretrained_weights: WeightsSource,
     cache: Cache,
+    *,
+    backbone: str,
 ) -> StoredArray:
     """Return the frozen features of every view; see learning.localization.extract_pyramid."""
-    weights = pretrained_weights.choose(localization.backbone, localization.weights)
-    return library.extract_pyramid(views, localization, weights, cache)
+    weights = pretrained_weights.choose(backbone, localization.weights)
+    return library.extract_pyramid(views, backbone, localization, weights, cache)
 
 
 class Located(NamedTuple):
@@ -65,21 +68,41 @@ class Located(NamedTuple):
 
 def locate_hold_out(
     views: StoredArray,
-    features: StoredArray,
     manifest: pd.DataFrame,
     split_manifest: pd.DataFrame,
     localization: LocalizationSettings,
     evaluation: EvaluationSettings,
     pretrained_weights: WeightsSource,
     cache: Cache,
+    **of_backbones: Any,
 ) -> Located:
-    """Learn from the training images; find the lesions of all."""
+    """Learn from the training images; find the lesions of all.
+
+    Args:
+        views: see learning.localization.prepare_views.
+        manifest, split_manifest: of the images.
+        localization, evaluation, pretrained_weights, cache: how.
+        of_backbones: `features` of each backbone, see config.experiments.name_items.
+    """
     parts = {part: f"{part} images" for part in ("train", "validation", "test")}
     located, metrics = _locate_split(
-        views, features, manifest, split_manifest, localization, evaluation, cache, parts
+        views,
+        _gather_features(of_backbones),
+        manifest,
+        split_manifest,
+        localization,
+        evaluation,
+        cache,
+        parts,
     )
     localizer = _build(localization, pretrained_weights, located)
     return Located(located.boxes, localizer, {"localizer": metrics})
+
+
+def _gather_features(of_backbones: Mapping[str, Any]) -> dict[str, StoredArray]:
+    """Return {backbone: features} of a node's named arguments."""
+    gathered = gather_experiments(of_backbones)
+    return {backbone: items["features"] for backbone, items in gathered.items()}
 
 
 def _build(
@@ -87,19 +110,22 @@ def _build(
     pretrained_weights: WeightsSource,
     located: library.Localized,
 ) -> "keras.Model":
-    weights = pretrained_weights.choose(localization.backbone, localization.weights)
+    weights = {
+        backbone: pretrained_weights.choose(backbone, localization.weights)
+        for backbone in located.decoders
+    }
     return library.build_localizer(localization, weights, located.decoders)
 
 
 def locate_folds(
     views: StoredArray,
-    features: StoredArray,
     manifest: pd.DataFrame,
     fold_manifest: pd.DataFrame,
     localization: LocalizationSettings,
     evaluation: EvaluationSettings,
     pretrained_weights: WeightsSource,
     cache: Cache,
+    **of_backbones: Any,
 ) -> Located:
     """Find the lesion of every image by decoders that did not learn from its group.
 
@@ -107,6 +133,7 @@ def locate_folds(
     """
     images = _join(manifest, fold_manifest)
     images["is_learned"] = images["group"].notna()
+    features = _gather_features(of_backbones)
     located = library.locate_lesions(views, features, images, localization, cache)
     learned = images["is_learned"].to_numpy()
     scores = _score(
@@ -125,17 +152,17 @@ def locate_folds(
 
 def locate_left_out(
     views: StoredArray,
-    features: StoredArray,
     manifest: pd.DataFrame,
     split_manifest: pd.DataFrame,
     localization: LocalizationSettings,
     evaluation: EvaluationSettings,
     cache: Cache,
+    **of_backbones: Any,
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Find the lesions of a fold: learn from its training images, never where they are tested."""
     located, metrics = _locate_split(
         views,
-        features,
+        _gather_features(of_backbones),
         manifest,
         split_manifest,
         localization,
@@ -148,7 +175,7 @@ def locate_left_out(
 
 def _locate_split(
     views: StoredArray,
-    features: StoredArray,
+    features: Mapping[str, StoredArray],
     manifest: pd.DataFrame,
     split_manifest: pd.DataFrame,
     localization: LocalizationSettings,

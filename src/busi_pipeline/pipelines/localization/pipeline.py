@@ -1,6 +1,6 @@
 """Where the lesion is in each image, for experiments that look at it.
 
-raw_images, manifest -> localizer_views -> localizer_features (frozen, once)
+raw_images, manifest -> localizer_views -> localizer_features_<backbone> (frozen, once)
     -> locate_hold_out -> lesion_boxes, localizer (learned from the training images)
     -> locate_folds -> cross_validation.lesion_boxes (each image by decoders that did not see it)
     -> locate_left_out -> leave_one_site_out.<site>.lesion_boxes (learned from the other sites)
@@ -8,8 +8,11 @@ external.raw_images, <e>.model -> locate_site -> <e>.external.lesion_boxes
 """
 
 from collections.abc import Sequence
+from functools import partial, update_wrapper
 
 from kedro.pipeline import Node, Pipeline
+
+from busi_pipeline.config.experiments import name_items
 
 from .nodes import (
     extract_pyramid,
@@ -25,7 +28,12 @@ from .plots import plot_lesion_boxes
 _STAGE = "localization"
 
 
-def _create_features_pipeline() -> Pipeline:
+def _name_features(backbones: Sequence[str]) -> dict[str, str]:
+    """Return {argument of a node: dataset}."""
+    return name_items(backbones, {"features": "localizer_features_{}"})
+
+
+def _create_features_pipeline(backbones: Sequence[str]) -> Pipeline:
     return Pipeline(
         [
             Node(
@@ -35,33 +43,41 @@ def _create_features_pipeline() -> Pipeline:
                 name="prepare_localizer_views",
                 tags=_STAGE,
             ),
-            Node(
-                extract_pyramid,
-                inputs=["localizer_views", "params:localization", "pretrained_weights", "cache"],
-                outputs="localizer_features",
-                name="extract_localizer_features",
-                tags=_STAGE,
+            *(
+                Node(
+                    update_wrapper(partial(extract_pyramid, backbone=backbone), extract_pyramid),
+                    inputs=[
+                        "localizer_views",
+                        "params:localization",
+                        "pretrained_weights",
+                        "cache",
+                    ],
+                    outputs=f"localizer_features_{backbone}",
+                    name=f"extract_localizer_features_{backbone}",
+                    tags=_STAGE,
+                )
+                for backbone in backbones
             ),
         ]
     )
 
 
-def create_hold_out_pipeline() -> Pipeline:
+def create_hold_out_pipeline(backbones: Sequence[str]) -> Pipeline:
     """raw_images, split_manifest -> lesion_boxes, localizer, localizer_metrics, a plot."""
-    return _create_features_pipeline() + Pipeline(
+    return _create_features_pipeline(backbones) + Pipeline(
         [
             Node(
                 locate_hold_out,
-                inputs=[
-                    "localizer_views",
-                    "localizer_features",
-                    "manifest",
-                    "split_manifest",
-                    "params:localization",
-                    "params:evaluation",
-                    "pretrained_weights",
-                    "cache",
-                ],
+                inputs={
+                    "views": "localizer_views",
+                    "manifest": "manifest",
+                    "split_manifest": "split_manifest",
+                    "localization": "params:localization",
+                    "evaluation": "params:evaluation",
+                    "pretrained_weights": "pretrained_weights",
+                    "cache": "cache",
+                }
+                | _name_features(backbones),
                 outputs=["lesion_boxes", "localizer", "localizer_metrics"],
                 name="locate_hold_out",
                 tags=_STAGE,
@@ -84,22 +100,22 @@ def create_hold_out_pipeline() -> Pipeline:
     )
 
 
-def create_folds_pipeline() -> Pipeline:
+def create_folds_pipeline(backbones: Sequence[str]) -> Pipeline:
     """raw_images, fold_manifest -> cross_validation.lesion_boxes, localizer, localizer_metrics."""
-    return _create_features_pipeline() + Pipeline(
+    return _create_features_pipeline(backbones) + Pipeline(
         [
             Node(
                 locate_folds,
-                inputs=[
-                    "localizer_views",
-                    "localizer_features",
-                    "manifest",
-                    "cross_validation.fold_manifest",
-                    "params:localization",
-                    "params:evaluation",
-                    "pretrained_weights",
-                    "cache",
-                ],
+                inputs={
+                    "views": "localizer_views",
+                    "manifest": "manifest",
+                    "fold_manifest": "cross_validation.fold_manifest",
+                    "localization": "params:localization",
+                    "evaluation": "params:evaluation",
+                    "pretrained_weights": "pretrained_weights",
+                    "cache": "cache",
+                }
+                | _name_features(backbones),
                 outputs=[
                     "cross_validation.lesion_boxes",
                     "cross_validation.localizer",
@@ -112,26 +128,27 @@ def create_folds_pipeline() -> Pipeline:
     )
 
 
-def create_left_out_pipeline(folds: Sequence[str]) -> Pipeline:
+def create_left_out_pipeline(folds: Sequence[str], backbones: Sequence[str]) -> Pipeline:
     """raw_images, <fold>.split_manifest -> <fold>.lesion_boxes, localizer_metrics.
 
     Args:
         folds: namespaces, `leave_one_site_out.<site>`.
+        backbones: of the localizer.
     """
     nodes = [
         Pipeline(
             [
                 Node(
                     locate_left_out,
-                    inputs=[
-                        "localizer_views",
-                        "localizer_features",
-                        "manifest",
-                        "split_manifest",
-                        "params:localization",
-                        "params:evaluation",
-                        "cache",
-                    ],
+                    inputs={
+                        "views": "localizer_views",
+                        "manifest": "manifest",
+                        "split_manifest": "split_manifest",
+                        "localization": "params:localization",
+                        "evaluation": "params:evaluation",
+                        "cache": "cache",
+                    }
+                    | _name_features(backbones),
                     outputs=["lesion_boxes", "localizer_metrics"],
                     name="locate_left_out",
                     tags=_STAGE,
@@ -140,7 +157,12 @@ def create_left_out_pipeline(folds: Sequence[str]) -> Pipeline:
             namespace=fold,
             inputs={
                 name: name
-                for name in ("localizer_views", "localizer_features", "manifest", "cache")
+                for name in (
+                    "localizer_views",
+                    *_name_features(backbones).values(),
+                    "manifest",
+                    "cache",
+                )
             },
             parameters={
                 "params:localization": "params:localization",
@@ -149,7 +171,7 @@ def create_left_out_pipeline(folds: Sequence[str]) -> Pipeline:
         )
         for fold in folds
     ]
-    return sum(nodes, _create_features_pipeline())
+    return sum(nodes, _create_features_pipeline(backbones))
 
 
 def create_external_pipeline(experiment: str) -> Pipeline:
