@@ -32,6 +32,8 @@ OF_ALL = {
     "leave_one_site_out",
     "validate_external",
     "adapt",
+    "package",
+    "predict",
 }
 OF_ONE = {
     "train",
@@ -41,6 +43,7 @@ OF_ONE = {
     "leave_one_site_out",
     "validate_external",
     "adapt",
+    "package",
 }
 # Of an experiment that joins others, these audits are of its members.
 OF_MEMBERS_ALONE = {"leakage", "bias_audit"}
