@@ -268,14 +268,16 @@ def test_the_packed_model_answers_in_mlflow(packed: Path) -> None:
     service = mlflow.pyfunc.load_model(logged[0].model_uri)
     path = next((packed.parent / "BUSBRA").glob("Images/*.png"))
     image = base64.b64encode(path.read_bytes()).decode()
-    table = pd.DataFrame({"image": [image, "no base64", image], "box": ["", "", "20,20,90,80"]})
+    boxes = ["", "", "20,20,90,80", "20,20"]
+    table = pd.DataFrame({"image": [image, "no base64", image, image], "box": boxes})
     answers = service.predict(table)
     model = load_package(packed / f"data/06_models/{EXPERIMENT}/package")
     assert answers["positive_score"][0] == model.predict_file(path).positive_score
     drawn = model.predict_file(path, (20, 20, 90, 80))
     assert answers["positive_score"][2] == drawn.positive_score
-    assert answers["error"].tolist()[::2] == ["", ""]
+    assert answers["error"].tolist()[:3:2] == ["", ""]
     assert "base64" in answers["error"][1]
+    assert answers["error"][3].startswith("a box is left, top, right and bottom")
     assert json.loads(answers["box"][2]) == [20, 20, 90, 80]
 
 

@@ -9,7 +9,6 @@ The contract, the same for arrays, tables and trainings:
 - deleting all or part of the folder costs only the time to compute again.
 """
 
-import hashlib
 import json
 import logging
 import os
@@ -25,7 +24,7 @@ import numpy as np
 import pandas as pd
 
 from busi_pipeline.caching.arrays import StoredArray, StoredRows
-from busi_pipeline.caching.fingerprints import Fingerprint
+from busi_pipeline.caching.fingerprints import Fingerprint, hash_file
 from busi_pipeline.errors import BadInputError
 
 logger = logging.getLogger(__name__)
@@ -333,7 +332,5 @@ def _hash_files(folder: Path) -> dict[str, str]:
     hashes = {}
     for path in sorted(folder.rglob("*")):
         if path.is_file() and path.name != _CONTENTS:
-            with path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-            hashes[path.relative_to(folder).as_posix()] = digest
+            hashes[path.relative_to(folder).as_posix()] = hash_file(path)
     return hashes

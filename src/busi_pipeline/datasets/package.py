@@ -84,11 +84,11 @@ class PackageDataset(AbstractDataset[PackageParts, PackagedModel]):
 
     def save(self, data: PackageParts) -> None:
         """Write the folder; log it to the active MLflow run, if there is one."""
-        write_package(data, self._name, self._path)
+        described = write_package(data, self._name, self._path)
         if mlflow.active_run() and self._logging_activated:
-            self._log()
+            self._log(described)
 
-    def _log(self) -> None:
+    def _log(self, described: dict[str, Any]) -> None:
         import mlflow.pyfunc
 
         from busi_pipeline.datasets import package_service
@@ -104,7 +104,7 @@ class PackageDataset(AbstractDataset[PackageParts, PackagedModel]):
                 code_paths=[str(code.parents[1])],
                 signature=package_service.make_signature(),
                 pip_requirements=[f"{package}=={version(package)}" for package in _REQUIREMENTS],
-                metadata=load_package(self._path).description,
+                metadata=described,
             )
 
     def _exists(self) -> bool:

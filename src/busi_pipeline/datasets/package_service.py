@@ -16,7 +16,6 @@ from busi_pipeline.models.packaged import PackagedModel, load_package
 PACKAGE = "package"
 """Name of the artifact, the folder of the package."""
 _IMAGE, _BOX = "image", "box"
-_NO_BASE64 = "image must be the base64 text of an image file, and box `left, top, right, bottom`"
 
 
 class PackageService(PythonModel):
@@ -40,19 +39,21 @@ class PackageService(PythonModel):
     def _answer(self, row: dict[Any, Any]) -> dict[str, Any]:
         try:
             content = base64.b64decode(row[_IMAGE], validate=True)
+        except (binascii.Error, TypeError, ValueError):
+            return {"error": "image must be the base64 text of an image file"}
+        try:
             answer = self._model.predict_bytes(content, _read_box(row.get(_BOX)))
-        except (binascii.Error, TypeError, ValueError) as error:
-            reason = str(error) if isinstance(error, UnusableImageError) else _NO_BASE64
-            return {"error": reason}
+        except UnusableImageError as error:
+            return {"error": str(error)}
         record = answer.as_record()
         texts = {name: json.dumps(record[name]) for name in ("probabilities", "reasons", "box")}
         return record | texts | {"error": ""}
 
 
-def _read_box(text: Any) -> list[float] | None:
+def _read_box(text: Any) -> list[str] | None:
     if text is None or pd.isna(text) or not str(text).strip():
         return None
-    return [float(edge) for edge in str(text).split(",")]
+    return str(text).split(",")
 
 
 def make_signature() -> ModelSignature:

@@ -1,12 +1,12 @@
 """Where pretrained weights come from, and what exactly they were."""
 
-import hashlib
 import os
 from pathlib import Path
 from typing import Any
 
 from kedro.io import AbstractDataset, DatasetError
 
+from busi_pipeline.caching.fingerprints import hash_file
 from busi_pipeline.errors import BadInputError
 from busi_pipeline.models.backbones import get_backbone
 from busi_pipeline.models.weights import PretrainedWeights
@@ -32,7 +32,7 @@ class WeightsSource:
         find = self._find_file if choice == "directory" else self._download_imagenet
         path = find(backbone)
         return PretrainedWeights(
-            str(path), tags | {"weights_file": path.name, "weights_sha256": _hash_file(path)}
+            str(path), tags | {"weights_file": path.name, "weights_sha256": hash_file(path)}
         )
 
     def _find_file(self, backbone: str) -> Path:
@@ -81,11 +81,6 @@ _CHOICES = (
     "Choices for training.weights: 'imagenet' (Keras downloads them), 'directory' (a folder of "
     "<backbone>_notop.weights.h5, named in BUSI_WEIGHTS_DIR), or 'none' (random, from scratch)."
 )
-
-
-def _hash_file(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class PretrainedWeightsDataset(AbstractDataset[None, WeightsSource]):

@@ -85,6 +85,7 @@ class RawImagesDataset(AbstractDataset[None, RawFiles]):
         project_root: str = ".",
         demo: bool = False,
         optional: bool = False,
+        setting: str | None = None,
         metadata: dict[str, Any] | None = None,
     ):
         """Name the folders.
@@ -97,6 +98,7 @@ class RawImagesDataset(AbstractDataset[None, RawFiles]):
             project_root: what folders are relative to.
             demo: whether the images are the synthetic ones of the demo.
             optional: see above.
+            setting: parameter that names the folder, where it is no site; for messages.
             metadata: for Kedro-Viz.
         """
         self._sites = {
@@ -106,6 +108,7 @@ class RawImagesDataset(AbstractDataset[None, RawFiles]):
         self._dicom = _DicomReading(**dicom or {})
         self._demo = demo
         self.optional = optional
+        self._setting = setting
         self.metadata = metadata
 
     def load(self) -> RawFiles:
@@ -114,6 +117,11 @@ class RawImagesDataset(AbstractDataset[None, RawFiles]):
         Raises BadInputError, one line, where a folder is missing or empty, and where there are
         DICOM files but no BUSI_PSEUDONYM_KEY or nothing that reads them.
         """
+        if not self._sites and self._setting:
+            raise BadInputError(
+                f"no folder is named: say where the images lie, with --params "
+                f"{self._setting}=<folder>."
+            )
         if not self._sites:
             raise BadInputError(
                 "no site is named: say where the images of the external site lie, with "
@@ -146,7 +154,9 @@ class RawImagesDataset(AbstractDataset[None, RawFiles]):
 
     def _describe_problem(self, site: str, folder: Path, problem: str) -> str:
         of_site = f" of the site {site}" if len(self._sites) > 1 else ""
-        if f"/{_DEMO_FOLDER}/" in f"/{folder.as_posix()}/":
+        if self._setting:
+            remedy = f"Correct {self._setting}."
+        elif f"/{_DEMO_FOLDER}/" in f"/{folder.as_posix()}/":
             remedy = "`make demo` writes synthetic images into it."
         elif site == _BUSI_SITE:
             remedy = HOW_TO_GET_BUSI

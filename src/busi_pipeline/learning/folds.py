@@ -76,6 +76,11 @@ def name_repeat(repeat: int) -> str:
     return f"repeat_{repeat}"
 
 
+def select_parts(division: pd.DataFrame, *parts: str) -> pd.DataFrame:
+    """Return the images of these parts of a split; of folds, which name no part, all."""
+    return division[division["split"].isin(parts)] if "split" in division else division
+
+
 def join_tables(**tables: pd.DataFrame) -> pd.DataFrame:
     """Return the tables of all folds, or of all experiments, in one, in order."""
     return pd.concat(list(tables.values()), ignore_index=True)

@@ -1,6 +1,5 @@
 """A model for those who use it: images in, the flag and the probabilities out."""
 
-import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from busi_pipeline.caching.fingerprints import hash_file
 from busi_pipeline.errors import BadInputError
 from busi_pipeline.imaging.crops import Window
 from busi_pipeline.imaging.decoding import UInt8Array, UnusableImageError, decode_image
@@ -66,7 +66,7 @@ class DeliveredModel(NamedTuple):
                 localizer's. Who draws it says that there is a lesion: the probabilities of classes
                 without one are 0, and the threshold is the one that was chosen for lesions.
         """
-        return read_pixels(self, self.description, pixels, box)
+        return read_pixels(self, self.description, pixels, box).finding
 
     def classify(self, shown: UInt8Array) -> Mapping[str, np.ndarray]:
         """See models.reading.Networks."""
@@ -123,10 +123,10 @@ def save_delivered_model(delivered: DeliveredModel, folder: Path) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     delivered.model.save(folder / MODEL_FILE)
-    description = delivered.description | {"model_sha256": _hash_file(folder / MODEL_FILE)}
+    description = delivered.description | {"model_sha256": hash_file(folder / MODEL_FILE)}
     if delivered.localizer is not None:
         delivered.localizer.save(folder / LOCALIZER_FILE)
-        description["localizer_sha256"] = _hash_file(folder / LOCALIZER_FILE)
+        description["localizer_sha256"] = hash_file(folder / LOCALIZER_FILE)
     (folder / TRAINING_FILE).write_text("\n".join(sorted(delivered.training_pixels)))
     (folder / DESCRIPTION_FILE).write_text(json.dumps(description, indent=2))
 
@@ -147,7 +147,7 @@ def load_delivered_model(folder: str | Path) -> DeliveredModel:
             "`kedro run --pipeline=train_<experiment>` writes data/06_models/<experiment>."
         )
     description = _read_description(folder / DESCRIPTION_FILE)
-    if description["model_sha256"] != _hash_file(folder / MODEL_FILE):
+    if description["model_sha256"] != hash_file(folder / MODEL_FILE):
         raise BadInputError(
             f"{folder / MODEL_FILE} is not the model that {DESCRIPTION_FILE} beside it describes: "
             "train the experiment again, or copy both files from one run."
@@ -156,7 +156,7 @@ def load_delivered_model(folder: str | Path) -> DeliveredModel:
     localizer = None
     if expected := description.get("localizer_sha256"):
         path = folder / LOCALIZER_FILE
-        if not path.is_file() or _hash_file(path) != expected:
+        if not path.is_file() or hash_file(path) != expected:
             raise BadInputError(
                 f"{path} is missing, or not the localizer that {DESCRIPTION_FILE} beside it "
                 "describes: train the experiment again, or copy all files from one run."
@@ -179,8 +179,3 @@ def _read_description(path: Path) -> dict[str, Any]:
             "experiment again."
         )
     return dict(description)
-
-
-def _hash_file(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -141,7 +141,7 @@ def quantize(content: bytes, batches: Iterable[np.ndarray]) -> bytes:
 
 
 def _list_after_features(proto: "onnx.ModelProto") -> list[str]:
-    """Return the names of the nodes that read what any head reads, directly or not."""
+    """Return the names of the nodes of heads, and of all that follows them."""
     known: set[str] = set()
     names = []
     for node in proto.graph.node:

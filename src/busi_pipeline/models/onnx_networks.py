@@ -20,11 +20,17 @@ class OnnxNetworks:
         windows: of an image that the classifier takes together.
     """
 
-    def __init__(self, classifier: Path, localizer: Path | None = None, threads: int | None = None):
+    def __init__(
+        self,
+        classifier: Path | bytes,
+        localizer: Path | None = None,
+        threads: int | None = None,
+    ):
         """Load the networks.
 
         Args:
-            classifier: uint8 images -> `probabilities`, `positive_score`, `flagged`, `features`.
+            classifier: a file, or its content: uint8 images -> `probabilities`, `positive_score`,
+                `flagged`, `features`.
             localizer: uint8 (n, size, size) -> maps; None where there is none.
             threads: that compute one image; None for as many as there are cores.
 
@@ -56,16 +62,17 @@ class OnnxNetworks:
         return None if self._localizer is None else int(self._localizer.get_inputs()[0].shape[1])
 
 
-def _load(path: Path, threads: int | None) -> onnxruntime.InferenceSession:
+def _load(model: Path | bytes, threads: int | None) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     if threads is not None:
         options.intra_op_num_threads = threads
     try:
-        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises its own kinds, without a common base
         reason = " ".join(str(error).split())[:200]
-        raise BadInputError(f"{path} is no ONNX model that can be used: {reason}") from None
+        name = model if isinstance(model, Path) else "this"
+        raise BadInputError(f"{name} is no ONNX model that can be used: {reason}") from None
 
 
 def _run(session: onnxruntime.InferenceSession, shown: UInt8Array) -> list[np.ndarray]:

@@ -7,6 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from busi_pipeline.caching.fingerprints import hash_file
 from busi_pipeline.models.novelty import Reference
 from busi_pipeline.models.packaged import (
     CARD_FILE,
@@ -17,7 +18,6 @@ from busi_pipeline.models.packaged import (
     SCHEMA_VERSION,
     TRAINING_FILE,
     Limits,
-    hash_file,
 )
 
 _UNFINISHED = ".unfinished"
@@ -48,13 +48,15 @@ class PackageParts(NamedTuple):
     precision: str
 
 
-def write_package(parts: PackageParts, name: str, folder: Path) -> None:
+def write_package(parts: PackageParts, name: str, folder: Path) -> dict[str, Any]:
     """Write a package beside its folder, then put it in the folder's place.
 
     Args:
         parts: what goes into it.
         name: of the experiment.
         folder: of the package; what was there is replaced.
+
+    Returns what `package.json` says.
     """
     unfinished = folder.with_name(folder.name + _UNFINISHED)
     shutil.rmtree(unfinished, ignore_errors=True)
@@ -83,3 +85,4 @@ def write_package(parts: PackageParts, name: str, folder: Path) -> None:
     (unfinished / PACKAGE_FILE).write_text(json.dumps(described, indent=2))
     shutil.rmtree(folder, ignore_errors=True)
     unfinished.rename(folder)
+    return described

@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
+from busi_pipeline.caching.fingerprints import hash_file
 from busi_pipeline.errors import BadInputError
 from busi_pipeline.imaging.crops import Window
 from busi_pipeline.imaging.decoding import (
@@ -202,9 +203,8 @@ class PackagedModel:
         """Return the answer on an image that was checked; see `predict_pixels`."""
         height, width = image.pixels.shape[:2]
         drawn = None if box is None else check_box(box, width, height)
-        asked = _Watched(self._networks)
-        finding = read_pixels(asked, self.description, image.pixels, drawn)
-        distance = float(self._reference.measure_distance(asked.features)[0])
+        finding, answer = read_pixels(self._networks, self.description, image.pixels, drawn)
+        distance = float(self._reference.measure_distance(answer[FEATURES])[0])
         used = finding.box if self.needs_lesion else None
         reasons = self._list_reasons(finding, image, distance, used)
         source = READER if drawn is not None else LOCALIZER
@@ -246,26 +246,6 @@ class PackagedModel:
             "seen_in_training": hash_pixels(image.pixels) in self._training_pixels,
         }
         return tuple(code for code in REASONS if found[code])
-
-
-class _Watched:
-    """Networks that keep what the classifier saw."""
-
-    def __init__(self, networks: Networks):
-        self._networks = networks
-        self.features = np.zeros((0, 0), np.float32)
-
-    def classify(self, shown: UInt8Array) -> Mapping[str, np.ndarray]:
-        answer = self._networks.classify(shown)
-        self.features = answer[FEATURES]
-        return answer
-
-    def draw_maps(self, shown: UInt8Array) -> np.ndarray:
-        return self._networks.draw_maps(shown)
-
-    @property
-    def localizer_size(self) -> int | None:
-        return self._networks.localizer_size
 
 
 def decode_any(content: bytes, frame: str | int = "middle") -> UInt8Array:
@@ -396,9 +376,3 @@ def _read_package_file(path: Path) -> tuple[bytes, dict[str, Any]]:
     if missing or not named:
         raise BadInputError(f"{path} is damaged: package the model again.")
     return content, described
-
-
-def hash_file(path: Path) -> str:
-    """Return the SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

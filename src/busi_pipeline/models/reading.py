@@ -59,12 +59,19 @@ class Networks(Protocol):
         ...
 
 
+class Reading(NamedTuple):
+    """A finding, and the answer of the networks that it comes from."""
+
+    finding: Finding
+    answer: Mapping[str, np.ndarray]
+
+
 def read_pixels(
     networks: Networks,
     description: Mapping[str, Any],
     pixels: UInt8Array,
     box: Window | None = None,
-) -> Finding:
+) -> Reading:
     """Return the finding on uint8 (height, width, 3) RGB of any size.
 
     Args:
@@ -81,10 +88,10 @@ def read_pixels(
     shape = InputDescription(**description.get("input", {}))
     shown = show_windows(pixels, box, shape, description["image_size"])
     answer = networks.classify(shown[None])
-    return conclude(answer, description, box, confidence, is_drawn)
+    return Reading(_conclude(answer, description, box, confidence, is_drawn), answer)
 
 
-def conclude(
+def _conclude(
     answer: Mapping[str, np.ndarray],
     description: Mapping[str, Any],
     box: Window | None,

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import numpy as np
@@ -21,17 +22,17 @@ class Cost(NamedTuple):
     peak_mb: float
 
 
-def measure_cost(content: bytes, folder: Path) -> Cost:
+def measure_cost(content: bytes) -> Cost:
     """Return what an image costs the network of an ONNX file.
 
     Args:
         content: of the file; its input is uint8, the images of a batch first.
-        folder: where it may be written for the time.
     """
-    path = folder / "measured.onnx"
-    path.write_bytes(content)
-    command = [sys.executable, "-m", __name__, str(path)]
-    finished = subprocess.run(command, capture_output=True, text=True, check=True)
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "measured.onnx"
+        path.write_bytes(content)
+        command = [sys.executable, "-m", __name__, str(path)]
+        finished = subprocess.run(command, capture_output=True, text=True, check=True)
     return Cost(*json.loads(finished.stdout.splitlines()[-1]))
 
 

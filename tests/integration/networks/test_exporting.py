@@ -123,9 +123,9 @@ def test_a_model_without_a_head_is_not_exported() -> None:
 
 
 def test_the_cost_of_an_image_is_measured(
-    built: tuple[keras.Model, keras.Model, bytes], tmp_path: Path
+    built: tuple[keras.Model, keras.Model, bytes],
 ) -> None:
-    cost = measure_cost(built[2], tmp_path)
+    cost = measure_cost(built[2])
     assert 0 < cost.milliseconds < 5000
     assert 20 < cost.peak_mb < 1000
 

@@ -419,3 +419,11 @@ def test_nothing_that_is_written_names_a_patient(
             said.append(f"{path}: {error}")
     everything = str(said).casefold()
     assert not [secret for secret in SECRETS if secret.casefold() in everything]
+
+
+def test_a_folder_that_is_no_site_is_named_by_its_setting(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"with --params prediction\.folder=<folder>"):
+        RawImagesDataset({}, setting="prediction.folder").load()
+    absent = RawImagesDataset({"x": str(tmp_path / "absent")}, setting="prediction.folder")
+    with pytest.raises(DatasetError, match=r"is missing\. Correct prediction\.folder\."):
+        absent.load()

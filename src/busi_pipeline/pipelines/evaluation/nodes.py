@@ -14,7 +14,7 @@ from busi_pipeline.caching.arrays import StoredArray
 from busi_pipeline.config.experiments import gather_experiments
 from busi_pipeline.config.schemas import EnsembleSettings, EvaluationSettings, ModelSettings
 from busi_pipeline.errors import BadInputError
-from busi_pipeline.learning.folds import share_tags
+from busi_pipeline.learning.folds import select_parts, share_tags
 from busi_pipeline.learning.predicting import read_inputs
 from busi_pipeline.models.delivered import LEARNED_FROM, DeliveredModel, build_delivered_model
 from busi_pipeline.stats.classes import Classes
@@ -261,9 +261,7 @@ def deliver_model(
         data_tags, split_tags, training_tags: `data_sha256`, `split_sha256`, `training_sha256`.
         localizer: finds the lesion, where the model looks at it.
     """
-    learned = split_manifest
-    if "split" in split_manifest:
-        learned = split_manifest[split_manifest["split"].isin(LEARNED_FROM)]
+    learned = select_parts(split_manifest, *LEARNED_FROM)
     images = manifest[manifest["image_id"].isin(learned["image_id"])]
     about = {
         "title": settings.title,

@@ -87,7 +87,7 @@ def locate_hold_out(
     parts = {part: f"{part} images" for part in ("train", "validation", "test")}
     located, metrics = _locate_split(
         views,
-        _gather_features(of_backbones),
+        of_backbones,
         manifest,
         split_manifest,
         localization,
@@ -162,7 +162,7 @@ def locate_left_out(
     """Find the lesions of a fold: learn from its training images, never where they are tested."""
     located, metrics = _locate_split(
         views,
-        _gather_features(of_backbones),
+        of_backbones,
         manifest,
         split_manifest,
         localization,
@@ -175,7 +175,7 @@ def locate_left_out(
 
 def _locate_split(
     views: StoredArray,
-    features: Mapping[str, StoredArray],
+    of_backbones: Mapping[str, Any],
     manifest: pd.DataFrame,
     split_manifest: pd.DataFrame,
     localization: LocalizationSettings,
@@ -189,6 +189,7 @@ def _locate_split(
         scored: {part of the split: how the log calls it}; their scores are returned by part.
     """
     images = _join(manifest, split_manifest)
+    features = _gather_features(of_backbones)
     located = library.locate_lesions(
         views, features, images.assign(is_learned=images["split"] == "train"), localization, cache
     )

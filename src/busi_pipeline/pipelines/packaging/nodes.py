@@ -2,9 +2,7 @@
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
-from tempfile import TemporaryDirectory
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,6 +14,7 @@ from busi_pipeline.config.schemas import LocalizationSettings, ModelSettings, Pa
 from busi_pipeline.errors import BadInputError
 from busi_pipeline.imaging.decoding import decode_image
 from busi_pipeline.imaging.quality import Quality, measure_quality
+from busi_pipeline.learning.folds import select_parts
 from busi_pipeline.learning.predicting import read_inputs
 from busi_pipeline.models.delivered import LEARNED_FROM, DeliveredModel
 from busi_pipeline.models.exporting import (
@@ -61,7 +60,7 @@ def export_networks(
         packaging: how many of them give int8 its range of values.
     """
     single = export_classifier(model.model)
-    taught = _choose(_list_taught(division), packaging.calibration_images, packaging.seed)
+    taught = _choose(select_parts(division, "train"), packaging.calibration_images, packaging.seed)
     batches = read_inputs(images, taught, _CALIBRATED_AT_ONCE, "int8")
     return ExportedNetworks(
         {
@@ -73,21 +72,9 @@ def export_networks(
     )
 
 
-def _list_taught(division: pd.DataFrame) -> pd.Series:
-    """Return the images that the networks were fitted to; of folds, all are."""
-    if "split" in division:
-        division = division[division["split"] == "train"]
-    return division["image_id"]
-
-
-def _list_compared(division: pd.DataFrame) -> pd.Series:
-    """Return validation images; of folds, which have none, all."""
-    if "split" in division:
-        division = division[division["split"] == "validation"]
-    return division["image_id"]
-
-
-def _choose(image_ids: pd.Series, count: int, seed: int) -> list[str]:
+def _choose(images: pd.DataFrame, count: int, seed: int) -> list[str]:
+    """Return the `image_id` of so many images at most."""
+    image_ids = images["image_id"]
     return image_ids.sample(min(count, len(image_ids)), random_state=seed).sort_values().tolist()
 
 
@@ -109,7 +96,9 @@ def compare_networks(
     Raises BadInputError, one line, where the network in single precision differs from Keras, or the
     chosen one from that, by more than is allowed.
     """
-    compared = _choose(_list_compared(division), packaging.compared_images, packaging.seed)
+    compared = _choose(
+        select_parts(division, "validation"), packaging.compared_images, packaging.seed
+    )
     labels = division.set_index("image_id").loc[compared, "label"]
     is_positive = classes.is_positive(labels)
 
@@ -124,23 +113,20 @@ def compare_networks(
 
     tables = {KERAS: answer(model.classify, KERAS)}
     rows = [_compare(tables[KERAS], tables[KERAS], is_positive) | {"network": KERAS}]
-    with TemporaryDirectory() as folder:
-        for precision in PRECISIONS:
-            content = exported_networks.classifiers[precision]
-            path = Path(folder) / "classifier.onnx"
-            path.write_bytes(content)
-            tables[precision] = answer(OnnxNetworks(path).classify, precision)
-            cost = measure_cost(content, Path(folder))
-            against = tables[KERAS if precision == SINGLE else SINGLE]
-            rows.append(
-                _compare(tables[precision], against, is_positive)
-                | {
-                    "network": precision,
-                    "megabytes": len(content) / 1e6,
-                    "milliseconds": cost.milliseconds,
-                    "peak_megabytes": cost.peak_mb,
-                }
-            )
+    for precision in PRECISIONS:
+        content = exported_networks.classifiers[precision]
+        tables[precision] = answer(OnnxNetworks(content).classify, precision)
+        cost = measure_cost(content)
+        against = tables[KERAS if precision == SINGLE else SINGLE]
+        rows.append(
+            _compare(tables[precision], against, is_positive)
+            | {
+                "network": precision,
+                "megabytes": len(content) / 1e6,
+                "milliseconds": cost.milliseconds,
+                "peak_megabytes": cost.peak_mb,
+            }
+        )
     comparison = pd.DataFrame(rows).set_index("network").reset_index()
     for row in comparison.to_dict("records"):
         logger.info(
@@ -238,9 +224,7 @@ def build_package(
         classes: in the order of the probabilities.
     """
     check_export(export_comparison, packaging)
-    learned = division
-    if "split" in division:
-        learned = division[division["split"].isin(LEARNED_FROM)]
+    learned = select_parts(division, *LEARNED_FROM)
     classifier = exported_networks.classifiers[packaging.precision]
     features = _compute_features(classifier, images, learned["image_id"].tolist(), settings.title)
     reference = build_reference(features, learned["group"].to_numpy(), packaging.neighbours)
@@ -275,12 +259,9 @@ def _compute_features(
     classifier: bytes, images: StoredArray, image_ids: list[str], title: str
 ) -> np.ndarray:
     """Return float32 (images, channels), what the packed network sees."""
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / "classifier.onnx"
-        path.write_bytes(classifier)
-        networks = OnnxNetworks(path)
-        batches = read_inputs(images, image_ids, _AT_ONCE, f"{title}, features")
-        return np.concatenate([networks.classify(batch)[FEATURES] for batch in batches])
+    networks = OnnxNetworks(classifier)
+    batches = read_inputs(images, image_ids, _AT_ONCE, f"{title}, features")
+    return np.concatenate([networks.classify(batch)[FEATURES] for batch in batches])
 
 
 def _choose_margin(
@@ -307,15 +288,8 @@ def _choose_quality(
 ) -> tuple[Quality, Quality]:
     """Return the quality that this share of the images is below, and that which it is above."""
     paths = manifest.set_index("image_id").loc[image_ids, "path"]
-    measured = np.array([list(_measure(raw_images, path)) for path in _follow(paths)])
+    followed = track(paths, "quality of images", "image", total=len(paths))
+    measured = [measure_quality(decode_image(raw_images[path]()).pixels) for path in followed]
     low, high = np.quantile(measured, [share, 1 - share], axis=0)
     lowest, highest = Quality(*map(float, low)), Quality(*map(float, high))
     return lowest, highest._replace(colour=max(_SOME_COLOUR, highest.colour))
-
-
-def _measure(raw_images: RawImages, path: str) -> Quality:
-    return measure_quality(decode_image(raw_images[path]()).pixels)
-
-
-def _follow(paths: pd.Series) -> Iterator[str]:
-    yield from track(paths, "quality of images", "image", total=len(paths))
