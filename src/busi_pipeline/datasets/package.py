@@ -118,24 +118,24 @@ class ChosenPackageDataset(AbstractDataset[None, PackagedModel]):
     """A packaged model to ask, by name or folder.
 
     Args:
-        models: folder of the models.
+        path: folder of the models.
         choice: name of an experiment, or the folder of a package; None for the only one there is.
         metadata: for Kedro-Viz.
     """
 
     def __init__(
-        self, *, models: str, choice: str | None = None, metadata: dict[str, Any] | None = None
+        self, *, path: str, choice: str | None = None, metadata: dict[str, Any] | None = None
     ):
-        self._models, self._choice = Path(models), choice
+        self._path, self._choice = Path(path), choice
         self.metadata = metadata
 
     def load(self) -> PackagedModel:
         """Return the model; see models.packaged.find_package and load_package."""
-        return load_package(find_package(self._models, self._choice))
+        return load_package(find_package(self._path, self._choice))
 
     def save(self, data: None) -> None:
         """Refuse: a package is written by its pipeline."""
         raise DatasetError("a package is chosen here, not written")
 
     def _describe(self) -> dict[str, Any]:
-        return {"models": str(self._models), "choice": self._choice}
+        return {"path": str(self._path), "choice": self._choice}
