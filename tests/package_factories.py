@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import pandas as pd
 from onnx import TensorProto, helper, numpy_helper
 
 from busi_pipeline.imaging.quality import Quality
@@ -21,8 +22,8 @@ ANYTHING = Limits(
     2.0,
     0.0,
     0.5,
-    Quality(0.0, 0.0, 0.0, 0.0),
-    Quality(1e9, 1e9, 1e9, 1.0),
+    Quality(0.0, 0.0, 0.0, 0.0, 0.0),
+    Quality(1e9, 1e9, 1e9, 1.0, 255.0),
 )
 
 
@@ -122,6 +123,47 @@ def _look(pixels: np.ndarray) -> list[float]:
     return [float(shares.mean()), float(shares.max()), float(shares.min())]
 
 
+def make_tested(count: int = 60, shift: float = 0.0, seed: int = 0) -> pd.DataFrame:
+    """Return what such a model was tested on, a third of it malignant.
+
+    Args:
+        shift: of the logits of malignant images: how much better, or worse, the model is.
+    """
+    rng = np.random.default_rng(seed)
+    labels = np.array([CLASS_NAMES[number % 3] for number in range(count)])
+    malignant = labels == "malignant"
+    logits = np.where(malignant, 2.0 + shift, -3.0) + rng.normal(0, 1, count)
+    score = 1 / (1 + np.exp(-logits))
+    table = pd.DataFrame(
+        {
+            "image_id": [f"image {number}" for number in range(count)],
+            "group": [f"group {number}" for number in range(count)],
+            "label": labels,
+            "split": "test",
+            "repeat": 1,
+            "p_benign": (1 - score) * np.where(labels == "benign", 0.97, 0.03),
+            "p_malignant": score,
+            "p_normal": (1 - score) * np.where(labels == "benign", 0.03, 0.97),
+            "pixel_sha256": [f"{number:064x}" for number in range(count)],
+            "positive_score": score,
+            "flagged": score >= THRESHOLD,
+            "distance": rng.uniform(0.2, 1.0, count),
+        }
+    )
+    uncalibrated = {f"uncalibrated_{name}": table[f"p_{name}"] for name in CLASS_NAMES}
+    likeliest = table[[f"p_{name}" for name in CLASS_NAMES]].to_numpy().argmax(axis=1)
+    table["predicted"] = np.array(CLASS_NAMES)[likeliest]
+    table["correct"] = table["predicted"] == table["label"]
+    qualities = {
+        "shorter_side": 60.0,
+        "contrast": 100.0 + rng.normal(0, 5, count),
+        "detail": 0.2,
+        "colour": 0.0,
+        "brightness": 90.0 + rng.normal(0, 5, count),
+    }
+    return table.assign(**uncalibrated, **qualities)
+
+
 def make_parts(locates: bool = False, **changes: Any) -> PackageParts:
     """Return the parts of a package, of a model that looks at the lesion or at the whole image."""
     description = {
@@ -144,6 +186,7 @@ def make_parts(locates: bool = False, **changes: Any) -> PackageParts:
         limits=ANYTHING,
         reference=make_reference(),
         training_pixels=frozenset(),
+        tested=make_tested(),
         card="# A card\n",
         precision="single",
     )

@@ -36,7 +36,8 @@ def predict(
     """
     # Help must not wait for these.
     from busi_pipeline.imaging.decoding import UnusableImageError
-    from busi_pipeline.models.packaged import find_package, load_package
+    from busi_pipeline.models.model_store import find_package
+    from busi_pipeline.models.packaged import load_package
 
     drawn = None if box is None else box.split(",")
     if drawn is not None and len(files) > 1:

@@ -14,7 +14,7 @@ who use it:
 
     external.raw_images -> ingestion, deduplication, preprocessing -> external_validation(e)
         -> adaptation(e)
-    <e>.model -> packaging(e) -> prediction
+    <e>.model -> packaging(e) -> promotion(e) -> prediction
 """
 
 from collections.abc import Mapping, Sequence
@@ -48,6 +48,7 @@ from busi_pipeline.pipelines import (
     packaging,
     prediction,
     preprocessing,
+    promotion,
     reporting,
     splitting,
     training,
@@ -199,12 +200,15 @@ def create_pipelines(parameters: Parameters) -> dict[str, Pipeline]:
         **{f"validate_external_{name}": external + part for name, part in tested_outside.items()},
         **{f"adapt_{name}": part for name, part in adapted.items()},
         **{f"package_{name}": part for name, part in packed.items()},
+        **{f"promote_{name}": promotion.create_pipeline(name) for name in experiments},
         "leakage": join(leaked, assign_randomly) + leakage.create_summary_pipeline(in_default),
         "cross_validation": join(validated, assign) + ensemble,
         "validate_external": join(tested_outside, external)
         + external_validation.create_comparison_pipeline(in_default),
         "adapt": join(adapted, Pipeline([])),
         "package": join(packed, Pipeline([])),
+        "rollback": promotion.create_rollback_pipeline(),
+        "ledger": promotion.create_ledger_pipeline(),
         "predict": prediction.create_pipeline(),
         "__default__": join(trained, split) + compare,
     }

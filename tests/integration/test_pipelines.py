@@ -34,6 +34,8 @@ OF_ALL = {
     "adapt",
     "package",
     "predict",
+    "rollback",
+    "ledger",
 }
 OF_ONE = {
     "train",
@@ -44,6 +46,7 @@ OF_ONE = {
     "validate_external",
     "adapt",
     "package",
+    "promote",
 }
 # Of an experiment that joins others, these audits are of its members.
 OF_MEMBERS_ALONE = {"leakage", "bias_audit"}

@@ -25,6 +25,7 @@ from .schemas import (
     PackagingSettings,
     PredictionSettings,
     PrivacySettings,
+    PromotionSettings,
     Settings,
     SiteSettings,
     SplitSettings,
@@ -48,6 +49,7 @@ GROUPS: dict[str, type[Settings]] = {
     "adaptation": AdaptationSettings,
     "packaging": PackagingSettings,
     "prediction": PredictionSettings,
+    "promotion": PromotionSettings,
     "privacy": PrivacySettings,
 }
 ALL_GROUPS = ("classes", "positive_classes", "lesion_free_classes", "sites", *GROUPS, "experiments")
@@ -75,6 +77,7 @@ class Parameters(TypedDict):
     adaptation: AdaptationSettings
     packaging: PackagingSettings
     prediction: PredictionSettings
+    promotion: PromotionSettings
     privacy: PrivacySettings
     sites: dict[str, SiteSettings]
     experiments: dict[str, ExperimentSettings | JoinedSettings]

@@ -120,6 +120,7 @@ class ProjectConfigLoader(OmegaConfigLoader):
             "prediction_folders": self._resolve_prediction_folders,
             "prediction_name": self._resolve_prediction_name,
             "prediction_model": self._resolve_prediction_model,
+            "registered_name": self._resolve_registered_name,
             "folders_to_keep": self._resolve_folders_to_keep,
             "dicom_settings": self._resolve_dicom_settings,
             **(self._custom_resolvers or {}),
@@ -161,6 +162,10 @@ class ProjectConfigLoader(OmegaConfigLoader):
     def _resolve_prediction_model(self) -> str | None:
         """`${prediction_model:}`: the packaged model that is asked; None for the only one."""
         return self["parameters"]["prediction"].model
+
+    def _resolve_registered_name(self) -> str:
+        """`${registered_name:}`: of the model in MLflow's registry."""
+        return self["parameters"]["promotion"].registered_name
 
     def _resolve_folders_to_keep(self) -> list[str]:
         """`${folders_to_keep:}`: names of folders that are classes, so no patient's."""

@@ -20,6 +20,16 @@ Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]  # what NumPy and Keras take
 Count = Annotated[int, Field(ge=1)]
 CountOrNone = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
+GateLine = Literal[
+    "card",
+    "export",
+    "duplicates",
+    "sensitivity",
+    "specificity",
+    "external_auc",
+    "calibration",
+    "champion",
+]
 ProperShare = Annotated[float, Field(gt=0, lt=1)]
 AnyShare = Annotated[float, Field(ge=0, le=1)]
 
@@ -531,8 +541,38 @@ class PredictionSettings(Settings):
     """Where the images lie; or a table (CSV, XLSX) with `image`, its path from the table's
     folder, and where known the reader's box: `left`, `top`, `right`, `bottom`, in pixels."""
     model: Text | None
-    """An experiment whose model is packed, or the folder of a package; null takes the only one
-    there is."""
+    """An experiment whose model is packed; `champion`, `challenger` or `previous`; the version of a
+    model that had a role; the folder of a package; or a model in MLflow, as
+    `models:/breast_ultrasound/3`. null takes the champion, or the only one there is."""
+
+
+class PromotionSettings(Settings):
+    """What a packaged model must have before it gets a role, and who gives it."""
+
+    registered_name: Text
+    """Of the model in MLflow's registry, whose aliases are the roles."""
+    role: Literal["champion", "challenger"]
+    """The champion answers by default. A challenger is kept beside it."""
+    who: Text | None
+    """Who gives the role; null takes the name that this machine knows."""
+    why: Text | None
+    """The reason, for the ledger. Must be given."""
+    when: Text | None
+    """A day, as 2026-11-30, or a moment, as 2026-11-30T12:00+01:00, whose champion is asked for by
+    `--pipeline=ledger`."""
+    min_sensitivity: Share | None
+    """Of the flag on test images, the lower end of its interval; null asks for none, as below."""
+    min_specificity: Share | None
+    """Of the flag on test images, the lower end of its interval."""
+    min_external_auc: Share | None
+    """Of the positive classes at `external.site`."""
+    max_calibration_error: ProperShare | None
+    """On test images: how far probabilities are from the shares that came true."""
+    not_worse_than_champion: bool
+    """Whether AUC and sensitivity of the flag may not be significantly below the champion's, on the
+    same test images."""
+    challenger_needs: tuple[GateLine, ...] = Field(strict=False)
+    """What is asked of a challenger; of a champion all is."""
 
 
 class PublishedResult(Settings):

@@ -1,6 +1,7 @@
 """Exported networks, and packages of models: folders, and models of the MLflow run."""
 
 import warnings
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,6 @@ from busi_pipeline.models.package_parts import COMPUTING, PackageParts, write_pa
 from busi_pipeline.models.packaged import (
     PACKAGE_FILE,
     PackagedModel,
-    find_package,
     load_package,
 )
 
@@ -61,6 +61,40 @@ class ExportedNetworksDataset(AbstractDataset[ExportedNetworks, ExportedNetworks
         return {"path": str(self._path)}
 
 
+def log_package(
+    folder: Path,
+    name: str,
+    described: Mapping[str, Any],
+    registered_name: str | None = None,
+) -> Any:
+    """Log a package to the active MLflow run; return MLflow's ModelInfo.
+
+    Args:
+        folder: of the package.
+        name: of the experiment.
+        described: what `package.json` says.
+        registered_name: of the model in MLflow's registry; None does not register it.
+    """
+    import mlflow.pyfunc
+
+    from busi_pipeline.datasets import package_service
+
+    code = Path(__file__).with_name("package_code.py")
+    with warnings.catch_warnings():
+        # MLflow asks for an example, with which it would start the model in a new process.
+        warnings.filterwarnings("ignore", message=".*(input example|type hints)")
+        return mlflow.pyfunc.log_model(
+            name=f"{name}_package",
+            python_model=str(code),
+            artifacts={package_service.PACKAGE: str(folder)},
+            code_paths=[str(code.parents[1])],
+            signature=package_service.make_signature(),
+            pip_requirements=[f"{package}=={version(package)}" for package in _REQUIREMENTS],
+            metadata=dict(described),
+            registered_model_name=registered_name,
+        )
+
+
 class PackageDataset(AbstractDataset[PackageParts, PackagedModel]):
     """A folder with a packaged model; on saving, logged to the MLflow run as well.
 
@@ -86,56 +120,10 @@ class PackageDataset(AbstractDataset[PackageParts, PackagedModel]):
         """Write the folder; log it to the active MLflow run, if there is one."""
         described = write_package(data, self._name, self._path)
         if mlflow.active_run() and self._logging_activated:
-            self._log(described)
-
-    def _log(self, described: dict[str, Any]) -> None:
-        import mlflow.pyfunc
-
-        from busi_pipeline.datasets import package_service
-
-        code = Path(__file__).with_name("package_code.py")
-        with warnings.catch_warnings():
-            # MLflow asks for an example, with which it would start the model in a new process.
-            warnings.filterwarnings("ignore", message=".*(input example|type hints)")
-            mlflow.pyfunc.log_model(
-                name=f"{self._name}_package",
-                python_model=str(code),
-                artifacts={package_service.PACKAGE: str(self._path)},
-                code_paths=[str(code.parents[1])],
-                signature=package_service.make_signature(),
-                pip_requirements=[f"{package}=={version(package)}" for package in _REQUIREMENTS],
-                metadata=described,
-            )
+            log_package(self._path, self._name, described)
 
     def _exists(self) -> bool:
         return (self._path / PACKAGE_FILE).is_file()
 
     def _describe(self) -> dict[str, Any]:
         return {"path": str(self._path), "name": self._name}
-
-
-class ChosenPackageDataset(AbstractDataset[None, PackagedModel]):
-    """A packaged model to ask, by name or folder.
-
-    Args:
-        path: folder of the models.
-        choice: name of an experiment, or the folder of a package; None for the only one there is.
-        metadata: for Kedro-Viz.
-    """
-
-    def __init__(
-        self, *, path: str, choice: str | None = None, metadata: dict[str, Any] | None = None
-    ):
-        self._path, self._choice = Path(path), choice
-        self.metadata = metadata
-
-    def load(self) -> PackagedModel:
-        """Return the model; see models.packaged.find_package and load_package."""
-        return load_package(find_package(self._path, self._choice))
-
-    def save(self, data: None) -> None:
-        """Refuse: a package is written by its pipeline."""
-        raise DatasetError("a package is chosen here, not written")
-
-    def _describe(self) -> dict[str, Any]:
-        return {"path": str(self._path), "choice": self._choice}

@@ -24,12 +24,14 @@ class Quality(NamedTuple):
         detail: standard deviation of the differences of neighbouring pixels, as a share of the
             contrast: low where an image is blurred or was enlarged, high where it is noise.
         colour: share of the pixels that are not grey.
+        brightness: mean grey value.
     """
 
     shorter_side: float
     contrast: float
     detail: float
     colour: float
+    brightness: float
 
 
 class CheckedImage(NamedTuple):
@@ -106,4 +108,5 @@ def measure_quality(pixels: UInt8Array) -> Quality:
         contrast,
         float(beside.std()) / max(1.0, contrast),
         measure_colour(pixels),
+        float(grey.mean()),
     )

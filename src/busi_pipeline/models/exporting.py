@@ -5,9 +5,10 @@ import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
+import pandas as pd
 
 from busi_pipeline.models.onnx_networks import FEATURES
 
@@ -20,6 +21,20 @@ _IN_HEAD = re.compile(r"(^|/)head(_\d+)*/")
 _MATMULS = ("MatMul", "Gemm")
 # Not the newest: what runtimes of two years ago read.
 _OPSET = 18
+SINGLE = "single"
+
+
+class ExportLimits(Protocol):
+    """What is allowed; `config.schemas.PackagingSettings` fits."""
+
+    @property
+    def precision(self) -> str: ...
+    @property
+    def largest_difference(self) -> float: ...
+    @property
+    def max_auc_lost(self) -> float: ...
+    @property
+    def max_changed_flags(self) -> float: ...
 
 
 class ExportedNetworks(NamedTuple):
@@ -150,3 +165,40 @@ def _list_after_features(proto: "onnx.ModelProto") -> list[str]:
             names.append(node.name)
             known |= set(node.output)
     return names
+
+
+def list_export_problems(comparison: pd.DataFrame, limits: ExportLimits) -> list[str]:
+    """Return where exported networks differ by more than is allowed, a phrase each.
+
+    Args:
+        comparison: a row a network; see pipelines.packaging.nodes.compare_networks.
+        limits: what is allowed, and the precision of the network that is packed.
+    """
+    rows = {row["network"]: row for row in comparison.to_dict("records")}
+    single, chosen = rows[SINGLE], rows[limits.precision]
+    problems = []
+    if not single["largest_difference"] <= limits.largest_difference:
+        problems.append(
+            f"its probabilities differ by up to {single['largest_difference']:.1e} "
+            f"(packaging.largest_difference {limits.largest_difference:.1e})"
+        )
+    problems += [
+        f"{single[f'changed_{what}']} {what} differ"
+        for what in ("classes", "flags")
+        if single[f"changed_{what}"]
+    ]
+    if limits.precision == SINGLE:
+        return problems
+    lost = single["positive_auc"] - chosen["positive_auc"]
+    turned = chosen["changed_flags"] / chosen["images"]
+    if lost > limits.max_auc_lost:
+        problems.append(
+            f"{limits.precision} loses {lost:.3f} of AUC "
+            f"(packaging.max_auc_lost {limits.max_auc_lost:g})"
+        )
+    if turned > limits.max_changed_flags:
+        problems.append(
+            f"{limits.precision} turns {100 * turned:.1f} % of the flags "
+            f"(packaging.max_changed_flags {limits.max_changed_flags:g})"
+        )
+    return problems

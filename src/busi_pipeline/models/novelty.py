@@ -20,8 +20,8 @@ class Reference(NamedTuple):
         mean, scale: float32 (channels,), of their features.
         vectors: float32 (images, channels): standardised, of length one.
         neighbours: which neighbour's distance counts.
-        distances: float32 (images,), sorted: how far each of them is from the others, of other
-            groups.
+        distances: float32 (images,): how far each of them is from the others, of other groups.
+        groups: str (images,): images of one group show one scan, or one patient.
     """
 
     mean: np.ndarray
@@ -29,6 +29,7 @@ class Reference(NamedTuple):
     vectors: np.ndarray
     neighbours: int
     distances: np.ndarray
+    groups: np.ndarray
 
     def measure_distance(self, features: np.ndarray) -> np.ndarray:
         """Return float32 (n,), 0 to 2, of features float (n, channels)."""
@@ -43,7 +44,7 @@ class Reference(NamedTuple):
         """
         n = len(self.distances)
         rank = int(np.ceil((1 - refused) * (n + 1)))
-        return 2.0 if rank > n else float(self.distances[rank - 1])
+        return 2.0 if rank > n else float(np.sort(self.distances)[rank - 1])
 
     def save(self, path: Path) -> None:
         """Write the reference; vectors in half precision."""
@@ -54,6 +55,7 @@ class Reference(NamedTuple):
             vectors=self.vectors.astype(np.float16),
             neighbours=self.neighbours,
             distances=self.distances,
+            groups=self.groups.astype(str),
         )
 
 
@@ -66,6 +68,7 @@ def load_reference(path: Path) -> Reference:
             _scale_to_one(stored["vectors"]),
             int(stored["neighbours"]),
             stored["distances"],
+            stored["groups"],
         )
 
 
@@ -84,7 +87,9 @@ def build_reference(features: np.ndarray, groups: np.ndarray, neighbours: int) -
     near = vectors @ vectors.T
     near[groups[:, None] == groups[None, :]] = -1
     neighbours = max(1, min(neighbours, len(features) - 1))
-    return Reference(mean, scale, vectors, neighbours, np.sort(_take_neighbour(near, neighbours)))
+    return Reference(
+        mean, scale, vectors, neighbours, _take_neighbour(near, neighbours), np.asarray(groups)
+    )
 
 
 def _standardise(features: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:

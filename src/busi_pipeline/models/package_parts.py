@@ -7,6 +7,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pandas as pd
+
 from busi_pipeline.caching.fingerprints import hash_file
 from busi_pipeline.models.novelty import Reference
 from busi_pipeline.models.packaged import (
@@ -16,8 +18,10 @@ from busi_pipeline.models.packaged import (
     PACKAGE_FILE,
     REFERENCE_FILE,
     SCHEMA_VERSION,
+    TESTED_FILE,
     TRAINING_FILE,
     Limits,
+    PackagedModel,
 )
 
 _UNFINISHED = ".unfinished"
@@ -34,6 +38,9 @@ class PackageParts(NamedTuple):
         limits: see models.packaged.
         reference: see models.novelty.
         training_pixels: `pixel_sha256` of what was learned from.
+        tested: of images that it did not learn from, or not in the fold that tests them: a row an
+            image: `image_id`, `group`, `label`, `pixel_sha256`, `split` (test), `repeat` and, of
+            folds, `fold`; what was predicted; `distance` and the qualities.
         card: Markdown.
         precision: of the classifier.
     """
@@ -44,6 +51,7 @@ class PackageParts(NamedTuple):
     limits: Limits
     reference: Reference
     training_pixels: frozenset[str]
+    tested: pd.DataFrame
     card: str
     precision: str
 
@@ -65,6 +73,7 @@ def write_package(parts: PackageParts, name: str, folder: Path) -> dict[str, Any
         CLASSIFIER_FILE: parts.classifier,
         TRAINING_FILE: "\n".join(sorted(parts.training_pixels)).encode(),
         CARD_FILE: parts.card.encode(),
+        TESTED_FILE: parts.tested.to_csv(index=False).encode(),
     }
     if parts.localizer is not None:
         contents[LOCALIZER_FILE] = parts.localizer
@@ -86,3 +95,9 @@ def write_package(parts: PackageParts, name: str, folder: Path) -> dict[str, Any
     shutil.rmtree(folder, ignore_errors=True)
     unfinished.rename(folder)
     return described
+
+
+def read_tested(model: PackagedModel) -> pd.DataFrame:
+    """Return what a packaged model was tested on; see PackageParts."""
+    texts = dict.fromkeys(["image_id", "group", "label", "predicted", "pixel_sha256"], str)
+    return pd.read_csv(model.folder / TESTED_FILE, dtype=texts, keep_default_na=False)

@@ -31,14 +31,13 @@ from busi_pipeline.models.novelty import Reference, load_reference
 from busi_pipeline.models.onnx_networks import FEATURES, OnnxNetworks
 from busi_pipeline.models.reading import Finding, Networks, read_pixels
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 PACKAGE_FILE: Final = "package.json"
 CLASSIFIER_FILE, LOCALIZER_FILE = "classifier.onnx", "localizer.onnx"
 REFERENCE_FILE, CARD_FILE = "reference.npz", "model_card.md"
-TRAINING_FILE = "training_pixels.txt"
+TRAINING_FILE, TESTED_FILE = "training_pixels.txt", "tested.csv"
 
 READER, LOCALIZER = "reader", "localizer"
-_FOLDER = "package"
 
 REASONS: Final = {
     "out_of_distribution": "it does not look like the images that the model learned from",
@@ -68,6 +67,7 @@ class Answer(NamedTuple):
         box_source: READER or LOCALIZER; None without a box.
         confidence: of the localizer that there is a lesion, 0 to 1; None where it was not asked.
         distance: from the images learned from, 0 to 2; see models.novelty.
+        quality: how much there is to see; see imaging.quality.
         width, height: of the image, in pixels.
         model: name of the model.
         model_version: the first 12 hex digits of the package's SHA-256.
@@ -85,6 +85,7 @@ class Answer(NamedTuple):
     box_source: str | None
     confidence: float | None
     distance: float
+    quality: Quality
     width: int
     height: int
     model: str
@@ -95,6 +96,7 @@ class Answer(NamedTuple):
         """Return the answer for JSON: lists in place of tuples."""
         return self._asdict() | {
             "reasons": list(self.reasons),
+            "quality": self.quality._asdict(),
             "box": None if self.box is None else [round(float(edge), 1) for edge in self.box],
         }
 
@@ -137,6 +139,7 @@ class PackagedModel:
             model comes from; and `name`, `schema_version`, `versions`, `limits`.
         version: the first 12 hex digits of the SHA-256 of `package.json`, which names those of all
             files.
+        folder: that it was read from.
     """
 
     def __init__(
@@ -146,6 +149,7 @@ class PackagedModel:
         reference: Reference,
         training_pixels: frozenset[str],
         version: str,
+        folder: Path,
     ):
         """Put the parts together; `load_package` reads them from a folder."""
         self._networks = networks
@@ -153,12 +157,23 @@ class PackagedModel:
         self._reference = reference
         self._training_pixels = training_pixels
         self.version = version
+        self.folder = folder
         self._limits = read_limits(description["limits"])
 
     @property
     def name(self) -> str:
         """Of the experiment that it was made of."""
         return str(self.description["name"])
+
+    @property
+    def training_pixels(self) -> frozenset[str]:
+        """`pixel_sha256` of what it learned from."""
+        return self._training_pixels
+
+    @property
+    def learned_groups(self) -> frozenset[str]:
+        """Groups of the images that it learned from."""
+        return frozenset(self._reference.groups.tolist())
 
     @property
     def needs_lesion(self) -> bool:
@@ -220,6 +235,7 @@ class PackagedModel:
             None if used is None else source,
             finding.confidence,
             distance,
+            image.quality,
             width,
             height,
             self.name,
@@ -291,36 +307,6 @@ def _logit(share: float) -> float:
     return math.log(share / (1 - share))
 
 
-def find_package(models: str | Path, choice: str | None = None) -> Path:
-    """Return the folder of a package.
-
-    Args:
-        models: folder of the models, with `<experiment>/package`.
-        choice: name of an experiment, or a folder; None where there is one package alone.
-
-    Raises BadInputError, one line, where there is none, or more than one to choose from.
-    """
-    there = sorted(file.parent for file in Path(models).glob(f"*/{_FOLDER}/{PACKAGE_FILE}"))
-    names = ", ".join(folder.parent.name for folder in there) or "none"
-    if choice is not None:
-        named = Path(models) / choice / _FOLDER
-        folder = named if named in there else Path(choice)
-        if (folder / PACKAGE_FILE).is_file():
-            return folder
-        raise BadInputError(
-            f"no packaged model {choice!r}: it must be a folder with a {PACKAGE_FILE}, or one of "
-            f"those in {models}: {names}. `kedro run --pipeline=package_<experiment>` writes one."
-        )
-    if len(there) == 1:
-        return there[0]
-    if there:
-        raise BadInputError(f"{models} has several packaged models, so name one: {names}.")
-    raise BadInputError(
-        f"no packaged model in {models}: `kedro run --pipeline=package_<experiment>` writes one, "
-        "from a trained experiment."
-    )
-
-
 def load_package(folder: str | Path, threads: int | None = None) -> PackagedModel:
     """Return the packaged model in a folder.
 
@@ -349,8 +335,18 @@ def load_package(folder: str | Path, threads: int | None = None) -> PackagedMode
         described,
         load_reference(folder / REFERENCE_FILE),
         frozenset((folder / TRAINING_FILE).read_text().split()),
-        hashlib.sha256(content).hexdigest()[:12],
+        _name_version(content),
+        folder,
     )
+
+
+def hash_package(folder: Path) -> str:
+    """Return the version of the package in a folder: it changes with every file."""
+    return _name_version((folder / PACKAGE_FILE).read_bytes())
+
+
+def _name_version(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:12]
 
 
 def _read_package_file(path: Path) -> tuple[bytes, dict[str, Any]]:
@@ -365,7 +361,9 @@ def _read_package_file(path: Path) -> tuple[bytes, dict[str, Any]]:
         version = described["schema_version"]
         needed = {"name", "limits", "classes", "threshold", "image_size", "expected_sensitivity"}
         missing = sorted(needed - described.keys())
-        named = {CLASSIFIER_FILE, REFERENCE_FILE, TRAINING_FILE} <= set(described["files"])
+        named = {CLASSIFIER_FILE, REFERENCE_FILE, TRAINING_FILE, TESTED_FILE} <= set(
+            described["files"]
+        )
     except (ValueError, TypeError, KeyError, AttributeError):
         raise BadInputError(f"{path} is damaged: package the model again.") from None
     if version != SCHEMA_VERSION:

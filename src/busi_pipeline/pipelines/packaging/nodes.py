@@ -18,10 +18,12 @@ from busi_pipeline.learning.folds import select_parts
 from busi_pipeline.learning.predicting import read_inputs
 from busi_pipeline.models.delivered import LEARNED_FROM, DeliveredModel
 from busi_pipeline.models.exporting import (
+    SINGLE,
     ExportedNetworks,
     convert_to_half,
     export_classifier,
     export_model,
+    list_export_problems,
     quantize,
 )
 from busi_pipeline.models.novelty import build_reference
@@ -32,7 +34,7 @@ from busi_pipeline.models.runtime_cost import measure_cost
 from busi_pipeline.progress import track
 from busi_pipeline.stats.calibration import Calibration, apply_calibration
 from busi_pipeline.stats.classes import Classes
-from busi_pipeline.stats.scoring import probability_columns
+from busi_pipeline.stats.scoring import probability_columns, select_test
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +43,7 @@ _AT_ONCE = 8
 # Share of the pixels that a marker may colour, even where no image learned from has one.
 _SOME_COLOUR = 0.01
 _CALIBRATED_AT_ONCE = 4
-KERAS, SINGLE = "keras", "single"
+KERAS = "keras"
 PRECISIONS = (SINGLE, "half", "int8")
 
 
@@ -159,37 +161,11 @@ def check_export(comparison: pd.DataFrame, packaging: PackagingSettings) -> None
         comparison: of `compare_networks`.
         packaging: what is allowed, and which network is packed.
     """
-    rows = {row["network"]: row for row in comparison.to_dict("records")}
-    single = rows[SINGLE]
-    problems = []
-    if not single["largest_difference"] <= packaging.largest_difference:
-        problems.append(
-            f"its probabilities differ by up to {single['largest_difference']:.1e} "
-            f"(packaging.largest_difference {packaging.largest_difference:.1e})"
-        )
-    problems += [
-        f"{single[f'changed_{what}']} {what} differ"
-        for what in ("classes", "flags")
-        if single[f"changed_{what}"]
-    ]
-    chosen = rows[packaging.precision]
-    if packaging.precision != SINGLE:
-        lost = single["positive_auc"] - chosen["positive_auc"]
-        turned = chosen["changed_flags"] / chosen["images"]
-        if lost > packaging.max_auc_lost:
-            problems.append(
-                f"{packaging.precision} loses {lost:.3f} of AUC "
-                f"(packaging.max_auc_lost {packaging.max_auc_lost:g})"
-            )
-        if turned > packaging.max_changed_flags:
-            problems.append(
-                f"{packaging.precision} turns {100 * turned:.1f} % of the flags "
-                f"(packaging.max_changed_flags {packaging.max_changed_flags:g})"
-            )
+    problems = list_export_problems(comparison, packaging)
     if problems:
         raise BadInputError(
-            f"the exported network is not the delivered one on {single['images']} images: "
-            f"{'; '.join(problems)}. Nothing was packed."
+            f"the exported network is not the delivered one on {comparison['images'].max()} "
+            f"images: {'; '.join(problems)}. Nothing was packed."
         )
 
 
@@ -228,13 +204,21 @@ def build_package(
     classifier = exported_networks.classifiers[packaging.precision]
     features = _compute_features(classifier, images, learned["image_id"].tolist(), settings.title)
     reference = build_reference(features, learned["group"].to_numpy(), packaging.neighbours)
+    qualities = _measure_qualities(raw_images, manifest, division["image_id"])
+    distances = pd.Series(reference.distances, learned["image_id"], name="distance")
+    others = division.loc[~division["image_id"].isin(learned["image_id"]), "image_id"].tolist()
+    if others:
+        features = _compute_features(classifier, images, others, settings.title)
+        far = pd.Series(reference.measure_distance(features), others)
+        distances = pd.concat([distances, far])
+    tested = _list_tested(predictions, manifest, classes, qualities, distances)
     limits = Limits(
         reference.choose_limit(packaging.refused_share),
         _choose_margin(
             model.description, predictions, division, packaging.near_threshold_share, classes
         ),
         localization.min_confidence,
-        *_choose_quality(raw_images, manifest, learned["image_id"], packaging.quality_share),
+        *_choose_quality(qualities.loc[learned["image_id"]], packaging.quality_share),
     )
     logger.info(
         "%s, packed: distance up to %.3f, referred where a score is within %.2f of the threshold "
@@ -250,6 +234,7 @@ def build_package(
         limits=limits,
         reference=reference,
         training_pixels=model.training_pixels,
+        tested=tested,
         card=model_card,
         precision=packaging.precision,
     )
@@ -283,13 +268,37 @@ def _choose_margin(
     return float(np.quantile(margins, share))
 
 
-def _choose_quality(
-    raw_images: RawImages, manifest: pd.DataFrame, image_ids: pd.Series, share: float
-) -> tuple[Quality, Quality]:
-    """Return the quality that this share of the images is below, and that which it is above."""
+def _measure_qualities(
+    raw_images: RawImages, manifest: pd.DataFrame, image_ids: pd.Series
+) -> pd.DataFrame:
+    """Return the qualities of images, by `image_id`."""
     paths = manifest.set_index("image_id").loc[image_ids, "path"]
     followed = track(paths, "quality of images", "image", total=len(paths))
     measured = [measure_quality(decode_image(raw_images[path]()).pixels) for path in followed]
-    low, high = np.quantile(measured, [share, 1 - share], axis=0)
-    lowest, highest = Quality(*map(float, low)), Quality(*map(float, high))
-    return lowest, highest._replace(colour=max(_SOME_COLOUR, highest.colour))
+    return pd.DataFrame(measured, index=paths.index)
+
+
+def _list_tested(
+    predictions: pd.DataFrame,
+    manifest: pd.DataFrame,
+    classes: Classes,
+    qualities: pd.DataFrame,
+    distances: pd.Series,
+) -> pd.DataFrame:
+    """Return what package_parts.PackageParts.tested is."""
+    tested = select_test(predictions)
+    shown = tested["image_id"]
+    return tested.assign(
+        positive_score=classes.positive_score(tested[probability_columns(classes)].to_numpy()),
+        pixel_sha256=shown.map(manifest.set_index("image_id")["pixel_sha256"]),
+        distance=shown.map(distances),
+        **{name: shown.map(qualities[name]) for name in Quality._fields},
+    )
+
+
+def _choose_quality(qualities: pd.DataFrame, share: float) -> tuple[Quality, Quality]:
+    """Return the quality that this share of the images is below, and that which it is above."""
+    low, high = (
+        Quality(*map(float, qualities[[*Quality._fields]].quantile(q))) for q in (share, 1 - share)
+    )
+    return low, high._replace(colour=max(_SOME_COLOUR, high.colour))

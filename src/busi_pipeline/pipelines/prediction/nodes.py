@@ -22,7 +22,7 @@ from busi_pipeline.datasets.journal import Journal
 from busi_pipeline.errors import BadInputError
 from busi_pipeline.imaging.crops import Window
 from busi_pipeline.imaging.decoding import UInt8Array, UnusableImageError, decode_image
-from busi_pipeline.imaging.quality import CheckedImage, check_pixels
+from busi_pipeline.imaging.quality import CheckedImage, Quality, check_pixels
 from busi_pipeline.imaging.raw_files import RawFiles
 from busi_pipeline.imaging.text_cover import cover_text
 from busi_pipeline.layouts.tables import read_table
@@ -100,8 +100,8 @@ def read_images(
     `image`, its path; `problem`, "" or why the file cannot be used, then all else is empty;
     `flagged`, `refer` and `reasons` (`;` between them); `positive_score`, `threshold`,
     `expected_sensitivity`, `p_<class>`; `left`, `top`, `right`, `bottom`, `box_source`,
-    `confidence`; `distance`; `width`, `height`; `same_as`, an earlier image with the same bytes;
-    `model`, `model_version`, `schema_version`.
+    `confidence`; `distance`, the qualities; `width`, `height`; `same_as`, an earlier image with the
+    same bytes; `model`, `model_version`, `schema_version`.
 
     Answers that the journal has, of the same model on the same bytes with the same box, are taken
     from there.
@@ -142,7 +142,8 @@ def _list_columns(model: PackagedModel) -> list[str]:
     return [
         *("image", "problem", "flagged", "refer", "reasons", "positive_score", "threshold"),
         *("expected_sensitivity", *(f"p_{name}" for name in model.description["classes"])),
-        *(*BOX, "box_source", "confidence", "distance", "width", "height", "same_as"),
+        *(*BOX, "box_source", "confidence", "distance", *Quality._fields),
+        *("width", "height", "same_as"),
         *("model", "model_version", "schema_version"),
     ]
 
@@ -161,7 +162,8 @@ def _flatten(answer: Answer) -> dict[str, Any]:
     shares = {f"p_{name}": share for name, share in record.pop("probabilities").items()}
     box = record.pop("box")
     edges = dict(zip(BOX, box, strict=True)) if box else {}
-    return record | shares | edges | {"problem": "", "reasons": ";".join(answer.reasons)}
+    quality = record.pop("quality")
+    return record | shares | edges | quality | {"problem": "", "reasons": ";".join(answer.reasons)}
 
 
 def _read_ahead(raw_images: RawFiles, paths: list[str]) -> Iterator[_Read]:

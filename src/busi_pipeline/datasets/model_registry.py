@@ -1,0 +1,268 @@
+"""Roles of packaged models: in the ledger, as kept folders, and as aliases in MLflow's registry."""
+
+import getpass
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import mlflow
+from filelock import Timeout
+from kedro.io import AbstractDataset, DatasetError
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+from busi_pipeline.datasets.package import log_package
+from busi_pipeline.errors import BadInputError
+from busi_pipeline.models.ledger import (
+    CHALLENGE,
+    CHALLENGER,
+    CHAMPION,
+    PREVIOUS,
+    PROMOTE,
+    ROLES,
+    ROLL_BACK,
+    Ledger,
+    append_entry,
+)
+from busi_pipeline.models.model_store import ModelStore
+from busi_pipeline.models.packaged import PackagedModel, load_package
+
+logger = logging.getLogger(__name__)
+
+# Of the registered model in MLflow: the ledger's head, so that a ledger cut short is noticed.
+_HEAD, _LINES = "ledger_head", "ledger_lines"
+_VERSION = "package_version"
+
+
+class ModelRegistry:
+    """Gives roles. The ledger decides; MLflow's aliases follow it."""
+
+    def __init__(self, store: ModelStore, name: str):
+        """Take the store of the models, and the name of the model in MLflow's registry."""
+        self._store, self._name = store, name
+
+    def read_ledger(self) -> Ledger:
+        """Return the ledger; see models.ledger.read_ledger."""
+        return self._store.read_ledger()
+
+    def find_role(self, role: str) -> PackagedModel | None:
+        """Return the model that has a role, None if none has; BadInputError if it is lost."""
+        if role not in self.read_ledger().roles:
+            return None
+        return load_package(self._store.find(role))
+
+    def give(
+        self,
+        package: PackagedModel,
+        role: str,
+        who: str | None,
+        why: str,
+        gate: Sequence[Mapping[str, Any]],
+    ) -> Ledger:
+        """Make a package the champion or the challenger; return the ledger.
+
+        It is kept, and registered in MLflow with the run that is active. The champion before it is
+        the previous one then.
+
+        Raises BadInputError where the model has the role already, or another run gives one.
+        """
+        with self._hold():
+            ledger = self.read_ledger()
+            roles = ledger.roles
+            if roles.get(role) == package.version:
+                raise BadInputError(f"{package.name} {package.version} is the {role} already.")
+            if role == CHAMPION:
+                if roles.get(CHALLENGER) == package.version:
+                    del roles[CHALLENGER]
+                if CHAMPION in roles:
+                    roles[PREVIOUS] = roles[CHAMPION]
+            elif roles.get(CHAMPION) == package.version:
+                raise BadInputError(
+                    f"{package.name} {package.version} is the champion, so it cannot challenge it."
+                )
+            roles[role] = package.version
+            kept = self._store.keep(package.folder, package.version)
+            registered = ledger.registered | self._register(kept, package)
+            return self._write(
+                ledger,
+                PROMOTE if role == CHAMPION else CHALLENGE,
+                package.version,
+                package.name,
+                roles,
+                who,
+                why,
+                registered,
+                gate,
+            )
+
+    def roll_back(self, who: str | None, why: str) -> Ledger:
+        """Let the previous model and the champion change places; return the ledger.
+
+        Raises BadInputError where there is no previous one, or where its package is lost.
+        """
+        with self._hold():
+            ledger = self.read_ledger()
+            roles = ledger.roles
+            if PREVIOUS not in roles:
+                raise BadInputError("there is no previous model to go back to.")
+            version = roles[PREVIOUS]
+            load_package(self._store.find(PREVIOUS))
+            roles[CHAMPION], roles[PREVIOUS] = version, roles[CHAMPION]
+            name = ledger.find_experiment(version)
+            return self._write(
+                ledger, ROLL_BACK, version, name, roles, who, why, ledger.registered, ()
+            )
+
+    def _hold(self) -> Any:
+        try:
+            return self._store.lock().acquire()
+        except Timeout:
+            raise BadInputError("another run gives a model a role: wait until it ends.") from None
+
+    def _write(
+        self,
+        ledger: Ledger,
+        action: str,
+        version: str,
+        experiment: str,
+        roles: Mapping[str, str],
+        who: str | None,
+        why: str,
+        registered: Mapping[str, str],
+        gate: Sequence[Mapping[str, Any]],
+    ) -> Ledger:
+        of_roles = {v: n for v, n in registered.items() if v in roles.values()}
+        ledger = append_entry(
+            ledger, action, version, experiment, roles, who or _find_user(), why, of_roles, gate
+        )
+        self._set_aliases(ledger)
+        return ledger
+
+    def _register(self, kept: Path, package: PackagedModel) -> dict[str, str]:
+        """Register a kept package in MLflow, once; return {version: number}."""
+        if mlflow.active_run() is None:
+            return {}
+        known = self.read_ledger().registered.get(package.version)
+        client = MlflowClient()
+        if known is not None and _find_version(client, self._name, known):
+            return {}
+        logged = log_package(kept, package.name, package.description, self._name)
+        number = str(logged.registered_model_version)
+        client.set_model_version_tag(self._name, number, _VERSION, package.version)
+        return {package.version: number}
+
+    def _set_aliases(self, ledger: Ledger) -> None:
+        """Let MLflow's aliases say what the ledger says; warn where a version is gone."""
+        client = MlflowClient()
+        if not ledger.registered:
+            return
+        for role in ROLES:
+            number = ledger.registered.get(ledger.roles.get(role, ""))
+            if number is not None and _find_version(client, self._name, number):
+                client.set_registered_model_alias(self._name, role, number)
+            elif role in _read_aliases(client, self._name):
+                client.delete_registered_model_alias(self._name, role)
+        client.set_registered_model_tag(self._name, _HEAD, ledger.head)
+        client.set_registered_model_tag(self._name, _LINES, str(len(ledger.entries)))
+
+    def list_problems(self) -> list[str]:
+        """Return what is wrong with kept packages and with MLflow's registry, a sentence each.
+
+        The chain of the ledger is checked as well, by BadInputError.
+        """
+        ledger = self.read_ledger()
+        problems = []
+        for role in ledger.roles:
+            try:
+                load_package(self._store.find(role))
+            except BadInputError as error:
+                problems.append(str(error).rstrip("."))
+        return problems + self._list_mlflow_problems(ledger)
+
+    def warn(self) -> None:
+        """Log what is wrong with the roles in MLflow, without a look into the packages."""
+        for problem in self._list_mlflow_problems(self.read_ledger()):
+            logger.warning("%s", problem)
+
+    def _list_mlflow_problems(self, ledger: Ledger) -> list[str]:
+        if not ledger.registered:
+            return []
+        client = MlflowClient()
+        try:
+            aliases = _read_aliases(client, self._name)
+            tags = client.get_registered_model(self._name).tags
+        except MlflowException as error:
+            reason = str(error).splitlines()[0]
+            return [f"MLflow's registry has no {self._name}, or cannot be asked: {reason}"]
+        problems = []
+        for role, version in ledger.roles.items():
+            number = ledger.registered.get(version)
+            if number is None:
+                continue
+            model = f"the {role}, {ledger.find_experiment(version)} {version}"
+            if not _find_version(client, self._name, number):
+                problems.append(
+                    f"version {number} of {self._name}, {model}, was deleted from MLflow's "
+                    "registry; the kept package still answers"
+                )
+            elif aliases.get(role) != number:
+                problems.append(
+                    f"in MLflow the alias {role} is on version {aliases.get(role, 'none')} of "
+                    f"{self._name}, in the ledger on {number}: {model}"
+                )
+        if tags.get(_HEAD, ledger.head) not in list_heads(ledger):
+            problems.append(
+                f"{ledger.path} is not the ledger that MLflow knows, of {tags.get(_LINES)} lines: "
+                "it was cut short, or replaced"
+            )
+        return problems
+
+
+def list_heads(ledger: Ledger) -> set[str]:
+    """Return the head after each entry: what stands before the next, and the last."""
+    return {entry.before for entry in ledger.entries[1:]} | {ledger.head}
+
+
+def _find_version(client: MlflowClient, name: str, number: str) -> bool:
+    try:
+        client.get_model_version(name, number)
+    except MlflowException:
+        return False
+    return True
+
+
+def _read_aliases(client: MlflowClient, name: str) -> dict[str, str]:
+    return {role: str(n) for role, n in client.get_registered_model(name).aliases.items()}
+
+
+def _find_user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "unknown"
+
+
+class ModelRegistryDataset(AbstractDataset[None, ModelRegistry]):
+    """The registry of a project's packaged models; nodes give roles in it.
+
+    Args:
+        path: folder of the models.
+        name: of the model in MLflow's registry.
+        metadata: for Kedro-Viz.
+    """
+
+    def __init__(self, *, path: str, name: str, metadata: dict[str, Any] | None = None):
+        self._path, self._name = Path(path), name
+        self.metadata = metadata
+
+    def load(self) -> ModelRegistry:
+        """Return the registry."""
+        return ModelRegistry(ModelStore(self._path), self._name)
+
+    def save(self, data: None) -> None:
+        """Refuse: roles are given one by one."""
+        raise DatasetError("roles are given by the node that reads the registry")
+
+    def _describe(self) -> dict[str, Any]:
+        return {"path": str(self._path), "name": self._name}

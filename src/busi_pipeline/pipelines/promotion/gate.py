@@ -1,0 +1,217 @@
+"""What a model must have before it is used."""
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from busi_pipeline.config.schemas import EvaluationSettings, PackagingSettings, PromotionSettings
+from busi_pipeline.models.exporting import SINGLE, list_export_problems
+from busi_pipeline.models.ledger import CHAMPION
+from busi_pipeline.models.packaged import CARD_FILE, PackagedModel
+from busi_pipeline.stats.classes import Classes
+from busi_pipeline.stats.comparison import AUC, compare_predictions, name_metric
+from busi_pipeline.stats.paired_tests import WORSE
+from busi_pipeline.stats.scoring import score_predictions
+
+_SENSITIVITY_OF_FLAG = "sensitivity of the flag"
+
+
+class Evidence(NamedTuple):
+    """What is known of a packaged model.
+
+    Attributes:
+        package: the model.
+        tested: its predictions on images that it did not learn from; see package_parts.
+        export_comparison: of its networks with Keras.
+        external_metrics: of the delivered model at the external site; None where there are none.
+        champion_tested: `tested` of the champion; None where there is no other.
+    """
+
+    package: PackagedModel
+    tested: pd.DataFrame
+    export_comparison: pd.DataFrame
+    external_metrics: Mapping[str, Any] | None
+    champion_tested: pd.DataFrame | None
+
+
+class _Line(NamedTuple):
+    """One line of the gate; `limit` is None where nothing is asked."""
+
+    value: float
+    limit: float | None
+    passed: bool
+    finding: str
+
+
+def list_gate(
+    evidence: Evidence,
+    promotion: PromotionSettings,
+    packaging: PackagingSettings,
+    evaluation: EvaluationSettings,
+    classes: Classes,
+) -> list[dict[str, Any]]:
+    """Return a row a line of the gate.
+
+    `line`, one of config.schemas.GateLine; `asked`, whether the role needs it; `passed`; `value`
+    and `limit`, numbers where it has them, else nan; `finding`, a sentence.
+    """
+    scores = score_predictions(evidence.tested, classes, evaluation)
+    lines = {
+        "card": _check_card(evidence.package),
+        "export": _check_export(evidence.export_comparison, packaging),
+        "duplicates": _check_duplicates(evidence),
+        "sensitivity": _at_least(
+            f"the flag's sensitivity ({_count(scores, 'positives')})",
+            scores["flag"]["sensitivity_ci_low"],
+            promotion.min_sensitivity,
+            "lower end of the interval",
+        ),
+        "specificity": _at_least(
+            "the flag's specificity",
+            scores["flag"]["specificity_ci_low"],
+            promotion.min_specificity,
+            "lower end of the interval",
+        ),
+        "external_auc": _check_external(
+            evidence.package, evidence.external_metrics, promotion.min_external_auc
+        ),
+        "calibration": _at_most(
+            "the calibration error on test images",
+            scores["calibration"]["calibrated"]["error"],
+            promotion.max_calibration_error,
+        ),
+        "champion": _compare_with_champion(evidence, promotion, evaluation, classes),
+    }
+    needed = set(lines) if promotion.role == CHAMPION else set(promotion.challenger_needs)
+    return [
+        {
+            "line": name,
+            "asked": name in needed and line.limit is not None,
+            "passed": line.passed,
+            "value": line.value,
+            "limit": math.nan if line.limit is None else line.limit,
+            "finding": line.finding,
+        }
+        for name, line in lines.items()
+    ]
+
+
+def _count(scores: Mapping[str, Any], what: str) -> str:
+    return f"{scores['flag'][what]} {what} among {scores['flag']['images']} test images"
+
+
+def _at_least(what: str, value: float, limit: float | None, of: str) -> _Line:
+    if limit is None:
+        return _Line(value, None, True, f"{what} is {value:.3f} ({of})")
+    short = "" if value >= limit else f", {limit - value:.3f} below"
+    return _Line(
+        value, limit, value >= limit, f"{what} is {value:.3f} ({of}), asked are {limit:g}{short}"
+    )
+
+
+def _at_most(what: str, value: float, limit: float | None) -> _Line:
+    if limit is None:
+        return _Line(value, None, True, f"{what} is {value:.3f}")
+    over = "" if value <= limit else f", {value - limit:.3f} above"
+    return _Line(
+        value, limit, value <= limit, f"{what} is {value:.3f}, allowed are {limit:g}{over}"
+    )
+
+
+def _check_card(package: PackagedModel) -> _Line:
+    path = package.folder / CARD_FILE
+    card = path.read_text(encoding="utf-8") if path.is_file() else ""
+    there = bool(card.strip())
+    return _Line(float(there), 1.0, there, f"the model card has {len(card.split())} words")
+
+
+def _check_export(comparison: pd.DataFrame, packaging: PackagingSettings) -> _Line:
+    problems = list_export_problems(comparison, packaging)
+    single = comparison[comparison["network"] == SINGLE]
+    difference = float(single["largest_difference"].iloc[0])
+    return _Line(
+        difference,
+        packaging.largest_difference,
+        not problems,
+        "the exported network is not the delivered one: " + "; ".join(problems)
+        if problems
+        else f"the exported network differs from Keras by {difference:.1e}",
+    )
+
+
+def _check_duplicates(evidence: Evidence) -> _Line:
+    """No test image may be a copy of one that was learned from."""
+    tested = evidence.tested
+    if "fold" in tested:  # every image is learned from, in the folds that do not test it
+        folds = tested.groupby(["repeat", "group"])["fold"].nunique()
+        shared = int((folds > 1).sum())
+    else:
+        learned = set(evidence.package.learned_groups)
+        copied = tested["pixel_sha256"].isin(list(evidence.package.training_pixels))
+        shared = int((tested["group"].isin(list(learned)) | copied).sum())
+    return _Line(
+        shared,
+        0.0,
+        shared == 0,
+        f"{shared} test images (or groups of them) have a copy among the images learned from",
+    )
+
+
+def _check_external(
+    package: PackagedModel, metrics: Mapping[str, Any] | None, limit: float | None
+) -> _Line:
+    if metrics is None:
+        return _Line(
+            math.nan,
+            limit,
+            limit is None,
+            "there is no test at another site: `kedro run "
+            f"--pipeline=validate_external_{package.name}` makes one",
+        )
+    scores = metrics["external"]
+    if scores["model"].get("model_sha256") != package.description.get("model_sha256"):
+        return _Line(
+            math.nan,
+            limit,
+            limit is None,
+            f"the test at {scores['site']} is of another model: `kedro run "
+            f"--pipeline=validate_external_{package.name}` tests this one",
+        )
+    return _at_least(f"AUC at {scores['site']}", scores["images"]["auc"], limit, "all images")
+
+
+def _compare_with_champion(
+    evidence: Evidence,
+    promotion: PromotionSettings,
+    evaluation: EvaluationSettings,
+    classes: Classes,
+) -> _Line:
+    limit = 0.0 if promotion.not_worse_than_champion else None
+    if evidence.champion_tested is None:
+        return _Line(math.nan, limit, True, "there is no other champion to compare with")
+    table = compare_predictions(
+        classes, evaluation, new=evidence.tested, champion=evidence.champion_tested
+    )
+    if table.empty:
+        return _Line(
+            math.nan,
+            limit,
+            limit is None,
+            "the champion was tested on other images, so the two cannot be compared: train both "
+            "on one split, or set promotion.not_worse_than_champion: false",
+        )
+    looked_at = [name_metric(AUC, classes), _SENSITIVITY_OF_FLAG]
+    rows = table.set_index("metric").loc[looked_at]
+    worse = rows[rows["verdict"] == WORSE]
+    findings = [
+        f"{metric} {row['difference']:+.3f} ({row['difference_ci_low']:+.3f} to "
+        f"{row['difference_ci_high']:+.3f})"
+        for metric, row in (worse if len(worse) else rows).iterrows()
+    ]
+    said = "worse than the champion" if len(worse) else "not worse than the champion"
+    return _Line(
+        float(np.min(rows["difference"])), limit, worse.empty, f"{said}: {', '.join(findings)}"
+    )
