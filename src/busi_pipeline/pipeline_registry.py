@@ -14,7 +14,7 @@ who use it:
 
     external.raw_images -> ingestion, deduplication, preprocessing -> external_validation(e)
         -> adaptation(e)
-    <e>.model -> packaging(e) -> promotion(e) -> prediction
+    <e>.model -> packaging(e) -> promotion(e) -> prediction -> monitoring
 """
 
 from collections.abc import Mapping, Sequence
@@ -45,6 +45,7 @@ from busi_pipeline.pipelines import (
     leave_one_site_out,
     localization,
     model_comparison,
+    monitoring,
     packaging,
     prediction,
     preprocessing,
@@ -210,6 +211,7 @@ def create_pipelines(parameters: Parameters) -> dict[str, Pipeline]:
         "rollback": promotion.create_rollback_pipeline(),
         "ledger": promotion.create_ledger_pipeline(),
         "predict": prediction.create_pipeline(),
+        "monitor": monitoring.create_pipeline(),
         "__default__": join(trained, split) + compare,
     }
 

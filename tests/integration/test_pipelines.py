@@ -36,6 +36,7 @@ OF_ALL = {
     "predict",
     "rollback",
     "ledger",
+    "monitor",
 }
 OF_ONE = {
     "train",

@@ -22,6 +22,7 @@ from .schemas import (
     InputSettings,
     JoinedSettings,
     LocalizationSettings,
+    MonitoringSettings,
     PackagingSettings,
     PredictionSettings,
     PrivacySettings,
@@ -50,6 +51,7 @@ GROUPS: dict[str, type[Settings]] = {
     "packaging": PackagingSettings,
     "prediction": PredictionSettings,
     "promotion": PromotionSettings,
+    "monitoring": MonitoringSettings,
     "privacy": PrivacySettings,
 }
 ALL_GROUPS = ("classes", "positive_classes", "lesion_free_classes", "sites", *GROUPS, "experiments")
@@ -78,6 +80,7 @@ class Parameters(TypedDict):
     packaging: PackagingSettings
     prediction: PredictionSettings
     promotion: PromotionSettings
+    monitoring: MonitoringSettings
     privacy: PrivacySettings
     sites: dict[str, SiteSettings]
     experiments: dict[str, ExperimentSettings | JoinedSettings]

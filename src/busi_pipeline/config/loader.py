@@ -121,6 +121,7 @@ class ProjectConfigLoader(OmegaConfigLoader):
             "prediction_name": self._resolve_prediction_name,
             "prediction_model": self._resolve_prediction_model,
             "registered_name": self._resolve_registered_name,
+            "monitoring_labels": self._resolve_monitoring_labels,
             "folders_to_keep": self._resolve_folders_to_keep,
             "dicom_settings": self._resolve_dicom_settings,
             **(self._custom_resolvers or {}),
@@ -166,6 +167,13 @@ class ProjectConfigLoader(OmegaConfigLoader):
     def _resolve_registered_name(self) -> str:
         """`${registered_name:}`: of the model in MLflow's registry."""
         return self["parameters"]["promotion"].registered_name
+
+    def _resolve_monitoring_labels(self) -> str:
+        """`${monitoring_labels:}`: the table of labels that came later; a name of none."""
+        labels = self["parameters"]["monitoring"].labels
+        if labels is not None and not Path(labels).is_file():
+            raise BadInputError(f"monitoring.labels: there is no table {labels}.")
+        return str(Path(labels).resolve()) if labels else "no labels.csv"
 
     def _resolve_folders_to_keep(self) -> list[str]:
         """`${folders_to_keep:}`: names of folders that are classes, so no patient's."""

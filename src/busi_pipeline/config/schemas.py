@@ -522,10 +522,14 @@ class PackagingSettings(Settings):
     """Images at most on which networks are compared: validation images."""
     calibration_images: Count
     """Training images at most from which int8 takes the range of values."""
-    neighbours: Count
-    """An image is as far from the training images as from the nearest of this rank."""
+    components: Count
+    """Dimensions in which the images learned from differ. What lies outside is the distance."""
     refused_share: ProperShare
     """Share of images like those learned from that are taken for something else, and referred."""
+    turned_images: Count
+    """Images learned from, at most, that show how turned and inverted ones look."""
+    turned_share: ProperShare
+    """Share of images like those learned from that are taken for turned ones, at most."""
     near_threshold_share: Share
     """Share of the images that the threshold was chosen on, nearest to it, that are referred."""
     quality_share: Share
@@ -573,6 +577,22 @@ class PromotionSettings(Settings):
     same test images."""
     challenger_needs: tuple[GateLine, ...] = Field(strict=False)
     """What is asked of a challenger; of a champion all is."""
+
+
+class MonitoringSettings(Settings):
+    """When a model in use is no longer used on what it was tested on."""
+
+    labels: Text | None
+    """A table (CSV) with `image`, as in the findings, and `label`, a class; and `batch`, the name
+    of the folder, where several folders have images of one name. null where none came yet."""
+    alpha: ProperShare
+    """Chance of an alarm, ever, where nothing differs."""
+    min_images: Count
+    """Below so many images no difference could be seen."""
+    tolerance: Share
+    """By how much the sensitivity may be below its target and still be supported."""
+    seed: Seed
+    """Of the order of the images in a batch, and of ties."""
 
 
 class PublishedResult(Settings):

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,10 @@ class Journal:
 
     def __contains__(self, key: str) -> bool:
         return key in self._records
+
+    def items(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield keys and records in the order in which they were added."""
+        yield from self._records.items()
 
     def __getitem__(self, key: str) -> dict[str, Any]:
         return self._records[key]

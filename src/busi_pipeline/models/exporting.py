@@ -92,6 +92,20 @@ def _find_weights(proto: "onnx.ModelProto", name: str) -> "onnx.TensorProto":
     return next(tensor for tensor in proto.graph.initializer if tensor.name == name)
 
 
+def cut_to_features(content: bytes) -> bytes:
+    """Return an ONNX file that computes `features` alone, several times faster.
+
+    Args:
+        content: of a classifier.
+    """
+    import onnx
+    from onnx.utils import Extractor
+
+    proto = onnx.load_model_from_string(content)
+    cut = Extractor(proto).extract_model([proto.graph.input[0].name], [FEATURES])
+    return cut.SerializeToString()
+
+
 def convert_to_half(content: bytes) -> bytes:
     """Return an ONNX file of a classifier in half precision, inputs, outputs and heads excepted.
 

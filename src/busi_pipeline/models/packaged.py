@@ -41,6 +41,7 @@ READER, LOCALIZER = "reader", "localizer"
 
 REASONS: Final = {
     "out_of_distribution": "it does not look like the images that the model learned from",
+    "turned": "it looks turned, upside down or inverted",
     "no_lesion_found": "no lesion was found where the model would look at one",
     "near_threshold": "its score is close to the threshold: a little more or less turns the flag",
     "poor_quality": "it is smaller, flatter or more blurred than nearly all images learned from",
@@ -66,7 +67,7 @@ class Answer(NamedTuple):
             was.
         box_source: READER or LOCALIZER; None without a box.
         confidence: of the localizer that there is a lesion, 0 to 1; None where it was not asked.
-        distance: from the images learned from, 0 to 2; see models.novelty.
+        distance: from the images learned from, 0 and more; see models.novelty.
         quality: how much there is to see; see imaging.quality.
         width, height: of the image, in pixels.
         model: name of the model.
@@ -106,12 +107,14 @@ class Limits(NamedTuple):
 
     Attributes:
         distance: from the images learned from.
+        turned: score of the rule that knows turned images.
         near_threshold: difference of the logits of score and threshold.
         min_confidence: of the localizer.
         lowest, highest: of quality; an image below or above is rare among those learned from.
     """
 
     distance: float
+    turned: float
     near_threshold: float
     min_confidence: float
     lowest: Quality
@@ -140,6 +143,7 @@ class PackagedModel:
         version: the first 12 hex digits of the SHA-256 of `package.json`, which names those of all
             files.
         folder: that it was read from.
+        limits: beyond which an image goes to a human.
     """
 
     def __init__(
@@ -158,7 +162,7 @@ class PackagedModel:
         self._training_pixels = training_pixels
         self.version = version
         self.folder = folder
-        self._limits = read_limits(description["limits"])
+        self.limits = read_limits(description["limits"])
 
     @property
     def name(self) -> str:
@@ -219,9 +223,11 @@ class PackagedModel:
         height, width = image.pixels.shape[:2]
         drawn = None if box is None else check_box(box, width, height)
         finding, answer = read_pixels(self._networks, self.description, image.pixels, drawn)
-        distance = float(self._reference.measure_distance(answer[FEATURES])[0])
+        features = answer[FEATURES]
+        distance = float(self._reference.measure_distance(features)[0])
+        turned = float(self._reference.measure_turned(features)[0])
         used = finding.box if self.needs_lesion else None
-        reasons = self._list_reasons(finding, image, distance, used)
+        reasons = self._list_reasons(finding, image, distance, turned, used)
         source = READER if drawn is not None else LOCALIZER
         return Answer(
             finding.flagged,
@@ -243,12 +249,18 @@ class PackagedModel:
         )
 
     def _list_reasons(
-        self, finding: Finding, image: CheckedImage, distance: float, box: Window | None
+        self,
+        finding: Finding,
+        image: CheckedImage,
+        distance: float,
+        turned: float,
+        box: Window | None,
     ) -> tuple[str, ...]:
-        limits, quality = self._limits, image.quality
+        limits, quality = self.limits, image.quality
         least, most = limits.lowest, limits.highest
         found = {
             "out_of_distribution": distance > limits.distance,
+            "turned": turned > limits.turned,
             "no_lesion_found": box is not None
             and finding.confidence is not None
             and finding.confidence < limits.min_confidence,

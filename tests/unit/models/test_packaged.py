@@ -115,6 +115,7 @@ QUALITY = measure_quality(BRIGHT)
 LOWEST, HIGHEST = ANYTHING.lowest, ANYTHING.highest
 REFERRED = {
     "out_of_distribution": limit(distance=0.0),
+    "turned": limit(turned=-1e9),
     "near_threshold": limit(near_threshold=99.0),
     "poor_quality": limit(lowest=LOWEST._replace(detail=QUALITY.detail * 1.01)),
     "noise": limit(highest=HIGHEST._replace(detail=QUALITY.detail * 0.99)),
@@ -220,7 +221,8 @@ def test_a_damaged_package_is_refused_in_one_line(name: str, tmp_path: Path) -> 
 
 CHANGED: dict[str, tuple[dict[str, Any], str]] = {
     "an older schema": ({"schema_version": 0}, "has schema 0, and this version"),
-    "a newer schema": ({"schema_version": 2}, "has schema 2"),
+    "an older schema": ({"schema_version": 1}, "has schema 1"),
+    "a newer schema": ({"schema_version": 3}, "has schema 3"),
     "no schema": ({"schema_version": None}, "is damaged"),
     "no threshold": ({"threshold": None}, "is damaged"),
     "no files": ({"files": {}}, "is damaged"),
@@ -229,6 +231,7 @@ CHANGED: dict[str, tuple[dict[str, Any], str]] = {
             "files": {
                 "classifier.onnx": "",
                 "reference.npz": "",
+                "tested.csv": "",
                 "training_pixels.txt": "",
                 "../x": "",
             }

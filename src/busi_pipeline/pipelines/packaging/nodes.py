@@ -21,12 +21,13 @@ from busi_pipeline.models.exporting import (
     SINGLE,
     ExportedNetworks,
     convert_to_half,
+    cut_to_features,
     export_classifier,
     export_model,
     list_export_problems,
     quantize,
 )
-from busi_pipeline.models.novelty import build_reference
+from busi_pipeline.models.novelty import build_reference, choose_limit, turn_images
 from busi_pipeline.models.onnx_networks import FEATURES, OnnxNetworks
 from busi_pipeline.models.package_parts import PackageParts
 from busi_pipeline.models.packaged import Limits, measure_margin
@@ -202,18 +203,29 @@ def build_package(
     check_export(export_comparison, packaging)
     learned = select_parts(division, *LEARNED_FROM)
     classifier = exported_networks.classifiers[packaging.precision]
-    features = _compute_features(classifier, images, learned["image_id"].tolist(), settings.title)
-    reference = build_reference(features, learned["group"].to_numpy(), packaging.neighbours)
+    network = OnnxNetworks(cut_to_features(classifier))
+    features = _compute_features(network, images, learned["image_id"].tolist(), settings.title)
+    groups = learned.set_index("image_id")["group"]
+    some = _choose(learned, packaging.turned_images, packaging.seed)
+    turned = _compute_turned(network, images, some, settings.title)
+    reference = build_reference(
+        features,
+        groups.to_numpy(),
+        turned,
+        np.repeat(groups.loc[some].to_numpy(), len(turned) // len(some)),
+        packaging.components,
+    )
     qualities = _measure_qualities(raw_images, manifest, division["image_id"])
     distances = pd.Series(reference.distances, learned["image_id"], name="distance")
     others = division.loc[~division["image_id"].isin(learned["image_id"]), "image_id"].tolist()
     if others:
-        features = _compute_features(classifier, images, others, settings.title)
+        features = _compute_features(network, images, others, settings.title)
         far = pd.Series(reference.measure_distance(features), others)
         distances = pd.concat([distances, far])
     tested = _list_tested(predictions, manifest, classes, qualities, distances)
     limits = Limits(
-        reference.choose_limit(packaging.refused_share),
+        choose_limit(reference.distances, packaging.refused_share),
+        max(0.0, choose_limit(reference.turned_scores, packaging.turned_share)),
         _choose_margin(
             model.description, predictions, division, packaging.near_threshold_share, classes
         ),
@@ -241,12 +253,22 @@ def build_package(
 
 
 def _compute_features(
-    classifier: bytes, images: StoredArray, image_ids: list[str], title: str
+    network: OnnxNetworks, images: StoredArray, image_ids: list[str], title: str
 ) -> np.ndarray:
     """Return float32 (images, channels), what the packed network sees."""
-    networks = OnnxNetworks(classifier)
     batches = read_inputs(images, image_ids, _AT_ONCE, f"{title}, features")
-    return np.concatenate([networks.classify(batch)[FEATURES] for batch in batches])
+    return np.concatenate([network.classify(batch)[FEATURES] for batch in batches])
+
+
+def _compute_turned(
+    network: OnnxNetworks, images: StoredArray, image_ids: list[str], title: str
+) -> np.ndarray:
+    """Return float32 (images x turns, channels), the turns of an image one after the other."""
+    computed = []
+    for batch in read_inputs(images, image_ids, _AT_ONCE, f"{title}, turned"):
+        turns = [network.classify(turned)[FEATURES] for turned in turn_images(batch)]
+        computed.append(np.stack(turns, axis=1).reshape(-1, turns[0].shape[-1]))
+    return np.concatenate(computed)
 
 
 def _choose_margin(

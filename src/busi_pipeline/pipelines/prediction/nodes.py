@@ -100,8 +100,8 @@ def read_images(
     `image`, its path; `problem`, "" or why the file cannot be used, then all else is empty;
     `flagged`, `refer` and `reasons` (`;` between them); `positive_score`, `threshold`,
     `expected_sensitivity`, `p_<class>`; `left`, `top`, `right`, `bottom`, `box_source`,
-    `confidence`; `distance`, the qualities; `width`, `height`; `same_as`, an earlier image with the
-    same bytes; `model`, `model_version`, `schema_version`.
+    `confidence`; `distance`, the qualities; `width`, `height`; `byte_sha256`, and `same_as`, an
+    earlier image with the same; `model`, `model_version`, `schema_version`.
 
     Answers that the journal has, of the same model on the same bytes with the same box, are taken
     from there.
@@ -125,10 +125,11 @@ def read_images(
         else:
             journal.add(key, _ask(model, file.image, box if is_drawn else None))
         record = journal[key]
-        rows.append({"image": path, **record, "same_as": seen.get(file.byte_sha256, "")})
+        names = {"byte_sha256": file.byte_sha256, "same_as": seen.get(file.byte_sha256, "")}
+        rows.append({"image": path, **record, **names})
         seen.setdefault(file.byte_sha256, path)
     findings = pd.DataFrame(rows, columns=_list_columns(model))
-    texts = ["problem", "reasons", "box_source", "same_as", "model", "model_version"]
+    texts = ["problem", "reasons", "box_source", "byte_sha256", "same_as", "model", "model_version"]
     findings[texts] = findings[texts].fillna("")
     findings = findings.astype(
         dict.fromkeys(["flagged", "refer"], "boolean")
@@ -143,7 +144,7 @@ def _list_columns(model: PackagedModel) -> list[str]:
         *("image", "problem", "flagged", "refer", "reasons", "positive_score", "threshold"),
         *("expected_sensitivity", *(f"p_{name}" for name in model.description["classes"])),
         *(*BOX, "box_source", "confidence", "distance", *Quality._fields),
-        *("width", "height", "same_as"),
+        *("width", "height", "byte_sha256", "same_as"),
         *("model", "model_version", "schema_version"),
     ]
 
