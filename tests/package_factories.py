@@ -21,6 +21,7 @@ THRESHOLD = 0.3
 ANYTHING = Limits(
     1e9,
     1e9,
+    1e9,
     0.0,
     0.5,
     Quality(0.0, 0.0, 0.0, 0.0, 0.0),

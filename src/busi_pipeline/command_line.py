@@ -79,6 +79,9 @@ def _describe(file: Path, answer: "Answer", description: Mapping[str, Any]) -> I
         edges = ", ".join(f"{edge:.0f}" for edge in answer.box)
         sure = "" if answer.confidence is None else f", confidence {answer.confidence:.2f}"
         yield f"  lesion: {edges} (left, top, right, bottom), by the {answer.box_source}{sure}"
+    if answer.similar:
+        cases = (f"{own.image_id} ({own.label}, {own.similarity:.2f})" for own in answer.similar)
+        yield f"  most similar images learned from: {'; '.join(cases)}"
     for reason in answer.reasons:
         yield f"  REFER to a reader: {REASONS[reason]}"
     yield f"  model: {description['title']}, {answer.model} {answer.model_version}"

@@ -530,6 +530,11 @@ class PackagingSettings(Settings):
     """Images learned from, at most, that show how turned and inverted ones look."""
     turned_share: ProperShare
     """Share of images like those learned from that are taken for turned ones, at most."""
+    copy_share: ProperShare
+    """Share of images like those learned from that are taken for copies of one, at most."""
+    shows_cases: bool
+    """Whether the package names the images learned from, with their labels, so that an answer has
+    the five most similar ones. Not where they may not be shown."""
     near_threshold_share: Share
     """Share of the images that the threshold was chosen on, nearest to it, that are referred."""
     quality_share: Share

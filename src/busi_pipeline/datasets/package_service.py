@@ -22,8 +22,8 @@ class PackageService(PythonModel):
     """Answers on images that come as base64 text of their files.
 
     A row has `image`, and may have `box`, a reader's: "left, top, right, bottom". The answer on a
-    row has what models.packaged.Answer has, `probabilities`, `reasons`, `box` and `quality` as
-    JSON. An image that cannot be used has an `error`, and nothing else.
+    row has what models.packaged.Answer has, `probabilities`, `reasons`, `box`, `quality` and
+    `similar` as JSON. An image that cannot be used has an `error`, and nothing else.
     """
 
     def load_context(self, context: Any) -> None:
@@ -46,7 +46,7 @@ class PackageService(PythonModel):
         except UnusableImageError as error:
             return {"error": str(error)}
         record = answer.as_record()
-        nested = ("probabilities", "reasons", "box", "quality")
+        nested = ("probabilities", "reasons", "box", "quality", "similar")
         texts = {name: json.dumps(record[name]) for name in nested}
         return record | texts | {"error": ""}
 

@@ -6,6 +6,9 @@ Li, Feng and Zhang 2022, "ViM: out-of-distribution with virtual-logit matching".
 inverted scan is made of the same stuff; so a linear rule tells images learned from the same ones
 turned, after Hendrycks, Mazeika and Dietterich 2019, "Deep anomaly detection with outlier
 exposure".
+
+Where an image lies within the space says which images it is like: a copy of one, cut or annotated
+anew, lies beside it.
 """
 
 from collections.abc import Iterator
@@ -29,21 +32,25 @@ class Reference(NamedTuple):
     Attributes:
         mean, scale: float32 (channels,), of their features.
         axes: float32 (components, channels), of length one, orthogonal, of standardised features.
+        spread: float32 (components,), of the images learned from along the axes.
         turned: float32 (channels + 1,): weights and offset of the rule that knows turned images.
-        vectors: float32 (images, channels), standardised, of length one.
+        looks: float32 (images, components), where they lie along the axes; see `describe`.
         groups: str (images,): images of one group show one scan, or one patient.
         distances: float32 (images,): of each, by what the other groups have.
         turned_scores: float32 (images,): the same, by the rule that other groups made.
+        similarities: float32 (images,): of each to the most similar image of another group.
     """
 
     mean: np.ndarray
     scale: np.ndarray
     axes: np.ndarray
+    spread: np.ndarray
     turned: np.ndarray
-    vectors: np.ndarray
+    looks: np.ndarray
     groups: np.ndarray
     distances: np.ndarray
     turned_scores: np.ndarray
+    similarities: np.ndarray
 
     def measure_distance(self, features: np.ndarray) -> np.ndarray:
         """Return float32 (n,), 0 and more, of features float (n, channels).
@@ -57,12 +64,20 @@ class Reference(NamedTuple):
         """Return float32 (n,): above 0 where an image looks turned or inverted."""
         return _apply(self.turned, self._standardise(features))
 
+    def describe(self, features: np.ndarray) -> np.ndarray:
+        """Return float32 (n, components), of length one: the product of two is their similarity."""
+        return _describe(self._standardise(features), self.axes, self.spread)
+
+    def measure_similarity(self, features: np.ndarray) -> np.ndarray:
+        """Return float32 (n, images), -1 to 1: to each of the images learned from."""
+        return self.describe(features) @ self.looks.T
+
     def _standardise(self, features: np.ndarray) -> np.ndarray:
         return ((features - self.mean) / self.scale).astype(np.float32)
 
     def save(self, path: Path) -> None:
         """Write the reference; large arrays in half precision."""
-        halved = {name: getattr(self, name).astype(_STORED) for name in ("axes", "vectors")}
+        halved = {name: getattr(self, name).astype(_STORED) for name in ("axes", "looks")}
         texts = {"groups": self.groups.astype(str)}
         np.savez_compressed(path, **(self._asdict() | halved | texts))
 
@@ -104,16 +119,23 @@ def build_reference(
         distances[rows] = _measure_residual(values[rows], axes)
         rule = _learn_turned(values[others], turned[turned_others])
         scores[rows] = _apply(rule, values[rows])
+    # As they will be read from the file.
+    axes = _find_axes(values, components).astype(_STORED).astype(np.float32)
+    spread = np.maximum((values @ axes.T).std(axis=0), _TINY).astype(np.float32)
+    looks = _describe(values, axes, spread).astype(_STORED).astype(np.float32)
+    alike = looks @ looks.T
+    alike[groups[:, None] == groups[None, :]] = -1
     return Reference(
         mean,
         scale,
-        # As they will be read from the file.
-        _find_axes(values, components).astype(_STORED).astype(np.float32),
+        axes,
+        spread,
         _learn_turned(values, turned),
-        _scale_to_one(values).astype(_STORED).astype(np.float32),
+        looks,
         groups,
         distances,
         scores,
+        alike.max(axis=1),
     )
 
 
@@ -173,6 +195,7 @@ def _apply(rule: np.ndarray, values: np.ndarray) -> np.ndarray:
     return (values @ rule[:-1] + rule[-1]).astype(np.float32)
 
 
-def _scale_to_one(values: np.ndarray) -> np.ndarray:
-    length = np.linalg.norm(values, axis=1, keepdims=True)
-    return (values / np.maximum(length, _TINY)).astype(np.float32)
+def _describe(values: np.ndarray, axes: np.ndarray, spread: np.ndarray) -> np.ndarray:
+    places = values @ axes.T / spread
+    length = np.linalg.norm(places, axis=1, keepdims=True)
+    return (places / np.maximum(length, _TINY)).astype(np.float32)

@@ -13,6 +13,7 @@ from busi_pipeline.caching.fingerprints import hash_file
 from busi_pipeline.models.novelty import Reference
 from busi_pipeline.models.packaged import (
     CARD_FILE,
+    CASES_FILE,
     CLASSIFIER_FILE,
     LOCALIZER_FILE,
     PACKAGE_FILE,
@@ -41,6 +42,8 @@ class PackageParts(NamedTuple):
         tested: of images that it did not learn from, or not in the fold that tests them: a row an
             image: `image_id`, `group`, `label`, `pixel_sha256`, `split` (test), `repeat` and, of
             folds, `fold`; what was predicted; `distance` and the qualities.
+        cases: `image_id` and `label` of what was learned from, in the order of the reference; None
+            where the package may not show them.
         card: Markdown.
         precision: of the classifier.
     """
@@ -54,6 +57,7 @@ class PackageParts(NamedTuple):
     tested: pd.DataFrame
     card: str
     precision: str
+    cases: pd.DataFrame | None = None
 
 
 def write_package(parts: PackageParts, name: str, folder: Path) -> dict[str, Any]:
@@ -77,6 +81,8 @@ def write_package(parts: PackageParts, name: str, folder: Path) -> dict[str, Any
     }
     if parts.localizer is not None:
         contents[LOCALIZER_FILE] = parts.localizer
+    if parts.cases is not None:
+        contents[CASES_FILE] = parts.cases.to_csv(index=False).encode()
     for file, content in contents.items():
         (unfinished / file).write_bytes(content)
     parts.reference.save(unfinished / REFERENCE_FILE)

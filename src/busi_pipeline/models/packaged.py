@@ -5,6 +5,7 @@ The folder holds networks (ONNX), what is known of the images that they learned 
 Kedro or MLflow.
 """
 
+import csv
 import hashlib
 import json
 import math
@@ -36,6 +37,8 @@ PACKAGE_FILE: Final = "package.json"
 CLASSIFIER_FILE, LOCALIZER_FILE = "classifier.onnx", "localizer.onnx"
 REFERENCE_FILE, CARD_FILE = "reference.npz", "model_card.md"
 TRAINING_FILE, TESTED_FILE = "training_pixels.txt", "tested.csv"
+CASES_FILE = "cases.csv"
+_SHOWN_CASES = 5
 
 READER, LOCALIZER = "reader", "localizer"
 
@@ -47,9 +50,23 @@ REASONS: Final = {
     "poor_quality": "it is smaller, flatter or more blurred than nearly all images learned from",
     "noise": "it has more fine grain than nearly all images learned from",
     "colour": "it has more colour than the images learned from, as of Doppler",
-    "seen_in_training": "the model learned from this very image, so it knows its label",
+    "seen_in_training": "the model learned from this image, or a copy of it, and knows its label",
 }
 """Why an image goes to a human whatever the flag says: {code: in words}."""
+
+
+class Case(NamedTuple):
+    """An image learned from that is like the one asked about.
+
+    Attributes:
+        image_id: its name in the training set.
+        label: its class.
+        similarity: -1 to 1.
+    """
+
+    image_id: str
+    label: str
+    similarity: float
 
 
 class Answer(NamedTuple):
@@ -68,10 +85,14 @@ class Answer(NamedTuple):
         box_source: READER or LOCALIZER; None without a box.
         confidence: of the localizer that there is a lesion, 0 to 1; None where it was not asked.
         distance: from the images learned from, 0 and more; see models.novelty.
+        similarity: to the most similar image learned from, -1 to 1.
         quality: how much there is to see; see imaging.quality.
         width, height: of the image, in pixels.
         model: name of the model.
         model_version: the first 12 hex digits of the package's SHA-256.
+        similar: the most similar images learned from, where the package may show them.
+        look: its place among the images learned from, see models.novelty.Reference.describe; not
+            in records.
         schema_version: of this record.
     """
 
@@ -86,18 +107,24 @@ class Answer(NamedTuple):
     box_source: str | None
     confidence: float | None
     distance: float
+    similarity: float
     quality: Quality
     width: int
     height: int
     model: str
     model_version: str
+    similar: tuple[Case, ...]
+    look: tuple[float, ...]
     schema_version: int = SCHEMA_VERSION
 
     def as_record(self) -> dict[str, Any]:
         """Return the answer for JSON: lists in place of tuples."""
-        return self._asdict() | {
+        record = self._asdict()
+        del record["look"]
+        return record | {
             "reasons": list(self.reasons),
             "quality": self.quality._asdict(),
+            "similar": [case._asdict() for case in self.similar],
             "box": None if self.box is None else [round(float(edge), 1) for edge in self.box],
         }
 
@@ -108,6 +135,7 @@ class Limits(NamedTuple):
     Attributes:
         distance: from the images learned from.
         turned: score of the rule that knows turned images.
+        similarity: to an image learned from; above it, one is a copy of the other.
         near_threshold: difference of the logits of score and threshold.
         min_confidence: of the localizer.
         lowest, highest: of quality; an image below or above is rare among those learned from.
@@ -115,6 +143,7 @@ class Limits(NamedTuple):
 
     distance: float
     turned: float
+    similarity: float
     near_threshold: float
     min_confidence: float
     lowest: Quality
@@ -154,6 +183,7 @@ class PackagedModel:
         training_pixels: frozenset[str],
         version: str,
         folder: Path,
+        cases: Sequence[tuple[str, str]] = (),
     ):
         """Put the parts together; `load_package` reads them from a folder."""
         self._networks = networks
@@ -162,6 +192,7 @@ class PackagedModel:
         self._training_pixels = training_pixels
         self.version = version
         self.folder = folder
+        self._cases = cases
         self.limits = read_limits(description["limits"])
 
     @property
@@ -173,6 +204,11 @@ class PackagedModel:
     def training_pixels(self) -> frozenset[str]:
         """`pixel_sha256` of what it learned from."""
         return self._training_pixels
+
+    @property
+    def components(self) -> int:
+        """Length of an answer's `look`."""
+        return len(self._reference.axes)
 
     @property
     def learned_groups(self) -> frozenset[str]:
@@ -226,8 +262,10 @@ class PackagedModel:
         features = answer[FEATURES]
         distance = float(self._reference.measure_distance(features)[0])
         turned = float(self._reference.measure_turned(features)[0])
+        look = self._reference.describe(features)[0]
+        alike = self._reference.looks @ look
         used = finding.box if self.needs_lesion else None
-        reasons = self._list_reasons(finding, image, distance, turned, used)
+        reasons = self._list_reasons(finding, image, distance, turned, float(alike.max()), used)
         source = READER if drawn is not None else LOCALIZER
         return Answer(
             finding.flagged,
@@ -241,12 +279,21 @@ class PackagedModel:
             None if used is None else source,
             finding.confidence,
             distance,
+            float(alike.max()),
             image.quality,
             width,
             height,
             self.name,
             self.version,
+            self._list_similar(alike),
+            tuple(look.tolist()),
         )
+
+    def _list_similar(self, alike: np.ndarray) -> tuple[Case, ...]:
+        if not self._cases:
+            return ()
+        nearest = np.argsort(-alike, kind="stable")[:_SHOWN_CASES]
+        return tuple(Case(self._cases[i][0], self._cases[i][1], float(alike[i])) for i in nearest)
 
     def _list_reasons(
         self,
@@ -254,6 +301,7 @@ class PackagedModel:
         image: CheckedImage,
         distance: float,
         turned: float,
+        similarity: float,
         box: Window | None,
     ) -> tuple[str, ...]:
         limits, quality = self.limits, image.quality
@@ -271,7 +319,8 @@ class PackagedModel:
             or quality.detail < least.detail,
             "noise": quality.detail > most.detail,
             "colour": quality.colour > most.colour,
-            "seen_in_training": hash_pixels(image.pixels) in self._training_pixels,
+            "seen_in_training": similarity > limits.similarity
+            or hash_pixels(image.pixels) in self._training_pixels,
         }
         return tuple(code for code in REASONS if found[code])
 
@@ -349,7 +398,13 @@ def load_package(folder: str | Path, threads: int | None = None) -> PackagedMode
         frozenset((folder / TRAINING_FILE).read_text().split()),
         _name_version(content),
         folder,
+        _read_cases(folder / CASES_FILE) if CASES_FILE in described["files"] else (),
     )
+
+
+def _read_cases(path: Path) -> list[tuple[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return [(row["image_id"], row["label"]) for row in csv.DictReader(file)]
 
 
 def hash_package(folder: Path) -> str:

@@ -1,6 +1,7 @@
 """A folder of images: every file has its row, and nothing stops at a bad one."""
 
 import io
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +26,7 @@ from busi_pipeline.pipelines.prediction.nodes import (
     write_sheet,
 )
 from tests.factories import encode_image, load_parameters
-from tests.package_factories import draw_scan, write_tiny_package
+from tests.package_factories import ANYTHING, draw_scan, write_tiny_package
 
 SCANS = {seed: draw_scan(seed, level=60 + 30 * seed) for seed in range(5)}
 
@@ -67,7 +68,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> PackagedModel:
 @pytest.fixture
 def findings(model: PackagedModel, tmp_path: Path) -> pd.DataFrame:
     requests = list_images(FILES, ask("/data/scans"))
-    return read_images(FILES, requests, model, Journal(tmp_path / "j.jsonl")).findings
+    return read_images(
+        FILES, requests, model, Journal(tmp_path / "j.jsonl"), ask("/data/scans")
+    ).findings
 
 
 def test_every_file_that_may_be_an_image_is_asked_for() -> None:
@@ -126,7 +129,9 @@ def test_a_box_of_a_reader_is_used_and_a_wrong_one_is_a_reason(
     text = "image,left,top,right,bottom\na.png,5,5,30,40\nb/c.png,5,5,300,40\ngone.png,,,,\n"
     files = as_files({**{n: FILES[n]() for n in FILES}, "list.csv": text.encode()})
     requests = list_images(files, ask("list.csv"))
-    found = read_images(files, requests, model, Journal(tmp_path / "j.jsonl")).findings
+    found = read_images(
+        files, requests, model, Journal(tmp_path / "j.jsonl"), ask("list.csv")
+    ).findings
     assert found["box_source"].tolist() == ["reader", "", ""]
     assert found.loc[0, BOX].tolist() == [5, 5, 30, 40]
     assert found.loc[1, "problem"].startswith("a box is left, top, right and bottom")
@@ -149,21 +154,24 @@ def test_an_interrupted_run_asks_only_for_the_rest(
 
     monkeypatch.setattr(PackagedModel, "predict_image", stop)
     with pytest.raises(KeyboardInterrupt):
-        read_images(FILES, requests, model, Journal(path))
-    found = read_images(FILES, requests, model, Journal(path)).findings
+        read_images(FILES, requests, model, Journal(path), ask("scans"))
+    found = read_images(FILES, requests, model, Journal(path), ask("scans")).findings
     assert len(asked) == 4, "three images differ; the third was interrupted and asked again"
     monkeypatch.undo()
     pd.testing.assert_frame_equal(
-        found, read_images(FILES, requests, model, Journal(tmp_path / "other.jsonl")).findings
+        found,
+        read_images(
+            FILES, requests, model, Journal(tmp_path / "other.jsonl"), ask("scans")
+        ).findings,
     )
 
 
 def test_another_model_is_asked_again(model: PackagedModel, tmp_path: Path) -> None:
     requests = list_images(FILES, ask("scans"))
     path = tmp_path / "j.jsonl"
-    read_images(FILES, requests, model, Journal(path))
+    read_images(FILES, requests, model, Journal(path), ask("scans"))
     other = load_package(write_tiny_package(tmp_path / "package", card="# Other\n"))
-    found = read_images(FILES, requests, other, Journal(path)).findings
+    found = read_images(FILES, requests, other, Journal(path), ask("scans")).findings
     assert set(found["model_version"]) == {other.version, ""}
 
 
@@ -183,7 +191,7 @@ def test_files_are_read_a_few_ahead_and_no_more(model: PackagedModel, tmp_path: 
     plain = model.predict_image
     asked = load_package(write_tiny_package(tmp_path / "package"))
     asked.predict_image = lambda *a: (seen.append(len(read)), plain(*a))[1]  # type: ignore
-    read_images(files, list_images(files, ask("x")), asked, Journal(tmp_path / "j"))
+    read_images(files, list_images(files, ask("x")), asked, Journal(tmp_path / "j"), ask("x"))
     assert len(read) == 40
     assert all(count - position <= 10 for position, count in enumerate(seen))
 
@@ -196,7 +204,9 @@ def test_a_file_that_cannot_be_opened_is_a_reason(model: PackagedModel, tmp_path
         raise UnusableImageError("unreadable DICOM pixels: cut")
 
     files = RawFiles({"a.png": encode_later(0), "b.png": refuse, "c.dcm": damaged})
-    found = read_images(files, list_images(files, ask("x")), model, Journal(tmp_path / "j"))
+    found = read_images(
+        files, list_images(files, ask("x")), model, Journal(tmp_path / "j"), ask("x")
+    )
     assert found.findings["problem"].tolist() == [
         "",
         "it cannot be read: Permission denied",
@@ -239,7 +249,8 @@ def test_the_sheet_shows_the_flagged_first_and_every_reason(
 def test_a_file_name_is_no_code(model: PackagedModel, tmp_path: Path) -> None:
     name = '"><script>alert(1)</script>.png'
     files = as_files({name: encode(0)})
-    found = read_images(files, list_images(files, ask("x")), model, Journal(tmp_path / "j"))
+    requests = list_images(files, ask("x"))
+    found = read_images(files, requests, model, Journal(tmp_path / "j"), ask("x"))
     page = write_sheet(found.findings, model, load_parameters()["dataset"])
     assert "<script>alert" not in page
 
@@ -248,3 +259,44 @@ def test_findings_keep_their_types_in_a_file(findings: pd.DataFrame) -> None:
     buffer = io.BytesIO()
     findings.to_parquet(buffer)
     pd.testing.assert_frame_equal(pd.read_parquet(buffer), findings)
+
+
+def test_an_image_that_was_sent_before_is_marked(tmp_path: Path) -> None:
+    """The same file, in this folder or another; and a copy of it, annotated."""
+    like = ANYTHING._replace(similarity=0.999999)
+    model = load_package(write_tiny_package(tmp_path / "package", limits=like))
+    path = tmp_path / "j.jsonl"
+
+    def read(folder: str, **files: bytes) -> dict[str, str]:
+        own = as_files({f"{name}.png": content for name, content in files.items()})
+        settings = ask(folder)
+        table = read_images(own, list_images(own, settings), model, Journal(path), settings)
+        return dict(zip(table.findings["image"], table.findings["same_as"], strict=True))
+
+    first = encode(1)
+    first_week = read("/scans/week one", a=first, b=encode(2), c=first)
+    assert first_week == {"a.png": "", "b.png": "", "c.png": "a.png"}
+    marked = SCANS[2].copy()
+    marked[-2:, -2:] = int(marked.mean())
+    copy = encode_image(Image.fromarray(marked))
+    later = read("/scans/week two", d=encode(4), e=copy, f=first)
+    assert later == {"d.png": "", "e.png": "week_one: b.png", "f.png": "week_one: a.png"}
+    assert read("/scans/week one", a=first, b=encode(2), c=first) == first_week
+
+
+def test_similar_cases_are_named_where_they_may_be(tmp_path: Path) -> None:
+    cases = pd.DataFrame({"image_id": [f"case {n}" for n in range(12)], "label": "benign"})
+    model = load_package(write_tiny_package(tmp_path / "package", cases=cases))
+    answer = model.predict_pixels(draw_scan(3))
+    assert len(answer.similar) == 5
+    assert answer.similar[0].similarity == pytest.approx(answer.similarity)
+    assert answer.similar[0].similarity >= answer.similar[4].similarity
+    assert json.loads(json.dumps(answer.as_record()))["similar"][0]["label"] == "benign"
+    settings = ask("x")
+    found = read_images(
+        FILES, list_images(FILES, settings), model, Journal(tmp_path / "j"), settings
+    ).findings
+    named = found.loc[found["problem"] == "", "similar"]
+    assert named.str.fullmatch(r"(case \d+ \(benign\);?){5}").all()
+    silent = load_package(write_tiny_package(tmp_path / "silent"))
+    assert silent.predict_pixels(draw_scan(3)).similar == ()

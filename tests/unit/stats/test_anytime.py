@@ -87,7 +87,12 @@ def test_an_interval_holds_at_every_number_of_trials() -> None:
 
 @pytest.mark.parametrize(
     ("successes", "trials", "expected"),
-    [(0, 0, (0.0, 1.0)), (100, 100, (0.943, 1.0)), (0, 100, (0.0, 0.057)), (80, 100, (0.648, 0.90))],
+    [
+        (0, 0, (0.0, 1.0)),
+        (100, 100, (0.943, 1.0)),
+        (0, 100, (0.0, 0.057)),
+        (80, 100, (0.648, 0.909)),
+    ],
 )
 def test_bounds_of_a_share(successes: int, trials: int, expected: tuple[float, float]) -> None:
     assert bound_share(successes, trials, ALPHA) == pytest.approx(expected, abs=0.005)

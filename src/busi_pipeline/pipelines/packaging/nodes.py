@@ -226,6 +226,7 @@ def build_package(
     limits = Limits(
         choose_limit(reference.distances, packaging.refused_share),
         max(0.0, choose_limit(reference.turned_scores, packaging.turned_share)),
+        choose_limit(reference.similarities, packaging.copy_share),
         _choose_margin(
             model.description, predictions, division, packaging.near_threshold_share, classes
         ),
@@ -249,6 +250,7 @@ def build_package(
         tested=tested,
         card=model_card,
         precision=packaging.precision,
+        cases=learned[["image_id", "label"]] if packaging.shows_cases else None,
     )
 
 

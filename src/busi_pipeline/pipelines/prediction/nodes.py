@@ -1,5 +1,6 @@
 """Ask a packaged model about every image of a folder; nothing stops at one bad file."""
 
+import base64
 import hashlib
 import json
 import logging
@@ -17,7 +18,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from PIL import Image
 
 from busi_pipeline.config.schemas import DatasetSettings, PredictionSettings, PrivacySettings
-from busi_pipeline.config.sites import TABLE_SUFFIXES, is_table
+from busi_pipeline.config.sites import TABLE_SUFFIXES, is_table, make_name
 from busi_pipeline.datasets.journal import Journal
 from busi_pipeline.errors import BadInputError
 from busi_pipeline.imaging.crops import Window
@@ -93,20 +94,27 @@ class _Read(NamedTuple):
 
 
 def read_images(
-    raw_images: RawFiles, requests: pd.DataFrame, model: PackagedModel, journal: Journal
+    raw_images: RawFiles,
+    requests: pd.DataFrame,
+    model: PackagedModel,
+    journal: Journal,
+    prediction: PredictionSettings,
 ) -> Findings:
     """Return the model's answers, one row a request, in their order.
 
     `image`, its path; `problem`, "" or why the file cannot be used, then all else is empty;
     `flagged`, `refer` and `reasons` (`;` between them); `positive_score`, `threshold`,
     `expected_sensitivity`, `p_<class>`; `left`, `top`, `right`, `bottom`, `box_source`,
-    `confidence`; `distance`, the qualities; `width`, `height`; `byte_sha256`, and `same_as`, an
-    earlier image with the same; `model`, `model_version`, `schema_version`.
+    `confidence`; `distance`, `similarity`, the qualities; `width`, `height`;
+    `byte_sha256`; `same_as`, an earlier image that is the same or a copy; `similar`, images learned
+    from, where they may be shown; `model`, `model_version`, `schema_version`.
 
     Answers that the journal has, of the same model on the same bytes with the same box, are taken
     from there.
     """
-    rows, seen, kept = [], dict[str, str](), 0
+    rows, kept = [], 0
+    batch = make_name(prediction.folder or "")
+    seen = _Seen(model, journal)
     wanted = requests.to_dict("records")
     read = _read_ahead(raw_images, [row["image"] for row in wanted])
     for request, file in track(
@@ -123,13 +131,13 @@ def read_images(
         if key in journal:
             kept += 1
         else:
-            journal.add(key, _ask(model, file.image, box if is_drawn else None))
+            named = {"batch": batch, "image": path, "byte_sha256": file.byte_sha256}
+            journal.add(key, _ask(model, file.image, box if is_drawn else None) | named)
         record = journal[key]
-        names = {"byte_sha256": file.byte_sha256, "same_as": seen.get(file.byte_sha256, "")}
-        rows.append({"image": path, **record, **names})
-        seen.setdefault(file.byte_sha256, path)
+        rows.append({**record, "image": path, "same_as": seen.find(record, batch, path)})
     findings = pd.DataFrame(rows, columns=_list_columns(model))
-    texts = ["problem", "reasons", "box_source", "byte_sha256", "same_as", "model", "model_version"]
+    texts = ["problem", "reasons", "box_source", "byte_sha256", "same_as", "similar"]
+    texts += ["model", "model_version"]
     findings[texts] = findings[texts].fillna("")
     findings = findings.astype(
         dict.fromkeys(["flagged", "refer"], "boolean")
@@ -139,12 +147,59 @@ def read_images(
     return Findings(findings, findings)
 
 
+class _Seen:
+    """Images that this model was asked about before, in this folder or another."""
+
+    def __init__(self, model: PackagedModel, journal: Journal):
+        self._limit = model.limits.similarity
+        self._numbers: dict[tuple[str, str], int] = {}
+        self._names: list[tuple[str, str]] = []
+        self._hashes: dict[str, int] = {}
+        self._looks = np.empty((0, model.components), np.float32)
+        for _, record in journal.items():
+            if record.get("model_version") == model.version:
+                self._number((record["batch"], record["image"]), record)
+
+    def _number(self, name: tuple[str, str], record: Mapping[str, Any]) -> int:
+        """Return the number of an image, in the order in which they came."""
+        if name not in self._numbers:
+            count = len(self._names)
+            if count == len(self._looks):
+                self._looks = np.resize(self._looks, (2 * count + 64, self._looks.shape[1]))
+            self._looks[count] = _read_look(record["look"])
+            self._numbers[name] = count
+            self._names.append(name)
+            self._hashes.setdefault(record["byte_sha256"], count)
+        return self._numbers[name]
+
+    def find(self, record: Mapping[str, Any], batch: str, image: str) -> str:
+        """Return the name of an earlier image that is the same, or a copy; "" for none.
+
+        One of another folder has the folder's name before it.
+        """
+        if record["problem"]:
+            return ""
+        own = self._number((batch, image), record)
+        earlier = self._hashes[record["byte_sha256"]]
+        if earlier == own:
+            alike = self._looks[:own] @ self._looks[own]
+            if not own or alike.max() <= self._limit:
+                return ""
+            earlier = int(alike.argmax())
+        its_batch, its_image = self._names[earlier]
+        return its_image if its_batch == batch else f"{its_batch}: {its_image}"
+
+
+def _read_look(text: str) -> np.ndarray:
+    return np.frombuffer(base64.b64decode(text), np.float16).astype(np.float32)
+
+
 def _list_columns(model: PackagedModel) -> list[str]:
     return [
         *("image", "problem", "flagged", "refer", "reasons", "positive_score", "threshold"),
         *("expected_sensitivity", *(f"p_{name}" for name in model.description["classes"])),
-        *(*BOX, "box_source", "confidence", "distance", *Quality._fields),
-        *("width", "height", "byte_sha256", "same_as"),
+        *(*BOX, "box_source", "confidence", "distance", "similarity", *Quality._fields),
+        *("width", "height", "byte_sha256", "same_as", "similar"),
         *("model", "model_version", "schema_version"),
     ]
 
@@ -164,6 +219,9 @@ def _flatten(answer: Answer) -> dict[str, Any]:
     box = record.pop("box")
     edges = dict(zip(BOX, box, strict=True)) if box else {}
     quality = record.pop("quality")
+    similar = [f"{c['image_id']} ({c['label']})" for c in record.pop("similar")]
+    look = base64.b64encode(np.array(answer.look, np.float16).tobytes()).decode()
+    record |= {"similar": ";".join(similar), "look": look}
     return record | shares | edges | quality | {"problem": "", "reasons": ";".join(answer.reasons)}
 
 

@@ -24,7 +24,7 @@ def create_pipeline() -> Pipeline:
             ),
             Node(
                 read_images,
-                inputs=["raw_images", "requests", "model", "journal"],
+                inputs=["raw_images", "requests", "model", "journal", "params:prediction"],
                 outputs=["findings", "findings_parquet"],
                 name="read_images",
                 tags=_STAGE,
