@@ -284,9 +284,8 @@ def find_unknown_parameters(text: str) -> list[str]:
     for group, model in _import_groups().items():
         prefix = f"{group}.*." if group in (EXPERIMENTS, SITES) else f"{group}."
         known |= {row.name for row in list_settings(model, prefix)}
-    parts = [
-        part for given in re.findall(r"--params[= ]([^\s`]+)", text) for part in given.split(",")
-    ]
+    given = re.findall(r'--params[= ](?:"([^"]*)"|([^\s`"]+))', text)
+    parts = [part for quoted, plain in given for part in (quoted or plain).split(",")]
     used = [part.partition("=")[0] for part in parts if "=" in part]
     of_any = re.compile(rf"^({EXPERIMENTS}|{SITES})\.\w+\.")
     return [name for name in used if of_any.sub(r"\1.*.", name) not in known]
