@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from busi_pipeline.models.packaged import load_package
 from busi_pipeline.synthetic import simulate_scan
 from tests.dicom_factories import SECRETS, make_dicom, write_dicom
 from tests.integration.projects import (
@@ -15,6 +17,7 @@ from tests.integration.projects import (
     read_table,
     run_pipeline,
 )
+from tests.package_factories import draw_scan, write_tiny_package
 
 COUNT = 12
 
@@ -56,3 +59,43 @@ def test_no_file_and_no_record_of_a_run_names_a_patient(
         content = path.read_bytes()
         for secret in (*SECRETS, "4711"):
             assert secret.encode() not in content, f"{secret} in {path.relative_to(project)}"
+
+
+def test_a_folder_of_dicom_files_is_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One file, one of several frames, one that is damaged: each has its row; no row names her."""
+    scans = tmp_path / "worklist"
+    scans.mkdir()
+    pictures = [draw_scan(seed)[..., 0] for seed in range(5)]
+    whole = write_dicom(make_dicom([pictures[0]], SOPInstanceUID="1.2.3.1"))
+    (scans / "one.dcm").write_bytes(whole)
+    (scans / "without suffix").write_bytes(
+        write_dicom(make_dicom([pictures[1]], SOPInstanceUID="1.2.3.2"))
+    )
+    (scans / "three.dcm").write_bytes(
+        write_dicom(make_dicom(pictures[2:], SOPInstanceUID="1.2.3.3"))
+    )
+    (scans / "cut.dcm").write_bytes(whole[: len(whole) // 2])
+    with hide_machine():
+        project = create_project(tmp_path / "project", {"benign": 1})
+        package = write_tiny_package(project / "data/06_models/tiny/package")
+        monkeypatch.setenv("BUSI_PSEUDONYM_KEY", "a key of the tests alone")
+        run_pipeline(project, "predict", {"prediction": {"folder": str(scans)}})
+    findings = pd.read_parquet(
+        project / "data/07_model_output/predictions/worklist/findings.parquet"
+    )
+    usable = findings[findings["problem"] == ""]
+    assert len(usable) == 3, findings[["image", "problem"]].to_numpy().tolist()
+    refused = findings.loc[findings["problem"] != "", "problem"].tolist()
+    assert refused == ["another DICOM file has the same SOPInstanceUID: this is a copy of it"]
+    model = load_package(package)
+    expected = {model.predict_file(scans / "one.dcm").positive_score}
+    expected |= {model.predict_pixels(pictures[k]).positive_score for k in (1, 3)}
+    assert set(usable["positive_score"]) == expected, "of several frames the middle one"
+    reports = project / "data/08_reporting/predictions/worklist"
+    assert len(list((reports / "overlays").glob("*.png"))) == 3
+    for path in [*reports.rglob("*"), *(project / "data/07_model_output").rglob("*")]:
+        if path.is_file():
+            content = path.read_bytes()
+            assert not [secret for secret in SECRETS if secret.encode() in content], path.name

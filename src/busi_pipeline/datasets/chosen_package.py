@@ -7,7 +7,6 @@ import mlflow
 from kedro.io import AbstractDataset, DatasetError
 from mlflow.exceptions import MlflowException
 
-from busi_pipeline.datasets import package_service
 from busi_pipeline.datasets.model_registry import ModelRegistry
 from busi_pipeline.errors import BadInputError
 from busi_pipeline.models.ledger import ROLES
@@ -29,7 +28,7 @@ def _fetch(uri: str) -> Path:
     if not found:
         raise BadInputError(
             f"{uri} is no packaged model: name one that `kedro run --pipeline=package_<experiment>`"
-            f" logged, with artifacts/{package_service.PACKAGE}."
+            " logged."
         )
     return found[0].parent
 

@@ -165,7 +165,8 @@ class RawImagesDataset(AbstractDataset[None, RawFiles]):
         return f"no raw data: the folder {folder}{of_site} is {problem}. {remedy}"
 
     def _list_site(self, found: "_Found", root: Path, start: str) -> None:
-        for entry in sorted(_walk(root)):  # of copies, the first counts
+        # Of copies the longest counts, since a shorter one was cut off; of like ones the first.
+        for entry in sorted(_walk(root), key=lambda own: (-_measure_length(own), own)):
             path = start + entry.path
             if entry.problem:
                 found.unusable[path] = entry.problem
@@ -243,6 +244,14 @@ class _Entry(NamedTuple):
     path: str
     file: Path
     problem: str = ""
+
+
+def _measure_length(entry: _Entry) -> int:
+    """Return the bytes of a file; 0 where there is none to read."""
+    try:
+        return 0 if entry.problem else entry.file.stat().st_size
+    except OSError:
+        return 0
 
 
 def _find_folder_problem(folder: Path) -> str:
