@@ -297,3 +297,32 @@ def test_a_folder_is_predicted_by_its_name(packed: Path) -> None:
     reports = packed / "data/08_reporting/predictions/images"
     assert len(list((reports / "overlays").glob("*.png"))) == COUNT
     assert (reports / "sheet.html").stat().st_size > 5000
+
+
+def test_a_packed_model_becomes_the_champion_and_answers(packed: Path) -> None:
+    """The gate refuses what is not there; what is not asked lets it pass."""
+    lenient = dict.fromkeys(
+        ["min_sensitivity", "min_specificity", "min_external_auc", "max_calibration_error"]
+    )
+    why = {"why": "the first one"}
+    with pytest.raises(BadInputError, match="does not become the champion"):
+        run_pipeline(
+            packed, f"promote_{EXPERIMENT}", {"promotion": why | {"min_sensitivity": 0.999}}
+        )
+    run_pipeline(packed, f"promote_{EXPERIMENT}", {"promotion": why | lenient})
+    gate = read_table(packed / f"data/08_reporting/{EXPERIMENT}/promotion_gate.csv")
+    assert gate.set_index("line").loc["duplicates", "passed"]
+    run_pipeline(packed, "ledger")
+    champions = read_table(packed / "data/08_reporting/promotion/champions.csv")
+    assert champions["experiment"].tolist() == [EXPERIMENT]
+    version = mlflow.MlflowClient().get_model_version_by_alias("breast_ultrasound", "champion")
+    assert version.tags["package_version"] == champions["version"][0]
+    kept = packed / f"data/06_models/registry/versions/{champions['version'][0]}/package"
+    assert load_package(kept).version == champions["version"][0]
+    site = packed.parent / "BUSBRA" / "Images"
+    run_pipeline(packed, "predict", {"prediction": {"folder": str(site)}})
+    run_pipeline(packed, "monitor", {"prediction": {"folder": str(site)}})
+    summary = (packed / "data/08_reporting/monitoring/summary.md").read_text()
+    assert "Cannot tell" in summary
+    with pytest.raises(BadInputError, match="no previous model"):
+        run_pipeline(packed, "rollback", {"promotion": why})

@@ -173,6 +173,7 @@ class PackagedModel:
             files.
         folder: that it was read from.
         limits: beyond which an image goes to a human.
+        networks: that compute; see models.onnx_networks.
     """
 
     def __init__(
@@ -186,7 +187,7 @@ class PackagedModel:
         cases: Sequence[tuple[str, str]] = (),
     ):
         """Put the parts together; `load_package` reads them from a folder."""
-        self._networks = networks
+        self.networks = networks
         self.description = dict(description)
         self._reference = reference
         self._training_pixels = training_pixels
@@ -258,7 +259,7 @@ class PackagedModel:
         """Return the answer on an image that was checked; see `predict_pixels`."""
         height, width = image.pixels.shape[:2]
         drawn = None if box is None else check_box(box, width, height)
-        finding, answer = read_pixels(self._networks, self.description, image.pixels, drawn)
+        finding, answer = read_pixels(self.networks, self.description, image.pixels, drawn)
         features = answer[FEATURES]
         distance = float(self._reference.measure_distance(features)[0])
         turned = float(self._reference.measure_turned(features)[0])

@@ -1,0 +1,110 @@
+"""A folder of images through a packaged model, against the bare forward pass of its networks.
+
+    python benchmarks/folder.py data/06_models/resnet50/package --count 100
+    python benchmarks/folder.py data/demo/06_models/inceptionv3/package --count 10000 --rounds 1
+
+Both sides see the same images, one at a time. The folder's side reads files, decodes, checks,
+locates, cuts, classifies, compares with what was learned from, and writes the journal; the bare
+side has what the networks take in memory. Pictures and page are drawn later and not counted.
+"""
+
+import argparse
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from _common import describe_machine
+from PIL import Image
+
+from busi_pipeline.config.schemas import PredictionSettings
+from busi_pipeline.datasets.journal import Journal
+from busi_pipeline.imaging.network_input import InputDescription, show_windows
+from busi_pipeline.imaging.raw_files import RawFiles
+from busi_pipeline.models.localizer import locate_lesion
+from busi_pipeline.models.packaged import PackagedModel, load_package
+from busi_pipeline.pipelines.prediction.nodes import list_images, read_images
+from busi_pipeline.synthetic import simulate_scan
+
+DISTINCT = 40
+
+
+def read_memory() -> float:
+    """Return the megabytes of this process in memory."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS"))
+
+
+def write_images(folder: Path, count: int) -> dict[str, Path]:
+    """Write scans; after some, the same with another corner, so that no two files are the same."""
+    scans = [
+        simulate_scan("malignant", 450, 560, np.random.default_rng(seed)).image
+        for seed in range(min(count, DISTINCT))
+    ]
+    files = {}
+    for number in range(count):
+        pixels = scans[number % len(scans)].copy()
+        pixels[:4, :8] = np.frombuffer(f"{number:032d}".encode(), np.uint8).reshape(4, 8)
+        files[f"{number:06d}.png"] = folder / f"{number:06d}.png"
+        Image.fromarray(pixels).save(files[f"{number:06d}.png"], compress_level=1)
+    return files
+
+
+def compute_bare(model: PackagedModel, pictures: list[np.ndarray]) -> float:
+    """Return the seconds that the networks alone take."""
+    networks, shape = model.networks, InputDescription(**model.description.get("input", {}))
+    size, shown = networks.localizer_size, []
+    for pixels in pictures:
+        box = None if size is None else locate_lesion(networks.draw_maps, size, pixels)[0]
+        shown.append(show_windows(pixels, box, shape, model.description["image_size"])[None])
+    grey = [np.zeros((1, size, size), np.uint8)] if size else []
+    begun = time.perf_counter()
+    for own in shown:
+        for maps in grey:
+            networks.draw_maps(maps)
+        networks.classify(own)
+    return time.perf_counter() - begun
+
+
+def main() -> None:
+    """Print pace and memory."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("package", type=Path)
+    parser.add_argument("--count", type=int, default=100)
+    parser.add_argument("--rounds", type=int, default=3)
+    arguments = parser.parse_args()
+    model = load_package(arguments.package)
+    settings = PredictionSettings(folder="benchmark", model=None)
+    print(f"{model.name} {model.version}; {arguments.count} images; {describe_machine()}\n")
+    with tempfile.TemporaryDirectory() as folder:
+        files = write_images(Path(folder), arguments.count)
+        pictures = [
+            np.repeat(np.asarray(Image.open(file))[..., None], 3, axis=2)
+            for file in list(files.values())[: min(arguments.count, 200)]
+        ]
+        compute_bare(model, pictures[:3])
+        for number in range(arguments.rounds):
+            memory: list[float] = []
+
+            def read(path: Path, memory: list[float] = memory) -> bytes:
+                memory.append(read_memory())
+                return path.read_bytes()
+
+            raw = RawFiles({name: partial(read, path) for name, path in files.items()})
+            requests = list_images(raw, settings)
+            bare = compute_bare(model, pictures) / len(pictures)
+            begun = time.perf_counter()
+            journal = Journal(Path(folder) / f"journal {number}.jsonl")
+            read_images(raw, requests, model, journal, settings)
+            whole = (time.perf_counter() - begun) / arguments.count
+            tenth = memory[len(memory) // 10]
+            print(
+                f"bare {1 / bare:.1f} images/s, folder {1 / whole:.1f}: {bare / whole:.2f} of it; "
+                f"memory {tenth:.0f} MB after a tenth, {memory[-1]:.0f} MB at the end",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()
