@@ -538,7 +538,9 @@ class PackagingSettings(Settings):
     near_threshold_share: Share
     """Share of the images that the threshold was chosen on, nearest to it, that are referred."""
     quality_share: Share
-    """Share of the images learned from, of the lowest quality, that would be referred."""
+    """Share of the images learned from whose quality is not gone by, at each end."""
+    quality_slack: Share
+    """By how much, as a share, the quality may be beyond that: scanners differ."""
     seed: Seed
     """Of the choice of images."""
 

@@ -47,8 +47,8 @@ REASONS: Final = {
     "turned": "it looks turned, upside down or inverted",
     "no_lesion_found": "no lesion was found where the model would look at one",
     "near_threshold": "its score is close to the threshold: a little more or less turns the flag",
-    "poor_quality": "it is smaller, flatter or more blurred than nearly all images learned from",
-    "noise": "it has more fine grain than nearly all images learned from",
+    "poor_quality": "it is much smaller, flatter or more blurred than the images learned from",
+    "noise": "it has much more fine grain than the images learned from",
     "colour": "it has more colour than the images learned from, as of Doppler",
     "seen_in_training": "the model learned from this image, or a copy of it, and knows its label",
 }

@@ -231,7 +231,9 @@ def build_package(
             model.description, predictions, division, packaging.near_threshold_share, classes
         ),
         localization.min_confidence,
-        *_choose_quality(qualities.loc[learned["image_id"]], packaging.quality_share),
+        *_choose_quality(
+            qualities.loc[learned["image_id"]], packaging, model.description["image_size"]
+        ),
     )
     logger.info(
         "%s, packed: distance up to %.3f, referred where a score is within %.2f of the threshold "
@@ -320,9 +322,24 @@ def _list_tested(
     )
 
 
-def _choose_quality(qualities: pd.DataFrame, share: float) -> tuple[Quality, Quality]:
-    """Return the quality that this share of the images is below, and that which it is above."""
+def _choose_quality(
+    qualities: pd.DataFrame, packaging: PackagingSettings, image_size: int
+) -> tuple[Quality, Quality]:
+    """Return the lowest and the highest quality that an image may have.
+
+    It may be lower than nearly all images learned from by the slack: other scanners have other
+    contrasts, which is no fault of an image. What is as large as the network's input is large
+    enough.
+    """
+    share, slack = packaging.quality_share, packaging.quality_slack
     low, high = (
         Quality(*map(float, qualities[[*Quality._fields]].quantile(q))) for q in (share, 1 - share)
     )
-    return low, high._replace(colour=max(_SOME_COLOUR, high.colour))
+    return (
+        low._replace(
+            shorter_side=min(low.shorter_side, float(image_size)),
+            contrast=low.contrast * (1 - slack),
+            detail=low.detail * (1 - slack),
+        ),
+        high._replace(detail=high.detail * (1 + slack), colour=max(_SOME_COLOUR, high.colour)),
+    )
