@@ -15,20 +15,20 @@ import pandas as pd
 from _common import describe_machine, read_parameters
 
 from busi_pipeline.models.packaged import load_package
-from busi_pipeline.pipelines.monitoring.nodes import QUANTITIES, list_reference
+from busi_pipeline.pipelines.monitoring.nodes import list_reference
 from busi_pipeline.stats.anytime import bet_on_ranks, rank_values
 
 
 def find_alarm(known: pd.DataFrame, new: pd.DataFrame, alpha: float, seed: int) -> int:
     """Return after how many images the evidence of all together is an alarm; 0 for never."""
-    evidence = np.mean(
+    evidence = np.max(
         [
             bet_on_ranks(rank_values(known[name].tolist(), new[name].tolist(), seed + number))
-            for number, name in enumerate(QUANTITIES)
+            for number, name in enumerate(known)
         ],
         axis=0,
     )
-    over = evidence >= 1 / alpha
+    over = evidence >= len(known.columns) / alpha
     return int(over.argmax()) + 1 if over.any() else 0
 
 
@@ -62,7 +62,7 @@ def main() -> None:
         findings = pd.read_parquet(arguments.findings)
         usable = findings[findings["problem"] == ""]
         novel = usable["reasons"].str.contains("out_of_distribution")
-        new = usable.assign(out_of_distribution=novel)[[*QUANTITIES]].astype(float)
+        new = usable.assign(out_of_distribution=novel, new_device=0)[[*tested]].astype(float)
         alarms = [
             find_alarm(tested, new.sample(frac=1, random_state=seed), alpha, seed)
             for seed in range(arguments.resamples)

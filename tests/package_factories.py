@@ -144,6 +144,7 @@ def make_tested(count: int = 60, shift: float = 0.0, seed: int = 0) -> pd.DataFr
             "label": labels,
             "split": "test",
             "repeat": 1,
+            "fold": 1,
             "p_benign": (1 - score) * np.where(labels == "benign", 0.97, 0.03),
             "p_malignant": score,
             "p_normal": (1 - score) * np.where(labels == "benign", 0.03, 0.97),

@@ -21,8 +21,8 @@ _NO_DIAGNOSIS = "This is no diagnosis. The answer is for a second look by a read
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
     "--model",
-    help="Folder of a packaged model, or the name of its experiment; by default the only one in "
-    "data/06_models.",
+    help="Name of an experiment, champion, challenger or previous, a version, or the folder of a "
+    "package; by default the champion, or the only one in data/06_models.",
 )
 @click.option("--box", help="Of the lesion, by a reader: left,top,right,bottom in pixels.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line, a file each.")

@@ -55,6 +55,7 @@ class ChosenPackageDataset(AbstractDataset[None, PackagedModel]):
     ):
         self._path, self._name, self._choice = Path(path), name, choice
         self.metadata = metadata
+        self._model: PackagedModel | None = None
 
     def load(self) -> PackagedModel:
         """Return the model; see models.model_store.ModelStore.find.
@@ -62,6 +63,11 @@ class ChosenPackageDataset(AbstractDataset[None, PackagedModel]):
         Raises BadInputError, one line, where there is none, or where its files are damaged.
         Where a role is asked for, what is wrong with the roles in MLflow is logged.
         """
+        if self._model is None:  # all nodes of a run ask the same model, whatever happens meanwhile
+            self._model = self._load_chosen()
+        return self._model
+
+    def _load_chosen(self) -> PackagedModel:
         if self._choice is not None and self._choice.startswith(_MLFLOW_SCHEMES):
             return load_package(_fetch(self._choice))
         store = ModelStore(self._path)

@@ -2,7 +2,7 @@
 
 import getpass
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import mlflow
 from filelock import Timeout
 from kedro.io import AbstractDataset, DatasetError
 from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 from mlflow.tracking import MlflowClient
 
 from busi_pipeline.datasets.package import log_package
@@ -33,6 +34,7 @@ logger = logging.getLogger(__name__)
 # Of the registered model in MLflow: the ledger's head, so that a ledger cut short is noticed.
 _HEAD, _LINES = "ledger_head", "ledger_lines"
 _VERSION = "package_version"
+_ABSENT = ErrorCode.Name(RESOURCE_DOES_NOT_EXIST)
 
 
 class ModelRegistry:
@@ -69,8 +71,10 @@ class ModelRegistry:
         """
         with self._hold():
             ledger = self.read_ledger()
+            self._refuse_another_ledger(ledger)
             roles = ledger.roles
             if roles.get(role) == package.version:
+                self._set_aliases(ledger)  # an earlier run may have ended before it did
                 raise BadInputError(f"{package.name} {package.version} is the {role} already.")
             if role == CHAMPION:
                 if roles.get(CHALLENGER) == package.version:
@@ -103,6 +107,7 @@ class ModelRegistry:
         """
         with self._hold():
             ledger = self.read_ledger()
+            self._refuse_another_ledger(ledger)
             roles = ledger.roles
             if PREVIOUS not in roles:
                 raise BadInputError("there is no previous model to go back to.")
@@ -145,7 +150,7 @@ class ModelRegistry:
             return {}
         known = self.read_ledger().registered.get(package.version)
         client = MlflowClient()
-        if known is not None and _find_version(client, self._name, known):
+        if known is not None and _is_version(client, self._name, known, package.version):
             return {}
         logged = log_package(kept, package.name, package.description, self._name)
         number = str(logged.registered_model_version)
@@ -153,18 +158,26 @@ class ModelRegistry:
         return {package.version: number}
 
     def _set_aliases(self, ledger: Ledger) -> None:
-        """Let MLflow's aliases say what the ledger says; warn where a version is gone."""
-        client = MlflowClient()
+        """Let MLflow's aliases say what the ledger says; warn where they cannot."""
         if not ledger.registered:
             return
-        for role in ROLES:
-            number = ledger.registered.get(ledger.roles.get(role, ""))
-            if number is not None and _find_version(client, self._name, number):
-                client.set_registered_model_alias(self._name, role, number)
-            elif role in _read_aliases(client, self._name):
-                client.delete_registered_model_alias(self._name, role)
-        client.set_registered_model_tag(self._name, _HEAD, ledger.head)
-        client.set_registered_model_tag(self._name, _LINES, str(len(ledger.entries)))
+        client = MlflowClient()
+        try:
+            there = _read_aliases(client, self._name)
+            for role in ROLES:
+                version = ledger.roles.get(role, "")
+                number = ledger.registered.get(version)
+                if number is not None and _is_version(client, self._name, number, version):
+                    client.set_registered_model_alias(self._name, role, number)
+                elif role in there:
+                    client.delete_registered_model_alias(self._name, role)
+            client.set_registered_model_tag(self._name, _HEAD, ledger.head)
+            client.set_registered_model_tag(self._name, _LINES, str(len(ledger.entries)))
+        except MlflowException as error:
+            logger.warning(
+                "the roles are in the ledger; MLflow's aliases could not be set: %s",
+                str(error).splitlines()[0],
+            )
 
     def list_problems(self) -> list[str]:
         """Return what is wrong with kept packages and with MLflow's registry, a sentence each.
@@ -186,37 +199,56 @@ class ModelRegistry:
             logger.warning("%s", problem)
 
     def _list_mlflow_problems(self, ledger: Ledger) -> list[str]:
-        if not ledger.registered:
-            return []
         client = MlflowClient()
         try:
-            aliases = _read_aliases(client, self._name)
-            tags = client.get_registered_model(self._name).tags
+            model = _find_model(client, self._name)
+            if model is None:
+                lost = [f"MLflow's registry has no {self._name}, and the ledger has"]
+                return lost if ledger.registered else []
+            problems = self._find_cut(ledger, model)
+            return problems + list(self._compare_aliases(ledger, client))
         except MlflowException as error:
-            reason = str(error).splitlines()[0]
-            return [f"MLflow's registry has no {self._name}, or cannot be asked: {reason}"]
-        problems = []
+            return [f"MLflow's registry cannot be asked: {str(error).splitlines()[0]}"]
+
+    def _find_cut(self, ledger: Ledger, model: Any) -> list[str]:
+        """Return that the ledger is not the one that MLflow knows, if it is not."""
+        if model.tags.get(_HEAD, ledger.head) in list_heads(ledger):
+            return []
+        lines = model.tags.get(_LINES)
+        return [
+            f"{ledger.path} is not the ledger that MLflow knows, of {lines} lines: it was "
+            "cut short, removed, or is of another project with the same "
+            f"promotion.registered_name, {self._name}"
+        ]
+
+    def _compare_aliases(self, ledger: Ledger, client: MlflowClient) -> Iterator[str]:
+        aliases = _read_aliases(client, self._name)
         for role, version in ledger.roles.items():
             number = ledger.registered.get(version)
             if number is None:
                 continue
             model = f"the {role}, {ledger.find_experiment(version)} {version}"
-            if not _find_version(client, self._name, number):
-                problems.append(
+            if not _is_version(client, self._name, number, version):
+                yield (
                     f"version {number} of {self._name}, {model}, was deleted from MLflow's "
                     "registry; the kept package still answers"
                 )
             elif aliases.get(role) != number:
-                problems.append(
+                yield (
                     f"in MLflow the alias {role} is on version {aliases.get(role, 'none')} of "
                     f"{self._name}, in the ledger on {number}: {model}"
                 )
-        if tags.get(_HEAD, ledger.head) not in list_heads(ledger):
-            problems.append(
-                f"{ledger.path} is not the ledger that MLflow knows, of {tags.get(_LINES)} lines: "
-                "it was cut short, or replaced"
-            )
-        return problems
+
+    def _refuse_another_ledger(self, ledger: Ledger) -> None:
+        """Raise BadInputError where MLflow knows another ledger, so that none is overwritten."""
+        try:
+            model = _find_model(MlflowClient(), self._name)
+        except MlflowException as error:
+            reason = str(error).splitlines()[0]
+            raise BadInputError(f"MLflow's registry cannot be asked: {reason}") from None
+        problems = [] if model is None else self._find_cut(ledger, model)
+        if problems:
+            raise BadInputError(f"{problems[0]}. Nothing was changed.")
 
 
 def list_heads(ledger: Ledger) -> set[str]:
@@ -224,12 +256,24 @@ def list_heads(ledger: Ledger) -> set[str]:
     return {entry.before for entry in ledger.entries[1:]} | {ledger.head}
 
 
-def _find_version(client: MlflowClient, name: str, number: str) -> bool:
+def _find_model(client: MlflowClient, name: str) -> Any:
+    """Return the registered model; None where there is none."""
     try:
-        client.get_model_version(name, number)
-    except MlflowException:
-        return False
-    return True
+        return client.get_registered_model(name)
+    except MlflowException as error:
+        if error.error_code == _ABSENT:
+            return None
+        raise
+
+
+def _is_version(client: MlflowClient, name: str, number: str, version: str) -> bool:
+    """Say whether the MLflow version of this number is there, and of this package."""
+    try:
+        return bool(client.get_model_version(name, number).tags.get(_VERSION) == version)
+    except MlflowException as error:
+        if error.error_code == _ABSENT:
+            return False
+        raise
 
 
 def _read_aliases(client: MlflowClient, name: str) -> dict[str, str]:

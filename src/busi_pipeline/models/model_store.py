@@ -14,7 +14,7 @@ from filelock import FileLock
 
 from busi_pipeline.errors import BadInputError
 from busi_pipeline.models.ledger import CHAMPION, PREVIOUS, ROLES, Ledger, read_ledger
-from busi_pipeline.models.packaged import PACKAGE_FILE, hash_package
+from busi_pipeline.models.packaged import PACKAGE_FILE, hash_package, load_package
 
 _PACKAGE, _REGISTRY = "package", "registry"
 _LOCK_SECONDS = 10.0
@@ -50,6 +50,8 @@ class ModelStore:
             for folder in (unfinished, kept):
                 shutil.rmtree(folder, ignore_errors=True)
             shutil.copytree(package, unfinished)
+            if load_package(unfinished).version != version:
+                raise BadInputError(f"{package} was changed by another run: run this one again.")
             unfinished.rename(kept)
         return kept
 
@@ -80,7 +82,7 @@ class ModelStore:
                 f"({names}), {', '.join(ROLES)}, a kept version, or a folder with a "
                 f"{PACKAGE_FILE}. {_PACK}."
             )
-        if self.ledger_path.is_file() and self.read_ledger().entries:
+        if CHAMPION in self.read_ledger().roles:
             return self._find_role(CHAMPION)
         if len(packed) == 1:
             return packed[0]
@@ -106,7 +108,7 @@ class ModelStore:
         back = ledger.roles.get(PREVIOUS)
         instead = (
             f", or go back to {ledger.find_experiment(back)} {back} with `kedro run "
-            "--pipeline=rollback`"
+            "--pipeline=rollback --params promotion.why=...`"
             if back and role == CHAMPION
             else ""
         )

@@ -265,6 +265,9 @@ class PackagedModel:
         turned = float(self._reference.measure_turned(features)[0])
         look = self._reference.describe(features)[0]
         alike = self._reference.looks @ look
+        numbers = (finding.positive_score, distance, turned, *finding.probabilities.values())
+        if not all(map(math.isfinite, numbers)):
+            raise UnusableImageError("the networks gave no number for it")
         used = finding.box if self.needs_lesion else None
         reasons = self._list_reasons(finding, image, distance, turned, float(alike.max()), used)
         source = READER if drawn is not None else LOCALIZER

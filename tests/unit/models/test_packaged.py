@@ -151,6 +151,18 @@ def test_no_lesion_is_a_reason_only_where_one_was_looked_for(tmp_path: Path) -> 
     assert whole.predict_pixels(DARK).reasons == ()
 
 
+def test_an_answer_that_is_no_number_is_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TRAP: every comparison with NaN is false: not flagged, not referred."""
+    model = load_package(folder)
+    silent = model.networks.classify(np.zeros((1, 16, 16, 3), np.uint8))
+    broken = {name: np.full_like(a, np.nan, dtype=np.float32) for name, a in silent.items()}
+    monkeypatch.setattr(model.networks, "classify", lambda shown: broken)
+    with pytest.raises(UnusableImageError, match="gave no number"):
+        model.predict_pixels(BRIGHT)
+
+
 def test_reasons_are_written_for_people() -> None:
     for code, words in REASONS.items():
         assert code.replace("_", "").isalpha()

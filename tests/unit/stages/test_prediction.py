@@ -284,6 +284,19 @@ def test_an_image_that_was_sent_before_is_marked(tmp_path: Path) -> None:
     assert read("/scans/week one", a=first, b=encode(2), c=first) == first_week
 
 
+def test_another_image_under_the_same_name_is_another_image(
+    model: PackagedModel, tmp_path: Path
+) -> None:
+    """TRAP: folders of one name, or a file that was replaced."""
+    path, settings = tmp_path / "j.jsonl", ask("/a/scans")
+    for content in (encode(1), encode(3), encode(1)):
+        files = as_files({"scan.png": content})
+        requests = list_images(files, settings)
+        found = read_images(files, requests, model, Journal(path), settings).findings
+    assert found["same_as"].tolist() == [""]
+    assert found["positive_score"][0] == model.predict_bytes(encode(1)).positive_score
+
+
 def test_similar_cases_are_named_where_they_may_be(tmp_path: Path) -> None:
     cases = pd.DataFrame({"image_id": [f"case {n}" for n in range(12)], "label": "benign"})
     model = load_package(write_tiny_package(tmp_path / "package", cases=cases))

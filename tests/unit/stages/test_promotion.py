@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import mlflow
+import numpy as np
 import pandas as pd
 import pytest
 from kedro.io import DatasetError
@@ -28,7 +29,7 @@ from busi_pipeline.pipelines.promotion.nodes import (
 )
 from busi_pipeline.stats.classes import Classes
 from tests.factories import load_parameters
-from tests.package_factories import CLASS_NAMES, make_tested, write_tiny_package
+from tests.package_factories import CLASS_NAMES, make_parts, make_tested, write_tiny_package
 
 
 def load_settings(group: str, changes: dict[str, Any] | None = None) -> Any:
@@ -113,10 +114,13 @@ def measure(
 def promote(
     package: PackagedModel,
     registry: ModelRegistry,
-    gate: pd.DataFrame = PASSED,
+    gate: pd.DataFrame | None = None,
     **changes: Any,
 ) -> dict[str, Any]:
     promotion = load_settings("promotion", {"why": "a test", "who": "me"} | changes)
+    if gate is None:
+        champion = registry.read_ledger().roles.get(CHAMPION, "")
+        gate = PASSED.assign(version=package.version, role=promotion.role, champion=champion)
     return give_role(package, gate, registry, promotion)
 
 
@@ -147,6 +151,16 @@ BAD = {
         {},
         "1 test images",
     ),
+    "duplicates of folds": (
+        {
+            "tested": make_tested().assign(
+                fold=np.arange(60) % 5 + 1, group=[f"{n // 2}" for n in range(60)]
+            ),
+            "description": make_parts().description | {"of_folds": True},
+        },
+        {},
+        "30 test images",
+    ),
     "calibration": ({}, {"max_calibration_error": 0.01}, "calibration error .* above"),
 }
 
@@ -159,7 +173,7 @@ def test_a_refusal_names_the_line_and_by_how_much(
     package = pack(tmp_path, "one", **changes)
     gate = measure(package, registry, **settings)
     failed = gate[gate["asked"] & ~gate["passed"]]
-    assert failed["line"].tolist() == [line]
+    assert failed["line"].tolist() == [line.partition(" ")[0]]
     with pytest.raises(BadInputError, match=expected):
         give_role(package, gate, registry, load_settings("promotion", {"why": "a test"}))
     assert registry.read_ledger().entries == ()
@@ -385,6 +399,71 @@ def test_a_ledger_cut_short_is_noticed(
     ledger.path.write_text(first + "\n")
     problems = check_registry(registry)["problem"].tolist()
     assert any("not the ledger that MLflow knows, of 2 lines" in problem for problem in problems)
+    with pytest.raises(BadInputError, match=r"not the ledger .*Nothing was changed"):
+        promote(pack(tmp_path, "three", card="# A third\n"), registry)
+    ledger.path.unlink()
+    (problem,) = check_registry(registry)["problem"]
+    assert "not the ledger that MLflow knows, of 2 lines" in problem
+
+
+def test_roles_that_a_run_left_half_given_are_mended(
+    tracked: mlflow.ActiveRun,
+    tmp_path: Path,
+    registry: ModelRegistry,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The ledger decides: what ended between it and MLflow is put right by the same command."""
+    one = pack(tmp_path, "one")
+    with monkeypatch.context() as patched:
+        patched.setattr(ModelRegistry, "_set_aliases", lambda *_: None)
+        promote(one, registry)
+    assert read_aliases() == {}
+    assert "the alias champion is on version none" in check_registry(registry)["problem"][0]
+    with pytest.raises(BadInputError, match="is the champion already"):
+        promote(one, registry)
+    assert read_aliases() == {CHAMPION: "1"}
+    assert registry.list_problems() == []
+
+
+def test_a_number_of_another_package_is_not_taken_for_it(
+    tracked: mlflow.ActiveRun, tmp_path: Path, registry: ModelRegistry
+) -> None:
+    """TRAP: a renewed MLflow store gives the same numbers to other models."""
+    promote(pack(tmp_path, "one"), registry)
+    client = MlflowClient()
+    client.delete_registered_model(NAME)
+    assert "has no tiny_model" in check_registry(registry)["problem"][0]
+    client.create_registered_model(NAME)
+    client.create_model_version(NAME, "elsewhere")
+    assert "version 1 of tiny_model" in check_registry(registry)["problem"][0]
+
+
+def test_the_gate_is_of_the_model_that_gets_the_role(
+    tracked: mlflow.ActiveRun, tmp_path: Path, registry: ModelRegistry
+) -> None:
+    one, two = pack(tmp_path, "one"), pack(tmp_path, "two", card="# Another\n")
+    gate = PASSED.assign(version=one.version, role=CHAMPION, champion="")
+    with pytest.raises(BadInputError, match="passed with another version"):
+        promote(two, registry, gate)
+    with pytest.raises(BadInputError, match="passed with another role"):
+        promote(one, registry, gate, role=CHALLENGER)
+    promote(one, registry, gate)
+    late = PASSED.assign(version=two.version, role=CHAMPION, champion="")
+    with pytest.raises(BadInputError, match="passed with another champion"):
+        promote(two, registry, late)
+
+
+def test_a_champion_that_cannot_be_read_is_a_line_of_the_gate(
+    tracked: mlflow.ActiveRun, tmp_path: Path, registry: ModelRegistry
+) -> None:
+    one, two = pack(tmp_path, "one"), pack(tmp_path, "two", card="# Another\n")
+    promote(one, registry)
+    shutil.rmtree(ModelStore(tmp_path / "models").kept(one.version))
+    gate = measure(two, registry).set_index("line")
+    assert not gate.loc["champion", "passed"]
+    assert "is not in" in gate.loc["champion", "finding"]
+    promote(two, registry, measure(two, registry, not_worse_than_champion=False))
+    assert registry.read_ledger().roles[CHAMPION] == two.version
 
 
 def test_a_damaged_champion_does_not_answer(

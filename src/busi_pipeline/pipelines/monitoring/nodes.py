@@ -5,7 +5,6 @@ import math
 from collections.abc import Mapping
 from typing import Any, Final
 
-import numpy as np
 import pandas as pd
 
 from busi_pipeline.config.schemas import MonitoringSettings, PredictionSettings
@@ -13,7 +12,7 @@ from busi_pipeline.config.sites import make_name
 from busi_pipeline.datasets.journal import Journal
 from busi_pipeline.errors import BadInputError
 from busi_pipeline.models.package_parts import read_tested
-from busi_pipeline.models.packaged import PackagedModel
+from busi_pipeline.models.packaged import READER, PackagedModel
 from busi_pipeline.stats.anytime import (
     bet_on_miscalibration,
     bet_on_ranks,
@@ -23,12 +22,13 @@ from busi_pipeline.stats.anytime import (
 
 logger = logging.getLogger(__name__)
 
-_NOVEL = "out_of_distribution"
+_NOVEL, _NEW_DEVICE = "out_of_distribution", "new_device"
 QUANTITIES: Final = {
     "distance": "distance from the images learned from",
     _NOVEL: "share that does not look like the images learned from",
     "positive_score": "score",
     "flagged": "share that is flagged",
+    _NEW_DEVICE: "share from devices that it neither learned from nor was tested on",
     "brightness": "brightness",
     "contrast": "contrast",
     "detail": "detail",
@@ -40,11 +40,17 @@ ALL = "all"
 """Evidence of all quantities together."""
 YES, NO, CANNOT_TELL = "yes", "no", "cannot tell"
 _KEPT = ["batch", "image", *QUANTITIES]
+# What the model says, and what the picture is.
+_SAID = ("distance", _NOVEL, "positive_score", "flagged")
 _LABELS = ["batch", "image", "label"]
 
 
 def observe(
-    findings: pd.DataFrame, model: PackagedModel, journal: Journal, prediction: PredictionSettings
+    findings: pd.DataFrame,
+    model: PackagedModel,
+    journal: Journal,
+    prediction: PredictionSettings,
+    monitoring: MonitoringSettings,
 ) -> pd.DataFrame:
     """Add the findings to what was observed of this model; return all of it, in the order it came.
 
@@ -54,6 +60,11 @@ def observe(
         journal: of the observations so far. An image that is in it, of this model, is not counted
             again, whatever its name.
         prediction: `folder` gives the batch its name.
+        monitoring: `seed`. New images are added in a random order, since files are sorted by names
+            that have nothing to do with time. What was added before keeps its place.
+
+    Left out are copies of images that were sent before, and answers at boxes of readers: no image
+    of the test had one.
 
     Returns `batch`, `image` and QUANTITIES, one row an image.
 
@@ -67,21 +78,35 @@ def observe(
             "watched: run `kedro run --pipeline=predict` with the same prediction.folder and "
             "prediction.model first."
         )
+    alone = usable[(usable["same_as"] == "") & (usable["box_source"] != READER)]
     batch, new = make_name(prediction.folder or ""), 0
-    for finding in usable.to_dict("records"):
+    for finding in alone.sample(frac=1, random_state=monitoring.seed).to_dict("records"):
         key = f"{model.version} {finding['byte_sha256']}"
         if key in journal:
             continue
-        reasons = str(finding["reasons"]).split(";")
-        record = {"batch": batch, "image": finding["image"], _NOVEL: int(_NOVEL in reasons)}
-        record |= {name: float(finding[name]) for name in QUANTITIES if name != _NOVEL}
+        record = {"batch": batch, "image": finding["image"]}
+        record |= {name: float(value) for name, value in _measure(finding, model).items()}
         journal.add(key, record)
         new += 1
     rows = [record for key, record in journal.items() if key.startswith(f"{model.version} ")]
-    logger.info("%d new images, %d observed of %s in all", new, len(rows), model.version)
+    logger.info(
+        "%d new images, %d observed of %s in all; left out: %d copies, or with a reader's box",
+        *(new, len(rows), model.version, len(usable) - len(alone)),
+    )
     if not rows:
         raise BadInputError("no image that the model answered on: nothing to watch.")
     return pd.DataFrame(rows)[_KEPT]
+
+
+def _measure(finding: Mapping[Any, Any], model: PackagedModel) -> dict[str, Any]:
+    """Return QUANTITIES of a finding."""
+    known = model.description.get("devices", [])
+    counted = {
+        _NOVEL: _NOVEL in str(finding["reasons"]).split(";"),
+        # Where either side does not know devices, nothing can be new.
+        _NEW_DEVICE: bool(known and finding["device"]) and finding["device"] not in known,
+    }
+    return {name: counted[name] if name in counted else finding[name] for name in QUANTITIES}
 
 
 def measure_evidence(
@@ -89,35 +114,40 @@ def measure_evidence(
 ) -> pd.DataFrame:
     """Return the evidence after each image, that it is not like those of the test.
 
-    Columns QUANTITIES, and ALL, their mean: each a test martingale, see stats.anytime. The images
-    of one batch come in a random order, since folders are sorted by what has nothing to do with
-    time.
+    A column for each of `list_quantities`, each a test martingale, see stats.anytime; and ALL, the
+    highest of them by their number: where nothing differs, the chance that it ever reaches
+    1 / alpha is at most alpha, however the quantities go together (Bonferroni).
     """
     tested = list_reference(model)
-    rng = np.random.default_rng(monitoring.seed)
-    batches = observations.groupby("batch", sort=False).indices.values()
-    order = np.concatenate([rng.permutation(rows) for rows in batches])
-    shuffled = observations.iloc[order]
     evidence = pd.DataFrame(
         {
             name: bet_on_ranks(
                 rank_values(
-                    tested[name].tolist(), shuffled[name].tolist(), monitoring.seed + number
+                    tested[name].tolist(), observations[name].tolist(), monitoring.seed + number
                 )
             )
-            for number, name in enumerate(QUANTITIES)
+            for number, name in enumerate(tested)
         }
     )
-    evidence[ALL] = evidence.mean(axis=1)
-    return pd.DataFrame({"batch": shuffled["batch"].to_numpy()}).join(evidence)
+    evidence[ALL] = evidence.max(axis=1) / len(tested.columns)
+    return pd.DataFrame({"batch": observations["batch"].to_numpy()}).join(evidence)
+
+
+def list_quantities(model: PackagedModel) -> list[str]:
+    """Return which QUANTITIES can be compared.
+
+    A model that joins folds was tested by parts of itself: what it says of new images is compared
+    with nothing of the same kind. Then the pictures alone are.
+    """
+    return [n for n in QUANTITIES if n not in _SAID or not model.description.get("of_folds")]
 
 
 def list_reference(model: PackagedModel) -> pd.DataFrame:
-    """Return QUANTITIES of the images that a model was tested on, each image once."""
-    tested = read_tested(model)
-    tested = tested[tested["repeat"] == tested["repeat"].min()]
+    """Return the quantities of images that a model was tested on: one of each group."""
+    tested = read_tested(model).drop_duplicates("group")
     novel = tested["distance"] > model.limits.distance
-    return tested.assign(**{_NOVEL: novel})[[*QUANTITIES]].astype(float)
+    values = tested.assign(out_of_distribution=novel, new_device=0)
+    return values[list_quantities(model)].astype(float)
 
 
 def summarise_drift(
@@ -134,8 +164,8 @@ def summarise_drift(
     """
     tested = list_reference(model)
     rows = []
-    for name in (ALL, *QUANTITIES):
-        limit = (1 if name == ALL else len(QUANTITIES)) / monitoring.alpha
+    for name in (ALL, *tested):
+        limit = (1 if name == ALL else len(tested.columns)) / monitoring.alpha
         over = evidence[name].to_numpy() >= limit
         row: dict[str, Any] = {
             "quantity": name,
@@ -202,6 +232,10 @@ def judge_sensitivity(
         said = CANNOT_TELL, "images differ from those that it was tested on; labels would tell"
     elif not enough:
         said = CANNOT_TELL, f"{len(observations)} images are too few to see a difference"
+    elif verdict.get("calibration_alarm"):
+        said = CANNOT_TELL, "the probabilities are not those that came true"
+    elif verdict.get("positives"):
+        said = CANNOT_TELL, f"labels are too few: between {low:.3f} and {high:.3f} are flagged"
     else:
         said = YES, "nothing differs from the images that it was tested on"
     logger.info("sensitivity still supported: %s, since %s", *said)
@@ -214,6 +248,9 @@ def _score_labels(
     model: PackagedModel,
     monitoring: MonitoringSettings,
 ) -> dict[str, Any]:
+    missing = [name for name in ("image", "label") if name not in labels]
+    if missing:
+        raise BadInputError(f"monitoring.labels has no column {missing[0]}: it needs image, label.")
     known = set(model.description["classes"])
     unknown = sorted(set(labels["label"]) - known)
     if unknown:
@@ -221,6 +258,8 @@ def _score_labels(
             f"monitoring.labels has the label {unknown[0]!r}; allowed: {', '.join(sorted(known))}."
         )
     keys = ["batch", "image"] if "batch" in labels else ["image"]
+    if "batch" in labels:
+        labels = labels.assign(batch=labels["batch"].map(make_name))
     twice = labels[labels.duplicated(keys)]
     if len(twice):
         raise BadInputError(
@@ -233,6 +272,14 @@ def _score_labels(
             f"monitoring.labels names no image that was observed, such as "
             f"{observations['image'].iloc[0]!r}."
         )
+    twice = labelled[labelled.duplicated(keys)]
+    if len(twice):
+        raise BadInputError(
+            f"monitoring.labels names {twice['image'].iloc[0]!r}, which several folders have: a "
+            "column batch, the name of the folder, tells them apart."
+        )
+    if others := len(labels) - len(labelled):
+        logger.warning("%d labels are of images that were not observed", others)
     positive = labelled["label"].isin(model.description["positive_classes"]).to_numpy()
     flagged = labelled["flagged"].to_numpy() > 0
     found = int((positive & flagged).sum())

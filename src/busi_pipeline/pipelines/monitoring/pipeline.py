@@ -21,7 +21,7 @@ def create_pipeline() -> Pipeline:
         [
             Node(
                 observe,
-                inputs=["findings", "model", "journal", "params:prediction"],
+                inputs=["findings", "model", "journal", "params:prediction", _SETTINGS],
                 outputs="observations",
                 name="observe",
                 tags=_STAGE,

@@ -17,7 +17,8 @@ def plot_evidence(evidence: pd.DataFrame, monitoring: MonitoringSettings) -> Fig
     figure = new_figure(9, 5.4, "Do new images differ from those that the model was tested on?")
     axis = figure.subplots()
     images = np.arange(1, len(evidence) + 1)
-    for number, (name, words) in enumerate(QUANTITIES.items()):
+    watched = [name for name in QUANTITIES if name in evidence]
+    for number, name in enumerate(watched):
         values = evidence[name].clip(_LOWEST, _HIGHEST)
         axis.plot(
             images,
@@ -25,7 +26,7 @@ def plot_evidence(evidence: pd.DataFrame, monitoring: MonitoringSettings) -> Fig
             color=PALETTE[number % (len(PALETTE) - 1)],
             linestyle="-" if number < len(PALETTE) - 1 else "--",
             linewidth=1.2,
-            label=words,
+            label=QUANTITIES[name],
         )
     axis.plot(
         images, evidence[ALL].clip(_LOWEST, _HIGHEST), "k", linewidth=2.4, label="all together"

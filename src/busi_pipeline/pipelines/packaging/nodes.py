@@ -27,7 +27,12 @@ from busi_pipeline.models.exporting import (
     list_export_problems,
     quantize,
 )
-from busi_pipeline.models.novelty import build_reference, choose_limit, turn_images
+from busi_pipeline.models.novelty import (
+    UNLIMITED,
+    build_reference,
+    choose_limit,
+    turn_images,
+)
 from busi_pipeline.models.onnx_networks import FEATURES, OnnxNetworks
 from busi_pipeline.models.package_parts import PackageParts
 from busi_pipeline.models.packaged import Limits, measure_margin
@@ -44,6 +49,7 @@ _AT_ONCE = 8
 # Share of the pixels that a marker may colour, even where no image learned from has one.
 _SOME_COLOUR = 0.01
 _CALIBRATED_AT_ONCE = 4
+_NOVELTY = ("distance", "turned", "similarity")
 KERAS = "keras"
 PRECISIONS = (SINGLE, "half", "int8")
 
@@ -235,6 +241,14 @@ def build_package(
             qualities.loc[learned["image_id"]], packaging, model.description["image_size"]
         ),
     )
+    unlimited = [name for name in _NOVELTY if getattr(limits, name) >= UNLIMITED]
+    if unlimited:
+        logger.warning(
+            "%s: %d images are too few for a limit of %s: nothing is referred for it",
+            settings.title,
+            len(learned),
+            ", ".join(unlimited),
+        )
     logger.info(
         "%s, packed: distance up to %.3f, referred where a score is within %.2f of the threshold "
         "(logits)",
@@ -245,7 +259,11 @@ def build_package(
     return PackageParts(
         classifier=classifier,
         localizer=exported_networks.localizer,
-        description=model.description,
+        description=model.description
+        | {
+            "devices": _list_devices(manifest, division),
+            "of_folds": "split" not in division,
+        },
         limits=limits,
         reference=reference,
         training_pixels=model.training_pixels,
@@ -292,6 +310,12 @@ def _choose_margin(
         for score in classes.positive_score(calibrated)
     ]
     return float(np.quantile(margins, share))
+
+
+def _list_devices(manifest: pd.DataFrame, division: pd.DataFrame) -> list[str]:
+    """Return the scanners of all images of the division, as far as they are known."""
+    known = manifest.loc[manifest["image_id"].isin(division["image_id"]), "device"]
+    return sorted(set(known[known.notna()]) - {""})
 
 
 def _measure_qualities(

@@ -105,9 +105,10 @@ def read_images(
     `image`, its path; `problem`, "" or why the file cannot be used, then all else is empty;
     `flagged`, `refer` and `reasons` (`;` between them); `positive_score`, `threshold`,
     `expected_sensitivity`, `p_<class>`; `left`, `top`, `right`, `bottom`, `box_source`,
-    `confidence`; `distance`, `similarity`, the qualities; `width`, `height`;
-    `byte_sha256`; `same_as`, an earlier image that is the same or a copy; `similar`, images learned
-    from, where they may be shown; `model`, `model_version`, `schema_version`.
+    `confidence`; `distance`, `similarity`, the qualities; `width`, `height`; `device`, where a
+    DICOM header names it; `byte_sha256`; `same_as`, an earlier image that is the same or a copy;
+    `similar`, images learned from, where they may be shown; `model`, `model_version`,
+    `schema_version`.
 
     Answers that the journal has, of the same model on the same bytes with the same box, are taken
     from there.
@@ -122,8 +123,9 @@ def read_images(
     ):
         path, box = request["image"], [request[edge] for edge in BOX]
         is_drawn = any(str(edge).strip() for edge in box)
+        device = raw_images.attributes.get(path, {}).get("device", "")
         if file.problem or file.image is None:
-            rows.append({"image": path, "problem": file.problem})
+            rows.append({"image": path, "problem": file.problem, "device": device})
             continue
         key = hashlib.sha256(
             json.dumps([model.version, file.byte_sha256, box if is_drawn else None]).encode()
@@ -134,9 +136,10 @@ def read_images(
             named = {"batch": batch, "image": path, "byte_sha256": file.byte_sha256}
             journal.add(key, _ask(model, file.image, box if is_drawn else None) | named)
         record = journal[key]
-        rows.append({**record, "image": path, "same_as": seen.find(record, batch, path)})
+        named = {"image": path, "device": device, "same_as": seen.find(record, batch, path)}
+        rows.append(record | named)
     findings = pd.DataFrame(rows, columns=_list_columns(model))
-    texts = ["problem", "reasons", "box_source", "byte_sha256", "same_as", "similar"]
+    texts = ["problem", "reasons", "box_source", "device", "byte_sha256", "same_as", "similar"]
     texts += ["model", "model_version"]
     findings[texts] = findings[texts].fillna("")
     findings = findings.astype(
@@ -152,7 +155,7 @@ class _Seen:
 
     def __init__(self, model: PackagedModel, journal: Journal):
         self._limit = model.limits.similarity
-        self._numbers: dict[tuple[str, str], int] = {}
+        self._numbers: dict[tuple[str, str, str], int] = {}
         self._names: list[tuple[str, str]] = []
         self._hashes: dict[str, int] = {}
         self._looks = np.empty((0, model.components), np.float32)
@@ -162,15 +165,16 @@ class _Seen:
 
     def _number(self, name: tuple[str, str], record: Mapping[str, Any]) -> int:
         """Return the number of an image, in the order in which they came."""
-        if name not in self._numbers:
+        key = (*name, record["byte_sha256"])
+        if key not in self._numbers:
             count = len(self._names)
             if count == len(self._looks):
                 self._looks = np.resize(self._looks, (2 * count + 64, self._looks.shape[1]))
             self._looks[count] = _read_look(record["look"])
-            self._numbers[name] = count
+            self._numbers[key] = count
             self._names.append(name)
             self._hashes.setdefault(record["byte_sha256"], count)
-        return self._numbers[name]
+        return self._numbers[key]
 
     def find(self, record: Mapping[str, Any], batch: str, image: str) -> str:
         """Return the name of an earlier image that is the same, or a copy; "" for none.
@@ -199,7 +203,7 @@ def _list_columns(model: PackagedModel) -> list[str]:
         *("image", "problem", "flagged", "refer", "reasons", "positive_score", "threshold"),
         *("expected_sensitivity", *(f"p_{name}" for name in model.description["classes"])),
         *(*BOX, "box_source", "confidence", "distance", "similarity", *Quality._fields),
-        *("width", "height", "byte_sha256", "same_as", "similar"),
+        *("width", "height", "device", "byte_sha256", "same_as", "similar"),
         *("model", "model_version", "schema_version"),
     ]
 

@@ -28,6 +28,7 @@ class Evidence(NamedTuple):
         export_comparison: of its networks with Keras.
         external_metrics: of the delivered model at the external site; None where there are none.
         champion_tested: `tested` of the champion; None where there is no other.
+        champion_problem: why the champion cannot be compared with, or "".
     """
 
     package: PackagedModel
@@ -35,6 +36,7 @@ class Evidence(NamedTuple):
     export_comparison: pd.DataFrame
     external_metrics: Mapping[str, Any] | None
     champion_tested: pd.DataFrame | None
+    champion_problem: str = ""
 
 
 class _Line(NamedTuple):
@@ -145,9 +147,10 @@ def _check_export(comparison: pd.DataFrame, packaging: PackagingSettings) -> _Li
 def _check_duplicates(evidence: Evidence) -> _Line:
     """No test image may be a copy of one that was learned from."""
     tested = evidence.tested
-    if "fold" in tested:  # every image is learned from, in the folds that do not test it
-        folds = tested.groupby(["repeat", "group"])["fold"].nunique()
-        shared = int((folds > 1).sum())
+    if evidence.package.description.get("of_folds"):
+        # Every image is learned from, in the folds that do not test it.
+        by = (tested.groupby(["repeat", name])["fold"] for name in ("group", "pixel_sha256"))
+        shared = max(int((own.nunique() > 1).sum()) for own in by)
     else:
         learned = set(evidence.package.learned_groups)
         copied = tested["pixel_sha256"].isin(list(evidence.package.training_pixels))
@@ -168,8 +171,9 @@ def _check_external(
             math.nan,
             limit,
             limit is None,
-            "there is no test at another site: `kedro run "
-            f"--pipeline=validate_external_{package.name}` makes one",
+            "there is no test at external.site: `kedro run "
+            f"--pipeline=validate_external_{package.name} --params external.site=...` makes one, "
+            "and the promotion needs the same external.site",
         )
     scores = metrics["external"]
     if scores["model"].get("model_sha256") != package.description.get("model_sha256"):
@@ -178,7 +182,8 @@ def _check_external(
             limit,
             limit is None,
             f"the test at {scores['site']} is of another model: `kedro run "
-            f"--pipeline=validate_external_{package.name}` tests this one",
+            f"--pipeline=validate_external_{package.name} --params external.site={scores['site']}` "
+            "tests this one",
         )
     return _at_least(f"AUC at {scores['site']}", scores["images"]["auc"], limit, "all images")
 
@@ -190,6 +195,8 @@ def _compare_with_champion(
     classes: Classes,
 ) -> _Line:
     limit = 0.0 if promotion.not_worse_than_champion else None
+    if evidence.champion_problem:
+        return _Line(math.nan, limit, limit is None, evidence.champion_problem.rstrip("."))
     if evidence.champion_tested is None:
         return _Line(math.nan, limit, True, "there is no other champion to compare with")
     table = compare_predictions(

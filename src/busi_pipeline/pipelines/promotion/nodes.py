@@ -41,15 +41,25 @@ def check_gate(
         registry: knows the champion that it is compared with.
         promotion, packaging, evaluation, classes: settings.
     """
-    champion = registry.find_role(CHAMPION)
+    champion, problem = None, ""
+    try:
+        champion = registry.find_role(CHAMPION)
+    except BadInputError as error:
+        problem = str(error)
+    other = None if champion is None or champion.version == package.version else champion
     evidence = Evidence(
         package,
         read_tested(package),
         export_comparison,
         external_metrics,
-        None if champion is None or champion.version == package.version else read_tested(champion),
+        None if other is None else read_tested(other),
+        problem,
     )
-    gate = pd.DataFrame(list_gate(evidence, promotion, packaging, evaluation, classes))
+    gate = pd.DataFrame(list_gate(evidence, promotion, packaging, evaluation, classes)).assign(
+        version=package.version,
+        role=promotion.role,
+        champion=registry.read_ledger().roles.get(CHAMPION, ""),
+    )
     for row in gate.to_dict("records"):
         state = "not asked" if not row["asked"] else "passed" if row["passed"] else "FAILED"
         logger.info("%s: %s, %s", row["line"], state, row["finding"])
@@ -67,6 +77,7 @@ def give_role(
     Raises BadInputError, one line, that names what failed and by how much. Then no role changes.
     """
     why = _read_why(promotion)
+    _check_gate_is_of(package, promotion_gate, registry, promotion)
     failed = promotion_gate[promotion_gate["asked"] & ~promotion_gate["passed"]]
     if len(failed):
         raise BadInputError(
@@ -88,6 +99,26 @@ def give_role(
         entry.time,
     )
     return entry._asdict()
+
+
+def _check_gate_is_of(
+    package: PackagedModel,
+    gate: pd.DataFrame,
+    registry: ModelRegistry,
+    promotion: PromotionSettings,
+) -> None:
+    """Raise BadInputError where another model, role or rival was in the gate."""
+    now = {
+        "version": package.version,
+        "role": promotion.role,
+        "champion": registry.read_ledger().roles.get(CHAMPION, ""),
+    }
+    for name, value in now.items():
+        if set(gate[name].fillna("").astype(str)) != {value}:
+            raise BadInputError(
+                f"the gate was passed with another {name} than {value or 'none'}: run `kedro run "
+                f"--pipeline=promote_{package.name}` as a whole."
+            )
 
 
 def roll_back(registry: ModelRegistry, promotion: PromotionSettings) -> dict[str, Any]:
