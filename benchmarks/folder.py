@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from _common import describe_machine
+from _common import describe_machine, read_parameters
 from PIL import Image
 
 from busi_pipeline.config.schemas import PredictionSettings
@@ -96,7 +96,7 @@ def main() -> None:
             bare = compute_bare(model, pictures) / len(pictures)
             begun = time.perf_counter()
             journal = Journal(Path(folder) / f"journal {number}.jsonl")
-            read_images(raw, requests, model, journal, settings)
+            read_images(raw, requests, model, journal, settings, read_parameters()["deduplication"])
             whole = (time.perf_counter() - begun) / arguments.count
             tenth = memory[len(memory) // 10]
             print(

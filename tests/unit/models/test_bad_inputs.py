@@ -25,9 +25,10 @@ from busi_pipeline.imaging.raw_files import RawFiles
 from busi_pipeline.models.packaged import PackagedModel, load_package
 from busi_pipeline.pipelines.prediction.nodes import list_images, read_images
 from tests.dicom_factories import make_dicom, write_dicom
-from tests.factories import encode_image
+from tests.factories import encode_image, load_parameters
 from tests.package_factories import draw_scan, write_tiny_package
 
+DEDUPLICATION = load_parameters()["deduplication"]
 SCAN = draw_scan(3)
 PNG = encode_image(Image.fromarray(SCAN))
 JPEG = encode_image(Image.fromarray(SCAN), "JPEG")
@@ -161,7 +162,9 @@ def ask_by_folder(model: PackagedModel, content: bytes, folder: Path) -> str:
     files = RawFiles({"bad.png": lambda: content, "good.png": lambda: PNG})
     settings = PredictionSettings(folder="x", model=None)
     requests = list_images(files, settings)
-    found = read_images(files, requests, model, Journal(folder / "j"), settings).findings
+    found = read_images(
+        files, requests, model, Journal(folder / "j"), settings, DEDUPLICATION
+    ).findings
     assert found["problem"][1] == ""
     assert found.loc[0, "positive_score"] is pd.NA or np.isnan(found.loc[0, "positive_score"])
     return str(found["problem"][0])

@@ -25,6 +25,7 @@ from busi_pipeline.pipelines.prediction.nodes import (
     read_images,
     write_sheet,
 )
+from busi_pipeline.synthetic import simulate_scan
 from tests.factories import encode_image, load_parameters
 from tests.package_factories import ANYTHING, draw_scan, write_tiny_package
 
@@ -55,6 +56,9 @@ FILES = as_files(
 )
 
 
+DEDUPLICATION = load_parameters()["deduplication"]
+
+
 def ask(folder: str | None) -> PredictionSettings:
     return PredictionSettings(folder=folder, model=None)
 
@@ -69,7 +73,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> PackagedModel:
 def findings(model: PackagedModel, tmp_path: Path) -> pd.DataFrame:
     requests = list_images(FILES, ask("/data/scans"))
     return read_images(
-        FILES, requests, model, Journal(tmp_path / "j.jsonl"), ask("/data/scans")
+        FILES, requests, model, Journal(tmp_path / "j.jsonl"), ask("/data/scans"), DEDUPLICATION
     ).findings
 
 
@@ -130,7 +134,7 @@ def test_a_box_of_a_reader_is_used_and_a_wrong_one_is_a_reason(
     files = as_files({**{n: FILES[n]() for n in FILES}, "list.csv": text.encode()})
     requests = list_images(files, ask("list.csv"))
     found = read_images(
-        files, requests, model, Journal(tmp_path / "j.jsonl"), ask("list.csv")
+        files, requests, model, Journal(tmp_path / "j.jsonl"), ask("list.csv"), DEDUPLICATION
     ).findings
     assert found["box_source"].tolist() == ["reader", "", ""]
     assert found.loc[0, BOX].tolist() == [5, 5, 30, 40]
@@ -154,14 +158,14 @@ def test_an_interrupted_run_asks_only_for_the_rest(
 
     monkeypatch.setattr(PackagedModel, "predict_image", stop)
     with pytest.raises(KeyboardInterrupt):
-        read_images(FILES, requests, model, Journal(path), ask("scans"))
-    found = read_images(FILES, requests, model, Journal(path), ask("scans")).findings
+        read_images(FILES, requests, model, Journal(path), ask("scans"), DEDUPLICATION)
+    found = read_images(FILES, requests, model, Journal(path), ask("scans"), DEDUPLICATION).findings
     assert len(asked) == 4, "three images differ; the third was interrupted and asked again"
     monkeypatch.undo()
     pd.testing.assert_frame_equal(
         found,
         read_images(
-            FILES, requests, model, Journal(tmp_path / "other.jsonl"), ask("scans")
+            FILES, requests, model, Journal(tmp_path / "other.jsonl"), ask("scans"), DEDUPLICATION
         ).findings,
     )
 
@@ -169,9 +173,9 @@ def test_an_interrupted_run_asks_only_for_the_rest(
 def test_another_model_is_asked_again(model: PackagedModel, tmp_path: Path) -> None:
     requests = list_images(FILES, ask("scans"))
     path = tmp_path / "j.jsonl"
-    read_images(FILES, requests, model, Journal(path), ask("scans"))
+    read_images(FILES, requests, model, Journal(path), ask("scans"), DEDUPLICATION)
     other = load_package(write_tiny_package(tmp_path / "package", card="# Other\n"))
-    found = read_images(FILES, requests, other, Journal(path), ask("scans")).findings
+    found = read_images(FILES, requests, other, Journal(path), ask("scans"), DEDUPLICATION).findings
     assert set(found["model_version"]) == {other.version, ""}
 
 
@@ -191,7 +195,9 @@ def test_files_are_read_a_few_ahead_and_no_more(model: PackagedModel, tmp_path: 
     plain = model.predict_image
     asked = load_package(write_tiny_package(tmp_path / "package"))
     asked.predict_image = lambda *a: (seen.append(len(read)), plain(*a))[1]  # type: ignore
-    read_images(files, list_images(files, ask("x")), asked, Journal(tmp_path / "j"), ask("x"))
+    read_images(
+        files, list_images(files, ask("x")), asked, Journal(tmp_path / "j"), ask("x"), DEDUPLICATION
+    )
     assert len(read) == 40
     assert all(count - position <= 10 for position, count in enumerate(seen))
 
@@ -205,7 +211,7 @@ def test_a_file_that_cannot_be_opened_is_a_reason(model: PackagedModel, tmp_path
 
     files = RawFiles({"a.png": encode_later(0), "b.png": refuse, "c.dcm": damaged})
     found = read_images(
-        files, list_images(files, ask("x")), model, Journal(tmp_path / "j"), ask("x")
+        files, list_images(files, ask("x")), model, Journal(tmp_path / "j"), ask("x"), DEDUPLICATION
     )
     assert found.findings["problem"].tolist() == [
         "",
@@ -250,7 +256,7 @@ def test_a_file_name_is_no_code(model: PackagedModel, tmp_path: Path) -> None:
     name = '"><script>alert(1)</script>.png'
     files = as_files({name: encode(0)})
     requests = list_images(files, ask("x"))
-    found = read_images(files, requests, model, Journal(tmp_path / "j"), ask("x"))
+    found = read_images(files, requests, model, Journal(tmp_path / "j"), ask("x"), DEDUPLICATION)
     page = write_sheet(found.findings, model, load_parameters()["dataset"])
     assert "<script>alert" not in page
 
@@ -270,18 +276,38 @@ def test_an_image_that_was_sent_before_is_marked(tmp_path: Path) -> None:
     def read(folder: str, **files: bytes) -> dict[str, str]:
         own = as_files({f"{name}.png": content for name, content in files.items()})
         settings = ask(folder)
-        table = read_images(own, list_images(own, settings), model, Journal(path), settings)
+        table = read_images(
+            own, list_images(own, settings), model, Journal(path), settings, DEDUPLICATION
+        )
         return dict(zip(table.findings["image"], table.findings["same_as"], strict=True))
 
     first = encode(1)
     first_week = read("/scans/week one", a=first, b=encode(2), c=first)
     assert first_week == {"a.png": "", "b.png": "", "c.png": "a.png"}
-    marked = SCANS[2].copy()
-    marked[-2:, -2:] = int(marked.mean())
-    copy = encode_image(Image.fromarray(marked))
-    later = read("/scans/week two", d=encode(4), e=copy, f=first)
+    rewritten = encode_image(Image.fromarray(SCANS[2]), "TIFF")
+    later = read("/scans/week two", d=encode(4), e=rewritten, f=first)
     assert later == {"d.png": "", "e.png": "week_one: b.png", "f.png": "week_one: a.png"}
     assert read("/scans/week one", a=first, b=encode(2), c=first) == first_week
+
+
+def test_of_alike_images_the_fine_detail_decides(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TRAP: at another site, all images are alike to the network."""
+    monkeypatch.setattr("busi_pipeline.pipelines.prediction.nodes._NEARLY_THE_SAME", 2.0)
+    limits = ANYTHING._replace(similarity=-2.0)
+    model = load_package(write_tiny_package(tmp_path / "package", limits=limits))
+    scans = [simulate_scan("benign", 300, 360, np.random.default_rng(n)).image for n in range(2)]
+    marked = scans[0].copy()
+    marked[-12:, -60:] = 255
+    pictures = {"a": scans[0], "b": scans[1], "c": marked[:, 6:]}
+    own = as_files({f"{n}.png": encode_image(Image.fromarray(own)) for n, own in pictures.items()})
+    settings = ask("x")
+    requests = list_images(own, settings)
+    found = read_images(
+        own, requests, model, Journal(tmp_path / "j"), settings, DEDUPLICATION
+    ).findings
+    assert found["same_as"].tolist() == ["", "", "a.png"]
 
 
 def test_another_image_under_the_same_name_is_another_image(
@@ -292,7 +318,7 @@ def test_another_image_under_the_same_name_is_another_image(
     for content in (encode(1), encode(3), encode(1)):
         files = as_files({"scan.png": content})
         requests = list_images(files, settings)
-        found = read_images(files, requests, model, Journal(path), settings).findings
+        found = read_images(files, requests, model, Journal(path), settings, DEDUPLICATION).findings
     assert found["same_as"].tolist() == [""]
     assert found["positive_score"][0] == model.predict_bytes(encode(1)).positive_score
 
@@ -307,7 +333,7 @@ def test_similar_cases_are_named_where_they_may_be(tmp_path: Path) -> None:
     assert json.loads(json.dumps(answer.as_record()))["similar"][0]["label"] == "benign"
     settings = ask("x")
     found = read_images(
-        FILES, list_images(FILES, settings), model, Journal(tmp_path / "j"), settings
+        FILES, list_images(FILES, settings), model, Journal(tmp_path / "j"), settings, DEDUPLICATION
     ).findings
     named = found.loc[found["problem"] == "", "similar"]
     assert named.str.fullmatch(r"(case \d+ \(benign\);?){5}").all()

@@ -7,7 +7,7 @@ import logging
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
@@ -17,12 +17,18 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from PIL import Image
 
-from busi_pipeline.config.schemas import DatasetSettings, PredictionSettings, PrivacySettings
+from busi_pipeline.config.schemas import (
+    DatasetSettings,
+    DeduplicationSettings,
+    PredictionSettings,
+    PrivacySettings,
+)
 from busi_pipeline.config.sites import TABLE_SUFFIXES, is_table, make_name
 from busi_pipeline.datasets.journal import Journal
 from busi_pipeline.errors import BadInputError
 from busi_pipeline.imaging.crops import Window
 from busi_pipeline.imaging.decoding import UInt8Array, UnusableImageError, decode_image
+from busi_pipeline.imaging.duplicate_matching import Picture, align_pictures, describe_picture
 from busi_pipeline.imaging.quality import CheckedImage, Quality, check_pixels
 from busi_pipeline.imaging.raw_files import RawFiles
 from busi_pipeline.imaging.text_cover import cover_text
@@ -37,6 +43,10 @@ BOX = [*Window._fields]
 _NO_IMAGES = frozenset(
     (*TABLE_SUFFIXES, ".xls", ".txt", ".md", ".json", ".jsonl", ".html", ".pdf", ".xml")
 )
+# The similarity that no two images of different patients have, at the model's own site or another.
+_NEARLY_THE_SAME = 0.97
+# Similar images that are compared in detail; images described for it that are kept.
+_CANDIDATES, _DESCRIBED = 2, 256
 # Images read and decoded ahead of the one that the networks look at.
 _AHEAD = 3
 _NOT_THERE = "the table names it, but the folder does not have it"
@@ -99,6 +109,7 @@ def read_images(
     model: PackagedModel,
     journal: Journal,
     prediction: PredictionSettings,
+    deduplication: DeduplicationSettings,
 ) -> Findings:
     """Return the model's answers, one row a request, in their order.
 
@@ -115,7 +126,7 @@ def read_images(
     """
     rows, kept = [], 0
     batch = make_name(prediction.folder or "")
-    seen = _Seen(model, journal)
+    seen = _Seen(model, journal, batch, raw_images, deduplication)
     wanted = requests.to_dict("records")
     read = _read_ahead(raw_images, [row["image"] for row in wanted])
     for request, file in track(
@@ -153,8 +164,17 @@ def read_images(
 class _Seen:
     """Images that this model was asked about before, in this folder or another."""
 
-    def __init__(self, model: PackagedModel, journal: Journal):
+    def __init__(
+        self,
+        model: PackagedModel,
+        journal: Journal,
+        batch: str,
+        raw_images: RawFiles,
+        deduplication: DeduplicationSettings,
+    ):
         self._limit = model.limits.similarity
+        self._batch, self._raw_images, self._settings = batch, raw_images, deduplication
+        self._describe = lru_cache(_DESCRIBED)(self._describe_anew)
         self._numbers: dict[tuple[str, str, str], int] = {}
         self._names: list[tuple[str, str]] = []
         self._hashes: dict[str, int] = {}
@@ -184,14 +204,44 @@ class _Seen:
         if record["problem"]:
             return ""
         own = self._number((batch, image), record)
-        earlier = self._hashes[record["byte_sha256"]]
+        earlier: int | None = self._hashes[record["byte_sha256"]]
         if earlier == own:
-            alike = self._looks[:own] @ self._looks[own]
-            if not own or alike.max() <= self._limit:
-                return ""
-            earlier = int(alike.argmax())
+            earlier = self._find_copy(own)
+        if earlier is None:
+            return ""
         its_batch, its_image = self._names[earlier]
         return its_image if its_batch == batch else f"{its_batch}: {its_image}"
+
+    def _find_copy(self, own: int) -> int | None:
+        """Return the number of an earlier image of which this is a copy.
+
+        Images of another site are more alike to the network than those that its limit was set on.
+        So of the most similar ones in the same folder the fine detail decides, as in deduplication;
+        of other folders, whose files are not at hand, only one that is nearly the same counts.
+        """
+        alike = self._looks[:own] @ self._looks[own]
+        for number in np.argsort(-alike, kind="stable")[:_CANDIDATES].tolist():
+            if alike[number] > _NEARLY_THE_SAME:
+                return int(number)
+            if alike[number] <= self._limit:
+                return None
+            batch, image = self._names[number]
+            if batch == self._batch and self._is_one_frame(image, self._names[own][1]):
+                return int(number)
+        return None
+
+    def _is_one_frame(self, image: str, other: str) -> bool:
+        if image not in self._raw_images or other not in self._raw_images:
+            return False
+        settings = self._settings
+        found = align_pictures(
+            self._describe(image), self._describe(other), settings.min_inliers, settings.min_shared
+        )
+        return bool(found.correlation >= settings.same_frame)
+
+    def _describe_anew(self, image: str) -> Picture:
+        pixels = decode_image(self._raw_images[image]()).pixels
+        return describe_picture(pixels, self._settings.longest_side, self._settings.keypoints)
 
 
 def _read_look(text: str) -> np.ndarray:

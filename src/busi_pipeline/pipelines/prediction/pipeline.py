@@ -24,7 +24,10 @@ def create_pipeline() -> Pipeline:
             ),
             Node(
                 read_images,
-                inputs=["raw_images", "requests", "model", "journal", "params:prediction"],
+                inputs=[
+                    *("raw_images", "requests", "model", "journal"),
+                    *("params:prediction", "params:deduplication"),
+                ],
                 outputs=["findings", "findings_parquet"],
                 name="read_images",
                 tags=_STAGE,
@@ -46,6 +49,7 @@ def create_pipeline() -> Pipeline:
         ],
         namespace="prediction",
         parameters={
-            name: name for name in ("params:prediction", "params:privacy", "params:dataset")
+            f"params:{name}": f"params:{name}"
+            for name in ("prediction", "deduplication", "privacy", "dataset")
         },
     )
