@@ -221,10 +221,10 @@ class _Seen:
         """
         alike = self._looks[:own] @ self._looks[own]
         for number in np.argsort(-alike, kind="stable")[:_CANDIDATES].tolist():
-            if alike[number] > _NEARLY_THE_SAME:
-                return int(number)
             if alike[number] <= self._limit:
                 return None
+            if alike[number] > _NEARLY_THE_SAME:
+                return int(number)
             batch, image = self._names[number]
             if batch == self._batch and self._is_one_frame(image, self._names[own][1]):
                 return int(number)
