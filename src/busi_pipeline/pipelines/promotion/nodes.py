@@ -114,7 +114,7 @@ def _check_gate_is_of(
         "champion": registry.read_ledger().roles.get(CHAMPION, ""),
     }
     for name, value in now.items():
-        if set(gate[name].fillna("").astype(str)) != {value}:
+        if set(gate[name]) != {value}:
             raise BadInputError(
                 f"the gate was passed with another {name} than {value or 'none'}: run `kedro run "
                 f"--pipeline=promote_{package.name}` as a whole."
