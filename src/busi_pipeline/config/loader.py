@@ -161,7 +161,7 @@ class ProjectConfigLoader(OmegaConfigLoader):
         return make_name(folder) if folder else "unnamed"
 
     def _resolve_prediction_model(self) -> str | None:
-        """`${prediction_model:}`: the packaged model that is asked; None for the only one."""
+        """`${prediction_model:}`: what is asked; None for the champion or the only one."""
         return self["parameters"]["prediction"].model
 
     def _resolve_registered_name(self) -> str:

@@ -163,7 +163,7 @@ class ModelRegistry:
             return
         client = MlflowClient()
         try:
-            there = _read_aliases(client, self._name)
+            there = _read_aliases(client.get_registered_model(self._name))
             for role in ROLES:
                 version = ledger.roles.get(role, "")
                 number = ledger.registered.get(version)
@@ -206,7 +206,7 @@ class ModelRegistry:
                 lost = [f"MLflow's registry has no {self._name}, and the ledger has"]
                 return lost if ledger.registered else []
             problems = self._find_cut(ledger, model)
-            return problems + list(self._compare_aliases(ledger, client))
+            return problems + list(self._compare_aliases(ledger, client, model))
         except MlflowException as error:
             return [f"MLflow's registry cannot be asked: {str(error).splitlines()[0]}"]
 
@@ -221,22 +221,22 @@ class ModelRegistry:
             f"promotion.registered_name, {self._name}"
         ]
 
-    def _compare_aliases(self, ledger: Ledger, client: MlflowClient) -> Iterator[str]:
-        aliases = _read_aliases(client, self._name)
+    def _compare_aliases(self, ledger: Ledger, client: MlflowClient, model: Any) -> Iterator[str]:
+        aliases = _read_aliases(model)
         for role, version in ledger.roles.items():
             number = ledger.registered.get(version)
             if number is None:
                 continue
-            model = f"the {role}, {ledger.find_experiment(version)} {version}"
+            named = f"the {role}, {ledger.find_experiment(version)} {version}"
             if not _is_version(client, self._name, number, version):
                 yield (
-                    f"version {number} of {self._name}, {model}, was deleted from MLflow's "
+                    f"version {number} of {self._name}, {named}, was deleted from MLflow's "
                     "registry; the kept package still answers"
                 )
             elif aliases.get(role) != number:
                 yield (
                     f"in MLflow the alias {role} is on version {aliases.get(role, 'none')} of "
-                    f"{self._name}, in the ledger on {number}: {model}"
+                    f"{self._name}, in the ledger on {number}: {named}"
                 )
 
     def _refuse_another_ledger(self, ledger: Ledger) -> None:
@@ -276,8 +276,8 @@ def _is_version(client: MlflowClient, name: str, number: str, version: str) -> b
         raise
 
 
-def _read_aliases(client: MlflowClient, name: str) -> dict[str, str]:
-    return {role: str(n) for role, n in client.get_registered_model(name).aliases.items()}
+def _read_aliases(model: Any) -> dict[str, str]:
+    return {role: str(number) for role, number in model.aliases.items()}
 
 
 def _find_user() -> str:

@@ -3,9 +3,9 @@
 The features of the images learned from lie near a space of few dimensions, spanned by their
 principal components. How far an image lies outside of it is its distance: the residual of Wang,
 Li, Feng and Zhang 2022, "ViM: out-of-distribution with virtual-logit matching". A turned or
-inverted scan is made of the same stuff; so a linear rule tells images learned from the same ones
-turned, after Hendrycks, Mazeika and Dietterich 2019, "Deep anomaly detection with outlier
-exposure".
+inverted scan is made of the same stuff; so a linear rule separates the images learned from and the
+same ones turned, after Hendrycks, Mazeika and Dietterich 2019, "Deep anomaly detection with
+outlier exposure".
 
 Where an image lies within the space says which images it is like: a copy of one, cut or annotated
 anew, lies beside it.
@@ -67,10 +67,6 @@ class Reference(NamedTuple):
     def describe(self, features: np.ndarray) -> np.ndarray:
         """Return float32 (n, components), of length one: the product of two is their similarity."""
         return _describe(self._standardise(features), self.axes, self.spread)
-
-    def measure_similarity(self, features: np.ndarray) -> np.ndarray:
-        """Return float32 (n, images), -1 to 1: to each of the images learned from."""
-        return self.describe(features) @ self.looks.T
 
     def _standardise(self, features: np.ndarray) -> np.ndarray:
         return ((features - self.mean) / self.scale).astype(np.float32)

@@ -264,7 +264,7 @@ def _score_labels(
     if len(twice):
         raise BadInputError(
             f"monitoring.labels has {twice['image'].iloc[0]!r} more than once; where batches have "
-            "images of one name, a column batch tells them apart."
+            "images of one name, a column batch keeps them apart."
         )
     labelled = observations.merge(labels[[*keys, "label"]], on=keys)
     if labelled.empty:
@@ -276,7 +276,7 @@ def _score_labels(
     if len(twice):
         raise BadInputError(
             f"monitoring.labels names {twice['image'].iloc[0]!r}, which several folders have: a "
-            "column batch, the name of the folder, tells them apart."
+            "column batch, the name of the folder, keeps them apart."
         )
     if others := len(labels) - len(labelled):
         logger.warning("%d labels are of images that were not observed", others)
