@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from busi_pipeline.imaging.quality import Quality
 from busi_pipeline.models.novelty import Reference, build_reference
-from busi_pipeline.models.onnx_networks import FEATURES
+from busi_pipeline.models.onnx_networks import EVIDENCE, FEATURES
 from busi_pipeline.models.package_parts import PackageParts, write_package
 from busi_pipeline.models.packaged import Limits
 
@@ -38,13 +38,18 @@ def draw_scan(seed: int = 0, height: int = 60, width: int = 80, level: float = 9
 
 
 def make_classifier(threshold: float = THRESHOLD, size: int = SIZE) -> bytes:
-    """Return an ONNX file: softmax of the mean brightness; features are mean and contrast."""
+    """Return an ONNX file: softmax of the mean brightness; features are mean and contrast.
+
+    What is brighter than half speaks for malignant.
+    """
     weights = {
         "slopes": np.array([[-2.0, 8.0, 0.0]], np.float32),
         "offsets": np.array([3.0, -2.0, -3.0], np.float32),
         "scale": np.array(255.0, np.float32),
         "flat": np.array([0, size * size * 3], np.int64),
         "across": np.array([1], np.int64),
+        "channels": np.array([3], np.int64),
+        "half": np.array(0.5, np.float32),
         "chosen": np.array(1, np.int64),
         "threshold": np.array(threshold, np.float32),
     }
@@ -59,6 +64,8 @@ def make_classifier(threshold: float = THRESHOLD, size: int = SIZE) -> bytes:
         helper.make_node("MatMul", ["mean", "slopes"], ["scores"]),
         helper.make_node("Add", ["scores", "offsets"], ["logits"]),
         helper.make_node("Softmax", ["logits"], ["probabilities"], axis=-1),
+        helper.make_node("Sub", ["shares", "half"], ["signed"]),
+        helper.make_node("ReduceMean", ["signed", "channels"], [EVIDENCE], keepdims=0),
         helper.make_node("Gather", ["probabilities", "chosen"], ["positive_score"], axis=1),
         helper.make_node("GreaterOrEqual", ["positive_score", "threshold"], ["flagged"]),
     ]
@@ -67,6 +74,7 @@ def make_classifier(threshold: float = THRESHOLD, size: int = SIZE) -> bytes:
         helper.make_tensor_value_info("positive_score", TensorProto.FLOAT, [None]),
         helper.make_tensor_value_info("flagged", TensorProto.BOOL, [None]),
         helper.make_tensor_value_info(FEATURES, TensorProto.FLOAT, [None, 3]),
+        helper.make_tensor_value_info(EVIDENCE, TensorProto.FLOAT, [None, size, size]),
     ]
     return _save(nodes, "image", [None, size, size, 3], outputs, weights)
 

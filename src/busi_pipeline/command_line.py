@@ -25,10 +25,20 @@ _NO_DIAGNOSIS = "This is no diagnosis. The answer is for a second look by a read
     "package; by default the champion, or the only one in data/06_models.",
 )
 @click.option("--box", help="Of the lesion, by a reader: left,top,right,bottom in pixels.")
+@click.option(
+    "--overlay",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="A picture to write: the image, the box, and in red and blue what speaks for and against.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line, a file each.")
 @click.option("--models", type=click.Path(path_type=Path), default=_MODELS, show_default=True)
 def predict(
-    files: Sequence[Path], model: str | None, box: str | None, as_json: bool, models: Path
+    files: Sequence[Path],
+    model: str | None,
+    box: str | None,
+    overlay: Path | None,
+    as_json: bool,
+    models: Path,
 ) -> None:
     """Say what a packaged model says of images: PNG, JPEG, BMP, TIFF or DICOM files.
 
@@ -40,8 +50,9 @@ def predict(
     from busi_pipeline.models.packaged import load_package
 
     drawn = None if box is None else box.split(",")
-    if drawn is not None and len(files) > 1:
-        raise BadInputError("--box is of one image: name one file.")
+    for option, given in (("--box", drawn), ("--overlay", overlay)):
+        if given is not None and len(files) > 1:
+            raise BadInputError(f"{option} is of one image: name one file.")
     packaged = load_package(find_package(models, model))
     unusable = 0
     for file in files:
@@ -54,6 +65,8 @@ def predict(
             else:
                 click.echo(f"{file}: cannot be used: {error}", err=True)
             continue
+        if overlay is not None:
+            _write_overlay(file, answer, overlay)
         if as_json:
             click.echo(json.dumps({"file": str(file), "error": None, **answer.as_record()}))
         else:
@@ -61,6 +74,25 @@ def predict(
     if not as_json and unusable < len(files):
         click.echo(_NO_DIAGNOSIS)
     sys.exit(1 if unusable else 0)
+
+
+def _write_overlay(file: Path, answer: "Answer", path: Path) -> None:
+    from PIL import Image
+
+    from busi_pipeline.imaging.overlays import draw_finding
+    from busi_pipeline.models.packaged import READER, decode_any
+
+    drawn = draw_finding(
+        decode_any(file.read_bytes()), answer.box, answer.box_source == READER, answer.evidence
+    )
+    try:
+        Image.fromarray(drawn).save(path)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise BadInputError(
+            f"--overlay {path} cannot be written: {reason}. Name a PNG, JPEG or TIFF file in a "
+            "folder that exists."
+        ) from None
 
 
 def _describe(file: Path, answer: "Answer", description: Mapping[str, Any]) -> Iterator[str]:

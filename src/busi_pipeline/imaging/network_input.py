@@ -133,12 +133,28 @@ def show_lesion_mask(
     window: int = 0,
 ) -> np.ndarray:
     """Return a mask uint8 (h, w) of 0 and 1 as `show_input` shows its image: (size, size)."""
-    if shape.remove_text and shape.remove_borders:
-        pixels = cover_text(pixels)
-    content = _find_content(pixels, shape)
+    content = _find_content_of_raw(pixels, shape)
     part = _choose_window(content, box, shape, window)
     shown = cut_window(255 * _cut(mask, content), part, size)
     return (shown > _HALF).astype(np.uint8)
+
+
+def find_windows(pixels: UInt8Array, box: Window | None, shape: InputShape) -> tuple[Window, ...]:
+    """Return which windows of an image `show_windows` shows, in pixels of the image.
+
+    They may reach beyond it.
+    """
+    content = _find_content_of_raw(pixels, shape)
+    x, y = content.left, content.top
+    parts = (_choose_window(content, box, shape, i) for i in range(len(list_windows(shape))))
+    return tuple(Window(p.left + x, p.top + y, p.right + x, p.bottom + y) for p in parts)
+
+
+def _find_content_of_raw(pixels: UInt8Array, shape: InputShape) -> Window:
+    """Return the content of an image that may have text on its borders."""
+    if shape.remove_text and shape.remove_borders:
+        pixels = cover_text(pixels)
+    return _find_content(pixels, shape)
 
 
 def _find_content(pixels: UInt8Array, shape: InputShape) -> Window:

@@ -2,7 +2,7 @@
 
 import re
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, NamedTuple, Protocol
@@ -49,17 +49,23 @@ class ExportedNetworks(NamedTuple):
     localizer: bytes | None
 
 
-def export_classifier(model: "keras.Model") -> bytes:
+def export_classifier(model: "keras.Model", positive: Sequence[int]) -> bytes:
     """Return a classifier as an ONNX file.
 
     Args:
         model: uint8 images -> {`probabilities`, `positive_score`, `flagged`}, as delivered.
+        positive: positions of the positive classes.
 
     What the first head reads becomes a further output, `features` float32 (images x windows,
-    channels), so that a look at what the network sees costs nothing.
+    channels), so that a look at what the network sees costs nothing. So does `evidence`, where the
+    heads are linear; see models.evidence.add_evidence.
     """
     import onnx
 
+    from busi_pipeline.models.evidence import add_evidence, has_linear_heads
+
+    if has_linear_heads(model):
+        model = add_evidence(model, positive)
     proto = onnx.load_model_from_string(export_model(model))
     heads = [
         node for node in proto.graph.node if node.op_type in _MATMULS and _IN_HEAD.search(node.name)

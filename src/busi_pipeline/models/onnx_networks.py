@@ -11,6 +11,8 @@ from busi_pipeline.imaging.decoding import UInt8Array
 
 FEATURES = "features"
 """Output of an exported classifier beside its answer: what its first network sees in an image."""
+EVIDENCE = "evidence"
+"""A further one, where its heads are linear; see models.evidence.add_evidence."""
 
 
 class OnnxNetworks:
@@ -43,11 +45,18 @@ class OnnxNetworks:
         self._outputs = [output.name for output in self._classifier.get_outputs()]
 
     def classify(self, shown: UInt8Array) -> Mapping[str, np.ndarray]:
-        """Return the answer, and `features` float32 (n, channels), the mean over the windows."""
+        """Return the answer, and what an exported network gives beside it.
+
+        `features` float32 (n, channels), the mean over the windows; `evidence` float32 (n, windows,
+        h, w).
+        """
         answer = dict(zip(self._outputs, _run(self._classifier, shown), strict=True))
         if FEATURES in answer:
             features = answer[FEATURES]
             answer[FEATURES] = features.reshape(len(shown), -1, features.shape[-1]).mean(axis=1)
+        if EVIDENCE in answer:
+            maps = answer[EVIDENCE]
+            answer[EVIDENCE] = maps.reshape(len(shown), -1, *maps.shape[1:])
         return answer
 
     def draw_maps(self, shown: UInt8Array) -> np.ndarray:

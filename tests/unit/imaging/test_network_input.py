@@ -5,9 +5,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from busi_pipeline.imaging.crops import Window
+from busi_pipeline.imaging.crops import Window, cut_window
 from busi_pipeline.imaging.network_input import (
     InputDescription,
+    find_windows,
     list_windows,
     show_input,
     show_lesion_mask,
@@ -115,3 +116,25 @@ def test_the_mask_is_shown_in_the_window_asked_for(pixels: np.ndarray) -> None:
 def test_a_lesion_view_needs_a_box(pixels: np.ndarray) -> None:
     with pytest.raises(ValueError, match="needs a box of the lesion"):
         show_input(pixels, None, InputDescription(**LESION), 64)
+
+
+@pytest.mark.parametrize("view", ["lesion", "both", "whole"])
+def test_windows_are_found_where_they_were_cut(view: str) -> None:
+    """In pixels of the image, with its borders, which the network does not see."""
+    pixels = np.zeros((260, 380, 3), dtype=np.uint8)
+    scan = np.random.default_rng(0).integers(60, 255, (200, 300), dtype=np.uint8)
+    pixels[40:240, 50:350] = scan[..., None]
+    shape = InputDescription(
+        view=view, keep_aspect=False, margin=[0.1, 0.3], grey=True, remove_borders=True
+    )
+    box = Window(190, 100, 240, 180)
+    windows = find_windows(pixels, box, shape)
+    shown = show_windows(pixels, box, shape, 64)
+    shown = shown if len(windows) > 1 else shown[None]
+    assert len(windows) == {"lesion": 2, "both": 3, "whole": 1}[view]
+    for window, own in zip(windows, shown, strict=True):
+        # At the edges, the border is mixed into the one and not into the other.
+        middle = np.s_[6:-6, 6:-6]
+        np.testing.assert_array_equal(cut_window(pixels, window, 64)[middle], own[middle])
+    if view == "whole":
+        assert windows == (Window(50, 40, 350, 240),)

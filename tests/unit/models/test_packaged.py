@@ -310,7 +310,8 @@ def test_neither_tensorflow_nor_kedro_is_needed(folder: Path, tmp_path: Path) ->
         "import sys\n"
         "for name in ('tensorflow', 'keras', 'kedro', 'mlflow', 'sklearn', 'onnx', 'pydantic'):\n"
         "    sys.modules[name] = None\n"
-        f"sys.argv = ['x', 'predict', {str(scan)!r}, '--model', {str(folder)!r}, '--json']\n"
+        f"sys.argv = ['x', 'predict', {str(scan)!r}, '--model', {str(folder)!r}, '--json',\n"
+        f"    '--overlay', {str(tmp_path / 'seen.png')!r}]\n"
         "import runpy\n"
         "runpy.run_module('busi_pipeline', run_name='__main__')\n"
     )
@@ -320,3 +321,4 @@ def test_neither_tensorflow_nor_kedro_is_needed(folder: Path, tmp_path: Path) ->
     answer = json.loads(finished.stdout)
     assert answer["error"] is None
     assert answer["positive_score"] == pytest.approx(expect(BRIGHT), abs=1e-6)
+    assert Image.open(tmp_path / "seen.png").size == BRIGHT.shape[1::-1]

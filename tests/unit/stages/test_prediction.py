@@ -19,7 +19,7 @@ from busi_pipeline.imaging.raw_files import RawFiles
 from busi_pipeline.models.packaged import PackagedModel, load_package
 from busi_pipeline.pipelines.prediction.nodes import (
     BOX,
-    draw_box,
+    Findings,
     draw_overlays,
     list_images,
     read_images,
@@ -70,11 +70,16 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> PackagedModel:
 
 
 @pytest.fixture
-def findings(model: PackagedModel, tmp_path: Path) -> pd.DataFrame:
+def answers(model: PackagedModel, tmp_path: Path) -> Findings:
     requests = list_images(FILES, ask("/data/scans"))
     return read_images(
         FILES, requests, model, Journal(tmp_path / "j.jsonl"), ask("/data/scans"), DEDUPLICATION
-    ).findings
+    )
+
+
+@pytest.fixture
+def findings(answers: Findings) -> pd.DataFrame:
+    return answers.findings
 
 
 def test_every_file_that_may_be_an_image_is_asked_for() -> None:
@@ -224,9 +229,10 @@ def encode_later(seed: int) -> Callable[[], bytes]:
     return lambda: encode(seed)
 
 
-def test_overlays_show_the_box_where_it_is(findings: pd.DataFrame) -> None:
-    drawn = draw_overlays(FILES, findings, PrivacySettings(cover_text=False))
-    assert len(drawn) == 4
+def test_overlays_show_the_box_where_it_is(answers: Findings) -> None:
+    findings = answers.findings
+    drawn = draw_overlays(FILES, findings, answers.evidence, PrivacySettings(cover_text=False))
+    assert len(drawn) == 8
     first = findings.index[findings["image"] == "a.png"][0]
     picture = np.asarray(drawn[f"{first + 1:06d}"]())
     assert picture.shape == (60, 80, 3)
@@ -234,21 +240,47 @@ def test_overlays_show_the_box_where_it_is(findings: pd.DataFrame) -> None:
     coloured = (picture.max(axis=2).astype(int) - picture.min(axis=2)) > 100
     assert coloured[round(row["top"]), round(row["left"])]
     assert not coloured[round(row["top"]) + 3, round(row["left"]) + 3]
-    plain = {**dict.fromkeys(BOX, float("nan")), "box_source": ""}
-    np.testing.assert_array_equal(draw_box(SCANS[0], plain), SCANS[0])
+
+
+def test_overlays_show_what_speaks_for_and_against(tmp_path: Path) -> None:
+    """To this model, what is brighter than half speaks for malignant."""
+    halves = np.hstack([draw_scan(1, 60, 40, level=30), draw_scan(2, 60, 40, level=220)])
+    files = as_files({"a.png": encode_image(Image.fromarray(halves))})
+    model = load_package(write_tiny_package(tmp_path / "package"))
+    requests, journal = list_images(files, ask("x")), Journal(tmp_path / "j")
+    found = read_images(files, requests, model, journal, ask("x"), DEDUPLICATION)
+    drawn = draw_overlays(files, found.findings, found.evidence, PrivacySettings(cover_text=False))
+    picture = np.asarray(drawn["000001_evidence"]()).astype(int)
+    redness = picture[..., 0] - picture[..., 2]
+    assert redness[:, :36].max() < -40
+    assert redness[:, 44:].min() > 20
+    np.testing.assert_array_equal(np.asarray(drawn["000001"]()), halves)
+
+
+def test_without_evidence_there_is_the_box_alone(
+    answers: Findings, model: PackagedModel, tmp_path: Path
+) -> None:
+    findings = answers.findings
+    none = answers.evidence[:0]
+    drawn = draw_overlays(FILES, findings, none, PrivacySettings(cover_text=False))
+    assert len(drawn) == 4
+    page = write_sheet(findings, none, model, load_parameters()["dataset"])
+    assert "evidence" not in re.sub(r"(?s)<style>.*</style>|<script>.*</script>", "", page)
 
 
 def test_the_sheet_shows_the_flagged_first_and_every_reason(
-    findings: pd.DataFrame, model: PackagedModel
+    answers: Findings, model: PackagedModel
 ) -> None:
-    page = write_sheet(findings, model, load_parameters()["dataset"])
+    findings, evidence = answers.findings, answers.evidence
+    page = write_sheet(findings, evidence, model, load_parameters()["dataset"])
     order = [page.index(f"<h2>{name}</h2>") for name in ("b/c.png", "a.png", "bad.png")]
     assert order == sorted(order)
     assert len(re.findall(r"<article", page)) == 8
     assert "no image format was recognised" in page
     assert "b/d #1 ä.png" in page
-    named = set(re.findall(r'src="overlays/(\d+)\.png"', page))
-    assert named == set(draw_overlays(FILES, findings, PrivacySettings(cover_text=True)))
+    named = set(re.findall(r'src="overlays/(\w+)\.png"', page))
+    drawn = draw_overlays(FILES, findings, evidence, PrivacySettings(cover_text=True))
+    assert named == set(drawn)
     assert "http" not in page, "nothing comes from elsewhere"
 
 
@@ -257,7 +289,7 @@ def test_a_file_name_is_no_code(model: PackagedModel, tmp_path: Path) -> None:
     files = as_files({name: encode(0)})
     requests = list_images(files, ask("x"))
     found = read_images(files, requests, model, Journal(tmp_path / "j"), ask("x"), DEDUPLICATION)
-    page = write_sheet(found.findings, model, load_parameters()["dataset"])
+    page = write_sheet(found.findings, found.evidence, model, load_parameters()["dataset"])
     assert "<script>alert" not in page
 
 

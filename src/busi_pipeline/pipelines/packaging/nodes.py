@@ -68,7 +68,9 @@ def export_networks(
         division: a split, or folds: which images were learned from.
         packaging: how many of them give int8 its range of values.
     """
-    single = export_classifier(model.model)
+    described = model.description
+    positive = [described["classes"].index(name) for name in described["positive_classes"]]
+    single = export_classifier(model.model, positive)
     taught = _choose(select_parts(division, "train"), packaging.calibration_images, packaging.seed)
     batches = read_inputs(images, taught, _CALIBRATED_AT_ONCE, "int8")
     return ExportedNetworks(

@@ -11,7 +11,6 @@ from functools import lru_cache, partial
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
@@ -27,11 +26,11 @@ from busi_pipeline.config.sites import TABLE_SUFFIXES, is_table, make_name
 from busi_pipeline.datasets.journal import Journal
 from busi_pipeline.errors import BadInputError
 from busi_pipeline.imaging.crops import Window
-from busi_pipeline.imaging.decoding import UInt8Array, UnusableImageError, decode_image
+from busi_pipeline.imaging.decoding import UnusableImageError, decode_image
 from busi_pipeline.imaging.duplicate_matching import Picture, align_pictures, describe_picture
+from busi_pipeline.imaging.overlays import Evidence, draw_finding
 from busi_pipeline.imaging.quality import CheckedImage, Quality, check_pixels
 from busi_pipeline.imaging.raw_files import RawFiles
-from busi_pipeline.imaging.text_cover import cover_text
 from busi_pipeline.layouts.tables import read_table
 from busi_pipeline.models.packaged import READER, REASONS, Answer, PackagedModel
 from busi_pipeline.plotting.style import DEMO_BANNER
@@ -49,10 +48,9 @@ _NEARLY_THE_SAME = 0.97
 _CANDIDATES, _DESCRIBED = 2, 256
 # Images read and decoded ahead of the one that the networks look at.
 _AHEAD = 3
+# Of the name of a picture with what speaks for and against.
+EVIDENCE_SUFFIX = "_evidence"
 _NOT_THERE = "the table names it, but the folder does not have it"
-# By the source of the box, RGB: as in other plots, readers blue and the localizer orange.
-_BOX_COLOURS = {READER: (0, 114, 178)}
-_FOUND_COLOUR = (230, 120, 0)
 
 
 def list_images(raw_images: RawFiles, prediction: PredictionSettings) -> pd.DataFrame:
@@ -84,15 +82,19 @@ def list_images(raw_images: RawFiles, prediction: PredictionSettings) -> pd.Data
 
 
 class Findings(NamedTuple):
-    """The answers, the same for two files.
+    """The answers: the same table for two files, and what they rest on.
 
     Attributes:
         findings: one row an image, see `read_images`.
         findings_parquet: the same.
+        evidence: one row an image whose model has some: `number`, the row of the findings, `image`,
+            `evidence`, JSON: base64 of float16 maps, their shape (windows, h, w), and the windows
+            of the image that they are of.
     """
 
     findings: pd.DataFrame
     findings_parquet: pd.DataFrame
+    evidence: pd.DataFrame
 
 
 class _Read(NamedTuple):
@@ -158,7 +160,13 @@ def read_images(
         | dict.fromkeys(["width", "height", "schema_version"], "Int64")
     )
     _log(findings, model, kept)
-    return Findings(findings, findings)
+    return Findings(findings, findings, _list_evidence(rows))
+
+
+def _list_evidence(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    table = pd.DataFrame(rows, columns=["image", "evidence"]).fillna("")
+    table.insert(0, "number", np.arange(len(rows)))
+    return table[table["evidence"] != ""].reset_index(drop=True)
 
 
 class _Seen:
@@ -276,6 +284,7 @@ def _flatten(answer: Answer) -> dict[str, Any]:
     similar = [f"{c['image_id']} ({c['label']})" for c in record.pop("similar")]
     look = base64.b64encode(np.array(answer.look, np.float16).tobytes()).decode()
     record |= {"similar": ";".join(similar), "look": look}
+    record |= {"evidence": _pack_evidence(answer.evidence)}
     return record | shares | edges | quality | {"problem": "", "reasons": ";".join(answer.reasons)}
 
 
@@ -323,22 +332,29 @@ def _log(findings: pd.DataFrame, model: PackagedModel, kept: int) -> None:
 
 
 def draw_overlays(
-    raw_images: RawFiles, findings: pd.DataFrame, privacy: PrivacySettings
+    raw_images: RawFiles,
+    findings: pd.DataFrame,
+    evidence: pd.DataFrame,
+    privacy: PrivacySettings,
 ) -> dict[str, Callable[[], Image.Image]]:
     """Return {file name: function that draws it}: each image with the box that was looked at.
 
     Args:
         raw_images: the images.
         findings: of `read_images`.
+        evidence: of `read_images`; each image that has some is drawn a second time, with it.
         privacy: whether burned-in text is covered.
     """
     usable = findings[findings["problem"] == ""]
-    return {
-        name_overlay(int(str(number))): partial(
-            _draw_overlay, raw_images, finding, privacy.cover_text
-        )
-        for number, finding in zip(usable.index, usable.to_dict("records"), strict=True)
-    }
+    drawn: dict[str, Callable[[], Image.Image]] = {}
+    maps = evidence.set_index("number")["evidence"].to_dict()
+    for number, finding in zip(usable.index, usable.to_dict("records"), strict=True):
+        name = name_overlay(int(str(number)))
+        draw = partial(_draw_overlay, raw_images, finding, privacy.cover_text)
+        drawn[name] = draw
+        if own := maps.get(number):
+            drawn[name + EVIDENCE_SUFFIX] = partial(draw, own)
+    return drawn
 
 
 def name_overlay(number: int) -> str:
@@ -347,26 +363,41 @@ def name_overlay(number: int) -> str:
 
 
 def _draw_overlay(
-    raw_images: RawFiles, finding: Mapping[Any, Any], hides_text: bool
+    raw_images: RawFiles, finding: Mapping[Any, Any], hides_text: bool, evidence: str | None = None
 ) -> Image.Image:
     pixels = decode_image(raw_images[finding["image"]]()).pixels
-    return Image.fromarray(draw_box(cover_text(pixels) if hides_text else pixels, finding))
-
-
-def draw_box(pixels: UInt8Array, finding: Mapping[Any, Any]) -> UInt8Array:
-    """Return uint8 (h, w, 3) with the box of a finding, if it has one."""
     edges = [finding[edge] for edge in BOX]
-    if pd.isna(edges).any():
-        return pixels
-    drawn = np.ascontiguousarray(pixels).copy()
-    left, top, right, bottom = (round(float(edge)) for edge in edges)
-    colour = _BOX_COLOURS.get(finding["box_source"], _FOUND_COLOUR)
-    thickness = max(1, round(min(pixels.shape[:2]) / 200))
-    cv2.rectangle(drawn, (left, top), (right, bottom), colour, thickness)
-    return drawn
+    drawn = draw_finding(
+        pixels,
+        None if pd.isna(edges).any() else Window(*edges),
+        finding["box_source"] == READER,
+        None if evidence is None else _unpack_evidence(evidence),
+        hides_text,
+    )
+    return Image.fromarray(drawn)
 
 
-def write_sheet(findings: pd.DataFrame, model: PackagedModel, dataset: DatasetSettings) -> str:
+def _pack_evidence(evidence: Evidence | None) -> str:
+    """Return evidence as a line of JSON; "" for none."""
+    if evidence is None:
+        return ""
+    maps = base64.b64encode(evidence.maps.astype("<f2").tobytes()).decode()
+    windows = [[round(edge, 1) for edge in window] for window in evidence.windows]
+    return json.dumps({"shape": evidence.maps.shape, "maps": maps, "windows": windows})
+
+
+def _unpack_evidence(text: str) -> Evidence:
+    record = json.loads(text)
+    maps = np.frombuffer(base64.b64decode(record["maps"]), "<f2").reshape(record["shape"])
+    return Evidence(maps.astype(np.float32), tuple(Window(*own) for own in record["windows"]))
+
+
+def write_sheet(
+    findings: pd.DataFrame,
+    evidence: pd.DataFrame,
+    model: PackagedModel,
+    dataset: DatasetSettings,
+) -> str:
     """Return a page with every image, its answer, and keys to go from one to the next.
 
     First what is flagged, from the highest score on, then what is referred, then the rest, and at
@@ -381,6 +412,7 @@ def write_sheet(findings: pd.DataFrame, model: PackagedModel, dataset: DatasetSe
     )
     rows = findings.assign(
         overlay=[name_overlay(number) for number in range(len(findings))],
+        has_evidence=findings.index.isin(evidence["number"]),
         order=np.select(
             [
                 findings["problem"] != "",
@@ -398,5 +430,6 @@ def write_sheet(findings: pd.DataFrame, model: PackagedModel, dataset: DatasetSe
         version=model.version,
         classes=model.description["classes"],
         reasons=REASONS,
+        evidence_suffix=EVIDENCE_SUFFIX,
         banner=DEMO_BANNER if dataset.synthetic else "",
     )

@@ -12,7 +12,7 @@ _STAGE = "prediction"
 
 
 def create_pipeline() -> Pipeline:
-    """raw_images, model -> findings (CSV and Parquet), overlays, sheet."""
+    """raw_images, model -> findings (CSV and Parquet), evidence, overlays, sheet."""
     return Pipeline(
         [
             Node(
@@ -28,20 +28,20 @@ def create_pipeline() -> Pipeline:
                     *("raw_images", "requests", "model", "journal"),
                     *("params:prediction", "params:deduplication"),
                 ],
-                outputs=["findings", "findings_parquet"],
+                outputs=["findings", "findings_parquet", "evidence"],
                 name="read_images",
                 tags=_STAGE,
             ),
             Node(
                 draw_overlays,
-                inputs=["raw_images", "findings_parquet", "params:privacy"],
+                inputs=["raw_images", "findings_parquet", "evidence", "params:privacy"],
                 outputs="overlays",
                 name="draw_overlays",
                 tags=_STAGE,
             ),
             Node(
                 write_sheet,
-                inputs=["findings_parquet", "model", "params:dataset"],
+                inputs=["findings_parquet", "evidence", "model", "params:dataset"],
                 outputs="sheet",
                 name="write_sheet",
                 tags=_STAGE,

@@ -1,0 +1,120 @@
+"""What a model looked at, drawn on the image: the box, and what speaks for or against."""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from busi_pipeline.imaging.crops import Window
+from busi_pipeline.imaging.decoding import UInt8Array
+from busi_pipeline.imaging.text_cover import cover_text
+
+# As in other plots: readers blue, the localizer orange. RGB.
+_BY_READER, _BY_LOCALIZER = (0, 114, 178), (230, 120, 0)
+# Red speaks for a positive class, blue against; both are seen with any colour vision.
+_FOR, _AGAINST = (215, 25, 28), (44, 123, 182)
+# The strongest evidence covers this much of the image; the share of places stronger than it.
+_OPAQUE, _STRONGEST = 0.65, 0.01
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """Which places of an image speak for a positive class, above 0, and which against it.
+
+    Attributes:
+        maps: float32 (windows, h, w), see models.evidence.add_evidence.
+        windows: of the image, in its pixels, that the maps are of.
+    """
+
+    maps: np.ndarray
+    windows: tuple[Window, ...]
+
+    def __eq__(self, other: object) -> bool:
+        """Return whether the other one is the same, number by number."""
+        return (
+            isinstance(other, Evidence)
+            and self.windows == other.windows
+            and np.array_equal(self.maps, other.maps)
+        )
+
+    def __hash__(self) -> int:
+        """Return what is the same of what is equal."""
+        return hash(self.windows)
+
+    def place(self, height: int, width: int) -> np.ndarray:
+        """Return float32 (height, width), of an image of this size.
+
+        The sum over the image, and over what the windows show beyond it, is what the image adds to
+        the log odds of the positive classes.
+        """
+        placed = np.zeros((height, width), np.float32)
+        for values, window in zip(self.maps, self.windows, strict=True):
+            rows, columns = values.shape
+            down = _interpolate(window.top, window.bottom, rows, height)
+            across = _interpolate(window.left, window.right, columns, width)
+            share = window.width * window.height * len(self.windows)
+            placed += down @ (values / share) @ across.T
+        return placed
+
+
+def _interpolate(start: float, stop: float, places: int, length: int) -> np.ndarray:
+    """Return float32 (length, places): how much of each place is at each pixel; 0 outside.
+
+    Args:
+        start, stop: between which the places lie, in pixels.
+        places: their number.
+        length: number of pixels.
+    """
+    at = (np.arange(length) + 0.5 - start) / (stop - start) * places - 0.5
+    inside = (at >= -0.5) & (at < places - 0.5)
+    distance = np.abs(np.clip(at, 0, places - 1)[:, None] - np.arange(places))
+    return (np.maximum(0, 1 - distance) * inside[:, None]).astype(np.float32)
+
+
+def draw_finding(
+    pixels: UInt8Array,
+    box: Window | None,
+    by_reader: bool = False,
+    evidence: Evidence | None = None,
+    hides_text: bool = True,
+) -> UInt8Array:
+    """Return uint8 (h, w, 3): an image with the box that was looked at.
+
+    Args:
+        pixels: uint8 (h, w, 3), RGB.
+        box: of the lesion; None for none.
+        by_reader: whether a reader drew it, or the localizer found it.
+        evidence: to draw under the box.
+        hides_text: whether burned-in text is covered.
+    """
+    if hides_text:
+        pixels = cover_text(pixels)
+    if evidence is not None:
+        pixels = draw_evidence(pixels, evidence)
+    return (
+        pixels if box is None else draw_box(pixels, box, _BY_READER if by_reader else _BY_LOCALIZER)
+    )
+
+
+def draw_box(pixels: UInt8Array, box: Window, colour: tuple[int, int, int]) -> UInt8Array:
+    """Return uint8 (h, w, 3) with a box."""
+    drawn = np.ascontiguousarray(pixels).copy()
+    left, top, right, bottom = (round(edge) for edge in box)
+    thickness = max(1, round(min(pixels.shape[:2]) / 200))
+    cv2.rectangle(drawn, (left, top), (right, bottom), colour, thickness)
+    return drawn
+
+
+def draw_evidence(pixels: UInt8Array, evidence: Evidence) -> UInt8Array:
+    """Return uint8 (h, w, 3) with what speaks for a positive class in red, against it in blue.
+
+    The stronger, the more of the colour; the strongest evidence of an image is as strong in every
+    picture.
+    """
+    placed = evidence.place(*pixels.shape[:2])
+    strongest = np.quantile(np.abs(placed), 1 - _STRONGEST)
+    if strongest == 0:
+        return pixels
+    strength = np.clip(np.abs(placed) / strongest, 0, 1)[..., None] * _OPAQUE
+    colour = np.where(placed[..., None] > 0, _FOR, _AGAINST)
+    return np.round((1 - strength) * pixels + strength * colour).astype(np.uint8)
