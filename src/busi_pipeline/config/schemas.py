@@ -512,6 +512,10 @@ class PackagingSettings(Settings):
     precision: Literal["single", "half", "int8"]
     """Of the classifier in the package. `half` and `int8` are smaller; int8 is quicker on some
     processors."""
+    phone: Literal["half", "int8"] | None
+    """Weights of LiteRT files for a phone, written beside the ONNX files; null for none."""
+    phone_megabytes: Annotated[float, Field(gt=0)]
+    """That the files for a phone may have, together."""
     largest_difference: Annotated[float, Field(gt=0, lt=1)]
     """Between the probabilities of the exported network and of Keras, in single precision."""
     max_auc_lost: Share

@@ -18,13 +18,13 @@ from busi_pipeline.models.packaged import (
 )
 
 _LOCALIZER = "localizer"
-_SUFFIX = ".onnx"
+_SUFFIX, _PHONE_SUFFIX = ".onnx", ".tflite"
 # What a package imports, MLflow included.
 _REQUIREMENTS = ("mlflow", *COMPUTING, "click", "pandas", "scipy")
 
 
 class ExportedNetworksDataset(AbstractDataset[ExportedNetworks, ExportedNetworks]):
-    """A folder of ONNX files.
+    """A folder of ONNX files, and LiteRT files for a phone.
 
     Args:
         path: the folder.
@@ -39,20 +39,25 @@ class ExportedNetworksDataset(AbstractDataset[ExportedNetworks, ExportedNetworks
         """Return the files' content; raises DatasetError where there are none."""
         if not self._exists():
             raise DatasetError(f"no exported networks in {self._path}: package the model first.")
-        files = {file.stem: file.read_bytes() for file in sorted(self._path.glob(f"*{_SUFFIX}"))}
+        files, phone = (
+            {file.stem: file.read_bytes() for file in sorted(self._path.glob(f"*{suffix}"))}
+            for suffix in (_SUFFIX, _PHONE_SUFFIX)
+        )
         localizer = files.pop(_LOCALIZER, None)
-        return ExportedNetworks(files, localizer)
+        return ExportedNetworks(files, localizer, phone)
 
     def save(self, data: ExportedNetworks) -> None:
         """Write the files; those of an earlier export go."""
         self._path.mkdir(parents=True, exist_ok=True)
-        for file in self._path.glob(f"*{_SUFFIX}"):
-            file.unlink()
-        files = dict(data.classifiers)
+        for suffix in (_SUFFIX, _PHONE_SUFFIX):
+            for file in self._path.glob(f"*{suffix}"):
+                file.unlink()
+        files = {f"{name}{_SUFFIX}": content for name, content in data.classifiers.items()}
         if data.localizer is not None:
-            files[_LOCALIZER] = data.localizer
+            files[f"{_LOCALIZER}{_SUFFIX}"] = data.localizer
+        files |= {f"{name}{_PHONE_SUFFIX}": content for name, content in data.phone.items()}
         for name, content in files.items():
-            (self._path / f"{name}{_SUFFIX}").write_bytes(content)
+            (self._path / name).write_bytes(content)
 
     def _exists(self) -> bool:
         return any(self._path.glob(f"*{_SUFFIX}"))

@@ -2,10 +2,10 @@
 
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 import pandas as pd
@@ -21,7 +21,7 @@ _IN_HEAD = re.compile(r"(^|/)head(_\d+)*/")
 _MATMULS = ("MatMul", "Gemm")
 # Not the newest: what runtimes of two years ago read.
 _OPSET = 18
-SINGLE = "single"
+SINGLE, PHONE = "single", "phone"
 
 
 class ExportLimits(Protocol):
@@ -29,6 +29,8 @@ class ExportLimits(Protocol):
 
     @property
     def precision(self) -> str: ...
+    @property
+    def phone_megabytes(self) -> float: ...
     @property
     def largest_difference(self) -> float: ...
     @property
@@ -43,10 +45,13 @@ class ExportedNetworks(NamedTuple):
     Attributes:
         classifiers: {`single`, `half` or `int8`: file}.
         localizer: in single precision; None where there is none.
+        phone: {`classifier`, and `localizer` where there is one: LiteRT file}; empty where none was
+            asked for.
     """
 
     classifiers: dict[str, bytes]
     localizer: bytes | None
+    phone: dict[str, bytes] = {}  # noqa: RUF012  # nothing changes it
 
 
 def export_classifier(model: "keras.Model", positive: Sequence[int]) -> bytes:
@@ -200,7 +205,7 @@ def list_export_problems(comparison: pd.DataFrame, limits: ExportLimits) -> list
         limits: what is allowed, and the precision of the network that is packed.
     """
     rows = {row["network"]: row for row in comparison.to_dict("records")}
-    single, chosen = rows[SINGLE], rows[limits.precision]
+    single = rows[SINGLE]
     problems = []
     if not single["largest_difference"] <= limits.largest_difference:
         problems.append(
@@ -212,18 +217,33 @@ def list_export_problems(comparison: pd.DataFrame, limits: ExportLimits) -> list
         for what in ("classes", "flags")
         if single[f"changed_{what}"]
     ]
-    if limits.precision == SINGLE:
-        return problems
-    lost = single["positive_auc"] - chosen["positive_auc"]
-    turned = chosen["changed_flags"] / chosen["images"]
+    if limits.precision != SINGLE:
+        problems += _list_losses(rows[limits.precision], single, limits)
+    if phone := rows.get(PHONE):
+        problems += _list_losses(phone, single, limits)
+        if phone["megabytes"] > limits.phone_megabytes:
+            problems.append(
+                f"its files for a phone have {phone['megabytes']:.0f} MB "
+                f"(packaging.phone_megabytes {limits.phone_megabytes:g})"
+            )
+    return problems
+
+
+def _list_losses(
+    row: Mapping[Any, Any], single: Mapping[Any, Any], limits: ExportLimits
+) -> list[str]:
+    """Return what a network of less precision loses against the one in single precision."""
+    problems = []
+    lost = single["positive_auc"] - row["positive_auc"]
+    turned = row["changed_flags"] / row["images"]
     if lost > limits.max_auc_lost:
         problems.append(
-            f"{limits.precision} loses {lost:.3f} of AUC "
+            f"{row['network']} loses {lost:.3f} of AUC "
             f"(packaging.max_auc_lost {limits.max_auc_lost:g})"
         )
     if turned > limits.max_changed_flags:
         problems.append(
-            f"{limits.precision} turns {100 * turned:.1f} % of the flags "
+            f"{row['network']} turns {100 * turned:.1f} % of the flags "
             f"(packaging.max_changed_flags {limits.max_changed_flags:g})"
         )
     return problems

@@ -1,6 +1,8 @@
 """Exported networks answer as Keras does, and one that does not is never packed."""
 
+import sys
 from pathlib import Path
+from typing import Literal
 
 import keras
 import numpy as np
@@ -13,6 +15,7 @@ from busi_pipeline.errors import BadInputError
 from busi_pipeline.models.delivered import DeliveredModel
 from busi_pipeline.models.exporting import convert_to_half, export_classifier, quantize
 from busi_pipeline.models.onnx_networks import FEATURES, OnnxNetworks
+from busi_pipeline.models.phone import LitertClassifier, export_litert
 from busi_pipeline.models.runtime_cost import measure_cost
 from busi_pipeline.models.wrappers import (
     add_flag,
@@ -117,6 +120,45 @@ def test_less_precision_keeps_the_head_in_single(
         assert np.ptp(answer["probabilities"], axis=0).max() > 0.01, "images still differ"
 
 
+@pytest.mark.parametrize(("weights", "tolerance"), [("half", 0.01), ("int8", 0.1)])
+def test_a_phone_answers_nearly_as_keras(
+    built: tuple[keras.Model, keras.Model, bytes],
+    weights: Literal["half", "int8"],
+    tolerance: float,
+) -> None:
+    model, _, single = built
+    expected = DeliveredModel(model, {}).classify(IMAGES)
+    content = export_litert(model, weights)
+    answer = LitertClassifier(content).classify(IMAGES)
+    assert np.abs(answer["probabilities"] - expected["probabilities"]).max() < tolerance
+    assert np.abs(answer["positive_score"] - expected["positive_score"]).max() < tolerance
+    assert answer["flagged"].shape == (len(IMAGES),)
+    assert np.ptp(expected["probabilities"], axis=0).max() > 0.01, "images differ"
+    assert len(content) < 0.9 * len(single)
+
+
+@pytest.mark.parametrize("weights", ["half", "int8"])
+def test_weights_beyond_half_precision_reach_the_phone(weights: Literal["half", "int8"]) -> None:
+    """Of a feature that hardly ever speaks, a head's weight can be that large."""
+    network = build_tiny_network(head=HEAD)
+    kernel, bias = network.head.get_weights()
+    kernel[0] = [160_000, -160_000, 0]
+    pooled = network.tail.predict_on_batch(network.frozen.predict_on_batch(IMAGES[:, 0]))
+    network.head.set_weights([kernel, bias - kernel[0] * pooled[:, 0].mean()])
+    model = add_flag(network.full, [1], 0.3)
+    expected = DeliveredModel(model, {}).classify(IMAGES[:, 0])["probabilities"]
+    answer = LitertClassifier(export_litert(model, weights)).classify(IMAGES[:, 0])
+    assert np.isfinite(answer["probabilities"]).all()
+    np.testing.assert_array_equal(answer["probabilities"].argmax(axis=1), expected.argmax(axis=1))
+    assert len(set(expected.argmax(axis=1))) > 1, "images differ"
+
+
+def test_without_litert_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
+    with pytest.raises(BadInputError, match=r"pip install \"busi_pipeline\[phone\]\""):
+        LitertClassifier(b"")
+
+
 def test_a_model_without_a_head_is_not_exported() -> None:
     images = keras.Input((8, 8, 3), dtype="uint8")
     mean = keras.ops.mean(keras.ops.cast(images, "float32"), axis=(1, 2))
@@ -172,3 +214,16 @@ def test_less_precision_is_held_to_its_limits_where_it_is_packed() -> None:
         with pytest.raises(BadInputError, match=reason):
             check_export(compare(**worse), chosen)
         check_export(compare(), chosen)
+
+
+def test_files_for_a_phone_are_held_to_the_same_limits_and_to_a_size() -> None:
+    phone = compare().assign(network=["single", "half", "phone"], megabytes=29.9)
+    check_export(phone, PACKAGING)
+    changes = {"positive_auc": (0.88, "phone loses 0.020 of AUC")}
+    changes["changed_flags"] = (2, "phone turns 2.0 % of the flags")
+    changes["megabytes"] = (30.5, "its files for a phone have 30 MB")
+    for column, (value, reason) in changes.items():
+        worse = phone.copy().astype({column: float})
+        worse.loc[2, column] = value
+        with pytest.raises(BadInputError, match=reason):
+            check_export(worse, PACKAGING)

@@ -2,8 +2,9 @@
 
 import logging
 import math
+import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,7 @@ from busi_pipeline.learning.folds import select_parts
 from busi_pipeline.learning.predicting import read_inputs
 from busi_pipeline.models.delivered import LEARNED_FROM, DeliveredModel
 from busi_pipeline.models.exporting import (
+    PHONE,
     SINGLE,
     ExportedNetworks,
     convert_to_half,
@@ -80,7 +82,24 @@ def export_networks(
             "int8": quantize(single, batches),
         },
         None if model.localizer is None else export_model(model.localizer),
+        _export_for_phone(model, packaging.phone),
     )
+
+
+def _export_for_phone(
+    model: DeliveredModel, weights: Literal["half", "int8"] | None
+) -> dict[str, bytes]:
+    """Return the LiteRT files that were asked for."""
+    if weights is None:
+        return {}
+    from busi_pipeline.models.phone import export_litert
+
+    networks = {"classifier": model.model, "localizer": model.localizer}
+    return {
+        name: export_litert(network, weights)
+        for name, network in networks.items()
+        if network is not None
+    }
 
 
 def _choose(images: pd.DataFrame, count: int, seed: int) -> list[str]:
@@ -99,10 +118,11 @@ def compare_networks(
 ) -> pd.DataFrame:
     """Compare the exported networks with Keras, those of less precision with single precision.
 
-    Returns one row a network: `network` (keras, single, half, int8), `images`,
-    `largest_difference` of its probabilities, `changed_classes` and `changed_flags` (numbers of
-    images), `positive_auc`, `megabytes` of its file, and of one image on one core `milliseconds`
-    and `peak_megabytes` (of the whole process; nan for Keras).
+    Returns one row a network: `network` (keras, single, half, int8, and phone where there is one),
+    `images`, `largest_difference` of its probabilities, `changed_classes` and `changed_flags`
+    (numbers of images), `positive_auc`, `megabytes` of its file (of a phone's, together), and of
+    one image on one core `milliseconds` (of a phone's classifier, on this machine) and
+    `peak_megabytes` (of the whole process; nan for Keras and LiteRT).
 
     Raises BadInputError, one line, where the network in single precision differs from Keras, or the
     chosen one from that, by more than is allowed.
@@ -138,6 +158,8 @@ def compare_networks(
                 "peak_megabytes": cost.peak_mb,
             }
         )
+    if exported_networks.phone:
+        rows.append(_compare_phone(exported_networks.phone, answer, tables[SINGLE], is_positive))
     comparison = pd.DataFrame(rows).set_index("network").reset_index()
     for row in comparison.to_dict("records"):
         logger.info(
@@ -148,6 +170,25 @@ def compare_networks(
         )
     check_export(comparison, packaging)
     return comparison.round({"positive_auc": 4, "megabytes": 2, "milliseconds": 1})
+
+
+def _compare_phone(
+    phone: Mapping[str, bytes],
+    answer: Callable[..., pd.DataFrame],
+    single: pd.DataFrame,
+    is_positive: np.ndarray,
+) -> dict[str, Any]:
+    from busi_pipeline.models.phone import LitertClassifier
+
+    network = LitertClassifier(phone["classifier"])
+    begun = time.perf_counter()
+    table = answer(network.classify, PHONE)
+    seconds = time.perf_counter() - begun
+    return _compare(table, single, is_positive) | {
+        "network": PHONE,
+        "megabytes": sum(map(len, phone.values())) / 1e6,
+        "milliseconds": 1000 * seconds / len(table),
+    }
 
 
 def _compare(table: pd.DataFrame, other: pd.DataFrame, is_positive: np.ndarray) -> dict[str, Any]:
