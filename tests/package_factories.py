@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from busi_pipeline.imaging.quality import Quality
 from busi_pipeline.models.novelty import Reference, build_reference
-from busi_pipeline.models.onnx_networks import EVIDENCE, FEATURES
+from busi_pipeline.models.onnx_networks import ATTRIBUTION, FEATURES
 from busi_pipeline.models.package_parts import PackageParts, write_package
 from busi_pipeline.models.packaged import Limits
 
@@ -65,7 +65,7 @@ def make_classifier(threshold: float = THRESHOLD, size: int = SIZE) -> bytes:
         helper.make_node("Add", ["scores", "offsets"], ["logits"]),
         helper.make_node("Softmax", ["logits"], ["probabilities"], axis=-1),
         helper.make_node("Sub", ["shares", "half"], ["signed"]),
-        helper.make_node("ReduceMean", ["signed", "channels"], [EVIDENCE], keepdims=0),
+        helper.make_node("ReduceMean", ["signed", "channels"], [ATTRIBUTION], keepdims=0),
         helper.make_node("Gather", ["probabilities", "chosen"], ["positive_score"], axis=1),
         helper.make_node("GreaterOrEqual", ["positive_score", "threshold"], ["flagged"]),
     ]
@@ -74,7 +74,7 @@ def make_classifier(threshold: float = THRESHOLD, size: int = SIZE) -> bytes:
         helper.make_tensor_value_info("positive_score", TensorProto.FLOAT, [None]),
         helper.make_tensor_value_info("flagged", TensorProto.BOOL, [None]),
         helper.make_tensor_value_info(FEATURES, TensorProto.FLOAT, [None, 3]),
-        helper.make_tensor_value_info(EVIDENCE, TensorProto.FLOAT, [None, size, size]),
+        helper.make_tensor_value_info(ATTRIBUTION, TensorProto.FLOAT, [None, size, size]),
     ]
     return _save(nodes, "image", [None, size, size, 3], outputs, weights)
 

@@ -83,7 +83,7 @@ def _write_overlay(file: Path, answer: "Answer", path: Path) -> None:
     from busi_pipeline.models.packaged import READER, decode_any
 
     drawn = draw_finding(
-        decode_any(file.read_bytes()), answer.box, answer.box_source == READER, answer.evidence
+        decode_any(file.read_bytes()), answer.box, answer.box_source == READER, answer.attribution
     )
     try:
         Image.fromarray(drawn).save(path)

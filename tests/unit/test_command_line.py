@@ -25,7 +25,7 @@ def ask(folder: Path, *arguments: str | Path) -> Result:
     return CliRunner().invoke(predict, given, catch_exceptions=False)
 
 
-def test_the_overlay_shows_box_and_evidence(scan: Path, tmp_path: Path) -> None:
+def test_the_overlay_shows_box_and_attribution(scan: Path, tmp_path: Path) -> None:
     seen = tmp_path / "seen.png"
     result = ask(tmp_path, scan, "--box", "10,10,70,50", "--overlay", seen)
     assert result.exit_code == 0

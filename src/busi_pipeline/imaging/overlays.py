@@ -13,16 +13,16 @@ from busi_pipeline.imaging.text_cover import cover_text
 _BY_READER, _BY_LOCALIZER = (0, 114, 178), (230, 120, 0)
 # Red speaks for a positive class, blue against; both are seen with any colour vision.
 _FOR, _AGAINST = (215, 25, 28), (44, 123, 182)
-# The strongest evidence covers this much of the image; the share of places stronger than it.
+# The strongest attribution covers this much of the image; the share of places stronger than it.
 _OPAQUE, _STRONGEST = 0.65, 0.01
 
 
 @dataclass(frozen=True, eq=False)
-class Evidence:
+class Attribution:
     """Which places of an image speak for a positive class, above 0, and which against it.
 
     Attributes:
-        maps: float32 (windows, h, w), see models.evidence.add_evidence.
+        maps: float32 (windows, h, w), see models.attribution.add_attribution.
         windows: of the image, in its pixels, that the maps are of.
     """
 
@@ -32,7 +32,7 @@ class Evidence:
     def __eq__(self, other: object) -> bool:
         """Return whether the other one is the same, number by number."""
         return (
-            isinstance(other, Evidence)
+            isinstance(other, Attribution)
             and self.windows == other.windows
             and np.array_equal(self.maps, other.maps)
         )
@@ -75,7 +75,7 @@ def draw_finding(
     pixels: UInt8Array,
     box: Window | None,
     by_reader: bool = False,
-    evidence: Evidence | None = None,
+    attribution: Attribution | None = None,
     hides_text: bool = True,
 ) -> UInt8Array:
     """Return uint8 (h, w, 3): an image with the box that was looked at.
@@ -84,13 +84,13 @@ def draw_finding(
         pixels: uint8 (h, w, 3), RGB.
         box: of the lesion; None for none.
         by_reader: whether a reader drew it, or the localizer found it.
-        evidence: to draw under the box.
+        attribution: to draw under the box.
         hides_text: whether burned-in text is covered.
     """
     if hides_text:
         pixels = cover_text(pixels)
-    if evidence is not None:
-        pixels = draw_evidence(pixels, evidence)
+    if attribution is not None:
+        pixels = draw_attribution(pixels, attribution)
     return (
         pixels if box is None else draw_box(pixels, box, _BY_READER if by_reader else _BY_LOCALIZER)
     )
@@ -105,13 +105,12 @@ def draw_box(pixels: UInt8Array, box: Window, colour: tuple[int, int, int]) -> U
     return drawn
 
 
-def draw_evidence(pixels: UInt8Array, evidence: Evidence) -> UInt8Array:
+def draw_attribution(pixels: UInt8Array, attribution: Attribution) -> UInt8Array:
     """Return uint8 (h, w, 3) with what speaks for a positive class in red, against it in blue.
 
-    The stronger, the more of the colour; the strongest evidence of an image is as strong in every
-    picture.
+    The stronger, the more of the colour; the strongest of an image has the same in every picture.
     """
-    placed = evidence.place(*pixels.shape[:2])
+    placed = attribution.place(*pixels.shape[:2])
     strongest = np.quantile(np.abs(placed), 1 - _STRONGEST)
     if strongest == 0:
         return pixels

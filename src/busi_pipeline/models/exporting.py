@@ -62,15 +62,15 @@ def export_classifier(model: "keras.Model", positive: Sequence[int]) -> bytes:
         positive: positions of the positive classes.
 
     What the first head reads becomes a further output, `features` float32 (images x windows,
-    channels), so that a look at what the network sees costs nothing. So does `evidence`, where the
-    heads are linear; see models.evidence.add_evidence.
+    channels), so that a look at what the network sees costs nothing. So does `attribution`, where
+    the heads are linear; see models.attribution.add_attribution.
     """
     import onnx
 
-    from busi_pipeline.models.evidence import add_evidence, has_linear_heads
+    from busi_pipeline.models.attribution import add_attribution, has_linear_heads
 
     if has_linear_heads(model):
-        model = add_evidence(model, positive)
+        model = add_attribution(model, positive)
     proto = onnx.load_model_from_string(export_model(model))
     heads = [
         node for node in proto.graph.node if node.op_type in _MATMULS and _IN_HEAD.search(node.name)

@@ -11,8 +11,8 @@ from busi_pipeline.imaging.decoding import UInt8Array
 
 FEATURES = "features"
 """Output of an exported classifier beside its answer: what its first network sees in an image."""
-EVIDENCE = "evidence"
-"""A further one, where its heads are linear; see models.evidence.add_evidence."""
+ATTRIBUTION = "attribution"
+"""A further one, where its heads are linear; see models.attribution.add_attribution."""
 
 
 class OnnxNetworks:
@@ -47,16 +47,16 @@ class OnnxNetworks:
     def classify(self, shown: UInt8Array) -> Mapping[str, np.ndarray]:
         """Return the answer, and what an exported network gives beside it.
 
-        `features` float32 (n, channels), the mean over the windows; `evidence` float32 (n, windows,
-        h, w).
+        `features` float32 (n, channels), the mean over the windows; `attribution` float32
+        (n, windows, h, w).
         """
         answer = dict(zip(self._outputs, _run(self._classifier, shown), strict=True))
         if FEATURES in answer:
             features = answer[FEATURES]
             answer[FEATURES] = features.reshape(len(shown), -1, features.shape[-1]).mean(axis=1)
-        if EVIDENCE in answer:
-            maps = answer[EVIDENCE]
-            answer[EVIDENCE] = maps.reshape(len(shown), -1, *maps.shape[1:])
+        if ATTRIBUTION in answer:
+            maps = answer[ATTRIBUTION]
+            answer[ATTRIBUTION] = maps.reshape(len(shown), -1, *maps.shape[1:])
         return answer
 
     def draw_maps(self, shown: UInt8Array) -> np.ndarray:

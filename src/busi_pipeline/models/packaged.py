@@ -27,10 +27,10 @@ from busi_pipeline.imaging.decoding import (
 )
 from busi_pipeline.imaging.dicom import decode_frame, is_dicom, read_header, select_frames
 from busi_pipeline.imaging.network_input import WHOLE, InputDescription, find_windows
-from busi_pipeline.imaging.overlays import Evidence
+from busi_pipeline.imaging.overlays import Attribution
 from busi_pipeline.imaging.quality import CheckedImage, Quality, check_pixels
 from busi_pipeline.models.novelty import Reference, load_reference
-from busi_pipeline.models.onnx_networks import EVIDENCE, FEATURES, OnnxNetworks
+from busi_pipeline.models.onnx_networks import ATTRIBUTION, FEATURES, OnnxNetworks
 from busi_pipeline.models.reading import Finding, Networks, read_pixels
 
 SCHEMA_VERSION: Final = 2
@@ -94,8 +94,8 @@ class Answer(NamedTuple):
         similar: the most similar images learned from, where the package may show them.
         look: its place among the images learned from, see models.novelty.Reference.describe; not
             in records.
-        evidence: which places speak for a positive class, and which against; None where the heads
-            of the networks are not linear; not in records.
+        attribution: which places speak for a positive class, and which against; None where the
+            heads of the networks are not linear; not in records.
         schema_version: of this record.
     """
 
@@ -118,13 +118,13 @@ class Answer(NamedTuple):
     model_version: str
     similar: tuple[Case, ...]
     look: tuple[float, ...]
-    evidence: Evidence | None = None
+    attribution: Attribution | None = None
     schema_version: int = SCHEMA_VERSION
 
     def as_record(self) -> dict[str, Any]:
         """Return the answer for JSON: lists in place of tuples."""
         record = self._asdict()
-        del record["look"], record["evidence"]
+        del record["look"], record["attribution"]
         return record | {
             "reasons": list(self.reasons),
             "quality": self.quality._asdict(),
@@ -295,7 +295,7 @@ class PackagedModel:
             self.version,
             self._list_similar(alike),
             tuple(look.tolist()),
-            self._find_evidence(image.pixels, used, answer),
+            self._find_attribution(image.pixels, used, answer),
         )
 
     def find_windows(self, pixels: UInt8Array, box: Window | None) -> tuple[Window, ...]:
@@ -307,12 +307,12 @@ class PackagedModel:
         """
         return find_windows(pixels, box, InputDescription(**self.description.get("input", {})))
 
-    def _find_evidence(
+    def _find_attribution(
         self, pixels: UInt8Array, box: Window | None, answer: Mapping[str, np.ndarray]
-    ) -> Evidence | None:
-        if EVIDENCE not in answer:
+    ) -> Attribution | None:
+        if ATTRIBUTION not in answer:
             return None
-        return Evidence(answer[EVIDENCE][0], self.find_windows(pixels, box))
+        return Attribution(answer[ATTRIBUTION][0], self.find_windows(pixels, box))
 
     def _list_similar(self, alike: np.ndarray) -> tuple[Case, ...]:
         if not self._cases:

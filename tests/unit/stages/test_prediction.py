@@ -231,7 +231,7 @@ def encode_later(seed: int) -> Callable[[], bytes]:
 
 def test_overlays_show_the_box_where_it_is(answers: Findings) -> None:
     findings = answers.findings
-    drawn = draw_overlays(FILES, findings, answers.evidence, PrivacySettings(cover_text=False))
+    drawn = draw_overlays(FILES, findings, answers.attribution, PrivacySettings(cover_text=False))
     assert len(drawn) == 8
     first = findings.index[findings["image"] == "a.png"][0]
     picture = np.asarray(drawn[f"{first + 1:06d}"]())
@@ -249,37 +249,39 @@ def test_overlays_show_what_speaks_for_and_against(tmp_path: Path) -> None:
     model = load_package(write_tiny_package(tmp_path / "package"))
     requests, journal = list_images(files, ask("x")), Journal(tmp_path / "j")
     found = read_images(files, requests, model, journal, ask("x"), DEDUPLICATION)
-    drawn = draw_overlays(files, found.findings, found.evidence, PrivacySettings(cover_text=False))
-    picture = np.asarray(drawn["000001_evidence"]()).astype(int)
+    drawn = draw_overlays(
+        files, found.findings, found.attribution, PrivacySettings(cover_text=False)
+    )
+    picture = np.asarray(drawn["000001_attribution"]()).astype(int)
     redness = picture[..., 0] - picture[..., 2]
     assert redness[:, :36].max() < -40
     assert redness[:, 44:].min() > 20
     np.testing.assert_array_equal(np.asarray(drawn["000001"]()), halves)
 
 
-def test_without_evidence_there_is_the_box_alone(
+def test_without_attribution_there_is_the_box_alone(
     answers: Findings, model: PackagedModel, tmp_path: Path
 ) -> None:
     findings = answers.findings
-    none = answers.evidence[:0]
+    none = answers.attribution[:0]
     drawn = draw_overlays(FILES, findings, none, PrivacySettings(cover_text=False))
     assert len(drawn) == 4
     page = write_sheet(findings, none, model, load_parameters()["dataset"])
-    assert "evidence" not in re.sub(r"(?s)<style>.*</style>|<script>.*</script>", "", page)
+    assert "attribution" not in re.sub(r"(?s)<style>.*</style>|<script>.*</script>", "", page)
 
 
 def test_the_sheet_shows_the_flagged_first_and_every_reason(
     answers: Findings, model: PackagedModel
 ) -> None:
-    findings, evidence = answers.findings, answers.evidence
-    page = write_sheet(findings, evidence, model, load_parameters()["dataset"])
+    findings, attribution = answers.findings, answers.attribution
+    page = write_sheet(findings, attribution, model, load_parameters()["dataset"])
     order = [page.index(f"<h2>{name}</h2>") for name in ("b/c.png", "a.png", "bad.png")]
     assert order == sorted(order)
     assert len(re.findall(r"<article", page)) == 8
     assert "no image format was recognised" in page
     assert "b/d #1 ä.png" in page
     named = set(re.findall(r'src="overlays/(\w+)\.png"', page))
-    drawn = draw_overlays(FILES, findings, evidence, PrivacySettings(cover_text=True))
+    drawn = draw_overlays(FILES, findings, attribution, PrivacySettings(cover_text=True))
     assert named == set(drawn)
     assert "http" not in page, "nothing comes from elsewhere"
 
@@ -289,7 +291,7 @@ def test_a_file_name_is_no_code(model: PackagedModel, tmp_path: Path) -> None:
     files = as_files({name: encode(0)})
     requests = list_images(files, ask("x"))
     found = read_images(files, requests, model, Journal(tmp_path / "j"), ask("x"), DEDUPLICATION)
-    page = write_sheet(found.findings, found.evidence, model, load_parameters()["dataset"])
+    page = write_sheet(found.findings, found.attribution, model, load_parameters()["dataset"])
     assert "<script>alert" not in page
 
 

@@ -28,7 +28,7 @@ from busi_pipeline.errors import BadInputError
 from busi_pipeline.imaging.crops import Window
 from busi_pipeline.imaging.decoding import UnusableImageError, decode_image
 from busi_pipeline.imaging.duplicate_matching import Picture, align_pictures, describe_picture
-from busi_pipeline.imaging.overlays import Evidence, draw_finding
+from busi_pipeline.imaging.overlays import Attribution, draw_finding
 from busi_pipeline.imaging.quality import CheckedImage, Quality, check_pixels
 from busi_pipeline.imaging.raw_files import RawFiles
 from busi_pipeline.layouts.tables import read_table
@@ -49,7 +49,7 @@ _CANDIDATES, _DESCRIBED = 2, 256
 # Images read and decoded ahead of the one that the networks look at.
 _AHEAD = 3
 # Of the name of a picture with what speaks for and against.
-EVIDENCE_SUFFIX = "_evidence"
+ATTRIBUTION_SUFFIX = "_attribution"
 _NOT_THERE = "the table names it, but the folder does not have it"
 
 
@@ -87,14 +87,14 @@ class Findings(NamedTuple):
     Attributes:
         findings: one row an image, see `read_images`.
         findings_parquet: the same.
-        evidence: one row an image whose model has some: `number`, the row of the findings, `image`,
-            `evidence`, JSON: base64 of float16 maps, their shape (windows, h, w), and the windows
-            of the image that they are of.
+        attribution: one row an image whose model has some: `number`, the row of the findings;
+            `image`; `attribution`, JSON: base64 of float16 maps, their shape (windows, h, w), and
+            the windows of the image that they are of.
     """
 
     findings: pd.DataFrame
     findings_parquet: pd.DataFrame
-    evidence: pd.DataFrame
+    attribution: pd.DataFrame
 
 
 class _Read(NamedTuple):
@@ -160,13 +160,13 @@ def read_images(
         | dict.fromkeys(["width", "height", "schema_version"], "Int64")
     )
     _log(findings, model, kept)
-    return Findings(findings, findings, _list_evidence(rows))
+    return Findings(findings, findings, _list_attribution(rows))
 
 
-def _list_evidence(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    table = pd.DataFrame(rows, columns=["image", "evidence"]).fillna("")
+def _list_attribution(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    table = pd.DataFrame(rows, columns=["image", "attribution"]).fillna("")
     table.insert(0, "number", np.arange(len(rows)))
-    return table[table["evidence"] != ""].reset_index(drop=True)
+    return table[table["attribution"] != ""].reset_index(drop=True)
 
 
 class _Seen:
@@ -284,7 +284,7 @@ def _flatten(answer: Answer) -> dict[str, Any]:
     similar = [f"{c['image_id']} ({c['label']})" for c in record.pop("similar")]
     look = base64.b64encode(np.array(answer.look, np.float16).tobytes()).decode()
     record |= {"similar": ";".join(similar), "look": look}
-    record |= {"evidence": _pack_evidence(answer.evidence)}
+    record |= {"attribution": _pack_attribution(answer.attribution)}
     return record | shares | edges | quality | {"problem": "", "reasons": ";".join(answer.reasons)}
 
 
@@ -334,7 +334,7 @@ def _log(findings: pd.DataFrame, model: PackagedModel, kept: int) -> None:
 def draw_overlays(
     raw_images: RawFiles,
     findings: pd.DataFrame,
-    evidence: pd.DataFrame,
+    attribution: pd.DataFrame,
     privacy: PrivacySettings,
 ) -> dict[str, Callable[[], Image.Image]]:
     """Return {file name: function that draws it}: each image with the box that was looked at.
@@ -342,18 +342,18 @@ def draw_overlays(
     Args:
         raw_images: the images.
         findings: of `read_images`.
-        evidence: of `read_images`; each image that has some is drawn a second time, with it.
+        attribution: of `read_images`; each image that has some is drawn a second time, with it.
         privacy: whether burned-in text is covered.
     """
     usable = findings[findings["problem"] == ""]
     drawn: dict[str, Callable[[], Image.Image]] = {}
-    maps = evidence.set_index("number")["evidence"].to_dict()
+    maps = attribution.set_index("number")["attribution"].to_dict()
     for number, finding in zip(usable.index, usable.to_dict("records"), strict=True):
         name = name_overlay(int(str(number)))
         draw = partial(_draw_overlay, raw_images, finding, privacy.cover_text)
         drawn[name] = draw
         if own := maps.get(number):
-            drawn[name + EVIDENCE_SUFFIX] = partial(draw, own)
+            drawn[name + ATTRIBUTION_SUFFIX] = partial(draw, own)
     return drawn
 
 
@@ -363,7 +363,10 @@ def name_overlay(number: int) -> str:
 
 
 def _draw_overlay(
-    raw_images: RawFiles, finding: Mapping[Any, Any], hides_text: bool, evidence: str | None = None
+    raw_images: RawFiles,
+    finding: Mapping[Any, Any],
+    hides_text: bool,
+    attribution: str | None = None,
 ) -> Image.Image:
     pixels = decode_image(raw_images[finding["image"]]()).pixels
     edges = [finding[edge] for edge in BOX]
@@ -371,30 +374,30 @@ def _draw_overlay(
         pixels,
         None if pd.isna(edges).any() else Window(*edges),
         finding["box_source"] == READER,
-        None if evidence is None else _unpack_evidence(evidence),
+        None if attribution is None else _unpack_attribution(attribution),
         hides_text,
     )
     return Image.fromarray(drawn)
 
 
-def _pack_evidence(evidence: Evidence | None) -> str:
-    """Return evidence as a line of JSON; "" for none."""
-    if evidence is None:
+def _pack_attribution(attribution: Attribution | None) -> str:
+    """Return attribution as a line of JSON; "" for none."""
+    if attribution is None:
         return ""
-    maps = base64.b64encode(evidence.maps.astype("<f2").tobytes()).decode()
-    windows = [[round(edge, 1) for edge in window] for window in evidence.windows]
-    return json.dumps({"shape": evidence.maps.shape, "maps": maps, "windows": windows})
+    maps = base64.b64encode(attribution.maps.astype("<f2").tobytes()).decode()
+    windows = [[round(edge, 1) for edge in window] for window in attribution.windows]
+    return json.dumps({"shape": attribution.maps.shape, "maps": maps, "windows": windows})
 
 
-def _unpack_evidence(text: str) -> Evidence:
+def _unpack_attribution(text: str) -> Attribution:
     record = json.loads(text)
     maps = np.frombuffer(base64.b64decode(record["maps"]), "<f2").reshape(record["shape"])
-    return Evidence(maps.astype(np.float32), tuple(Window(*own) for own in record["windows"]))
+    return Attribution(maps.astype(np.float32), tuple(Window(*own) for own in record["windows"]))
 
 
 def write_sheet(
     findings: pd.DataFrame,
-    evidence: pd.DataFrame,
+    attribution: pd.DataFrame,
     model: PackagedModel,
     dataset: DatasetSettings,
 ) -> str:
@@ -412,7 +415,7 @@ def write_sheet(
     )
     rows = findings.assign(
         overlay=[name_overlay(number) for number in range(len(findings))],
-        has_evidence=findings.index.isin(evidence["number"]),
+        has_attribution=findings.index.isin(attribution["number"]),
         order=np.select(
             [
                 findings["problem"] != "",
@@ -430,6 +433,6 @@ def write_sheet(
         version=model.version,
         classes=model.description["classes"],
         reasons=REASONS,
-        evidence_suffix=EVIDENCE_SUFFIX,
+        attribution_suffix=ATTRIBUTION_SUFFIX,
         banner=DEMO_BANNER if dataset.synthetic else "",
     )

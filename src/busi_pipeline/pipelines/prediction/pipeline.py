@@ -12,7 +12,7 @@ _STAGE = "prediction"
 
 
 def create_pipeline() -> Pipeline:
-    """raw_images, model -> findings (CSV and Parquet), evidence, overlays, sheet."""
+    """raw_images, model -> findings (CSV and Parquet), attribution, overlays, sheet."""
     return Pipeline(
         [
             Node(
@@ -28,20 +28,20 @@ def create_pipeline() -> Pipeline:
                     *("raw_images", "requests", "model", "journal"),
                     *("params:prediction", "params:deduplication"),
                 ],
-                outputs=["findings", "findings_parquet", "evidence"],
+                outputs=["findings", "findings_parquet", "attribution"],
                 name="read_images",
                 tags=_STAGE,
             ),
             Node(
                 draw_overlays,
-                inputs=["raw_images", "findings_parquet", "evidence", "params:privacy"],
+                inputs=["raw_images", "findings_parquet", "attribution", "params:privacy"],
                 outputs="overlays",
                 name="draw_overlays",
                 tags=_STAGE,
             ),
             Node(
                 write_sheet,
-                inputs=["findings_parquet", "evidence", "model", "params:dataset"],
+                inputs=["findings_parquet", "attribution", "model", "params:dataset"],
                 outputs="sheet",
                 name="write_sheet",
                 tags=_STAGE,

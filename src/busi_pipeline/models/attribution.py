@@ -11,19 +11,19 @@ from itertools import product
 import keras
 import numpy as np
 
-from busi_pipeline.models.onnx_networks import EVIDENCE
+from busi_pipeline.models.onnx_networks import ATTRIBUTION
 
 _TINY = 1e-7
 
 
 def has_linear_heads(model: keras.Model) -> bool:
-    """Return whether all heads of a delivered model are linear, so that `add_evidence` can be."""
+    """Return whether all heads of a delivered model are linear, as `add_attribution` needs."""
     heads = list(_list_heads(model))
     return bool(heads) and all(map(_is_linear, heads))
 
 
-def add_evidence(model: keras.Model, positive: Sequence[int]) -> keras.Model:
-    """Return a delivered model with a further output, `evidence`.
+def add_attribution(model: keras.Model, positive: Sequence[int]) -> keras.Model:
+    """Return a delivered model with a further output, `attribution`.
 
     float32 (images x windows, h, w), at the resolution of the finest features that a head reads.
     The mean over a map is what the image adds to the log odds of the positive classes, before
@@ -40,7 +40,7 @@ def add_evidence(model: keras.Model, positive: Sequence[int]) -> keras.Model:
     is_positive = np.zeros(answer["probabilities"].shape[-1], dtype="float32")
     is_positive[list(positive)] = 1
     maps = _draw(model, is_positive)(images)
-    outputs = answer | {EVIDENCE: keras.layers.Identity(name=EVIDENCE)(maps)}
+    outputs = answer | {ATTRIBUTION: keras.layers.Identity(name=ATTRIBUTION)(maps)}
     return keras.Model(images, outputs, name=model.name)
 
 

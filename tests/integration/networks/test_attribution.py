@@ -4,11 +4,11 @@ import keras
 import numpy as np
 import pytest
 
+from busi_pipeline.models.attribution import add_attribution, has_linear_heads
 from busi_pipeline.models.delivered import DeliveredModel
-from busi_pipeline.models.evidence import add_evidence, has_linear_heads
 from busi_pipeline.models.exporting import export_classifier
 from busi_pipeline.models.network import Network
-from busi_pipeline.models.onnx_networks import EVIDENCE, OnnxNetworks
+from busi_pipeline.models.onnx_networks import ATTRIBUTION, OnnxNetworks
 from busi_pipeline.models.wrappers import (
     add_flag,
     average_models,
@@ -37,7 +37,7 @@ def deliver(model: keras.Model) -> keras.Model:
 
 
 def explain(model: keras.Model, images: np.ndarray = IMAGES) -> np.ndarray:
-    return np.asarray(add_evidence(deliver(model), [1]).predict_on_batch(images)[EVIDENCE])
+    return np.asarray(add_attribution(deliver(model), [1]).predict_on_batch(images)[ATTRIBUTION])
 
 
 @pytest.mark.parametrize("pool_intermediate", [True, False])
@@ -84,7 +84,7 @@ def test_every_window_has_a_map() -> None:
     np.testing.assert_allclose(maps, expected, atol=1e-5)
 
 
-def test_the_export_has_the_evidence_and_computes_nothing_twice() -> None:
+def test_the_export_has_the_attribution_and_computes_nothing_twice() -> None:
     import onnx
 
     def count(content: bytes) -> int:
@@ -96,9 +96,9 @@ def test_the_export_has_the_evidence_and_computes_nothing_twice() -> None:
     windows = np.stack([IMAGES, IMAGES[::-1]], axis=1)
     content = export_classifier(model, [1])
     answer = OnnxNetworks(content).classify(windows)
-    expected = np.asarray(add_evidence(model, [1]).predict_on_batch(windows)[EVIDENCE])
-    assert answer[EVIDENCE].shape == (4, 2, *expected.shape[1:])
-    np.testing.assert_allclose(answer[EVIDENCE].reshape(expected.shape), expected, atol=1e-4)
+    expected = np.asarray(add_attribution(model, [1]).predict_on_batch(windows)[ATTRIBUTION])
+    assert answer[ATTRIBUTION].shape == (4, 2, *expected.shape[1:])
+    np.testing.assert_allclose(answer[ATTRIBUTION].reshape(expected.shape), expected, atol=1e-4)
     # Two members, the image and its flip, each with all of the network's convolutions.
     convolutions = [
         layer
@@ -114,6 +114,6 @@ def test_a_head_with_hidden_layers_has_none() -> None:
     assert not has_linear_heads(model)
     assert has_linear_heads(deliver(build().full))
     answer = OnnxNetworks(export_classifier(model, [1])).classify(IMAGES)
-    assert EVIDENCE not in answer
+    assert ATTRIBUTION not in answer
     expected = DeliveredModel(model, {}).classify(IMAGES)["probabilities"]
     np.testing.assert_allclose(answer["probabilities"], expected, atol=1e-5)
