@@ -303,7 +303,7 @@ def test_the_summary_says_it_in_words(model: PackagedModel, journal: Journal) ->
     assert "| yes, after" in text
 
 
-def test_the_plot_has_a_line_a_quantity_and_the_limit(
+def test_the_plot_has_a_line_a_quantity_and_both_limits(
     model: PackagedModel, journal: Journal
 ) -> None:
     observations = look(make_findings(model, 60), model, journal)
@@ -313,4 +313,6 @@ def test_the_plot_has_a_line_a_quantity_and_the_limit(
         evidence[ALL], evidence.drop(columns=["batch", ALL]).max(axis=1) / 10, rtol=1e-12
     )
     (axis,) = plot_evidence(evidence, load_settings()).axes
-    assert len(axis.lines) == len(list_reference(model).columns) + 2
+    assert len(axis.lines) == len(list_reference(model).columns) + 3
+    limits = {line.get_label(): line.get_ydata()[0] for line in axis.lines[-2:]}
+    assert limits == {"alarm, all together": 100, "alarm, one alone": 1000}
