@@ -6,10 +6,11 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-unit lint docs viz mlflow lock record-steps
+.PHONY: help install demo serve test test-unit lint docs viz mlflow lock record-steps
 
 help:
 	@echo "make demo       install, make synthetic images, train and evaluate on them"
+	@echo "make serve      the demo's model over HTTP, at http://127.0.0.1:8000"
 	@echo "make test       install and run the whole test suite"
 	@echo "make test-unit  the quick part of it: no training, under a minute"
 	@echo "make lint       ruff, mypy and the layers of the imports"
@@ -40,6 +41,9 @@ demo: install
 	@echo "           $(BIN)/python -m busi_pipeline predict --models data/demo/06_models scan.png"
 	@echo "  runs     $(BIN)/kedro mlflow ui              then http://127.0.0.1:5000, experiment busi_pipeline_demo"
 	@echo "  lineage  $(BIN)/kedro viz run --env=demo     then http://127.0.0.1:4141"
+
+serve: install
+	$(BIN)/python -m busi_pipeline serve --models data/demo/06_models
 
 test: install
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder

@@ -1,6 +1,7 @@
 """`python -m busi_pipeline ...` is `kedro run ...` on the installed package.
 
-`python -m busi_pipeline predict ...` is `command_line.predict`, which starts without Kedro.
+`python -m busi_pipeline predict ...` is `command_line.predict`, and `... serve ...` is
+`serving.command_line.serve`: they start without Kedro.
 """
 
 import sys
@@ -24,6 +25,10 @@ def _start() -> None:
         from busi_pipeline.command_line import predict
 
         predict(sys.argv[2:], prog_name="python -m busi_pipeline predict")
+    if sys.argv[1:2] == ["serve"]:
+        from busi_pipeline.serving.command_line import serve
+
+        serve(sys.argv[2:], prog_name="python -m busi_pipeline serve")
     main()
 
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 # Names of nodes within a head: models.network calls it so, and copies get a number.
 _IN_HEAD = re.compile(r"(^|/)head(_\d+)*/")
 _MATMULS = ("MatMul", "Gemm")
+# An image's side, in sides of a map that is large.
+_LARGE_MAP = 8
 # Not the newest: what runtimes of two years ago read.
 _OPSET = 18
 SINGLE, PHONE = "single", "phone"
@@ -140,7 +142,8 @@ def quantize(content: bytes, batches: Iterable[np.ndarray]) -> bytes:
         batches: uint8 images that the range of every layer's values is taken from.
 
     Weights have a scale each channel, values one each layer. Everything else stays in single
-    precision: weights of a head spread too far for one scale.
+    precision: weights of a head spread too far for one scale. So do the first convolutions, on
+    large maps: they have few weights, and their rounding runs through all that follows.
     """
     import onnx
     from onnxruntime.quantization import (
@@ -173,6 +176,7 @@ def quantize(content: bytes, batches: Iterable[np.ndarray]) -> bytes:
             single,
             whole,
             Reader(),
+            nodes_to_exclude=_list_on_large_maps(onnx.load(single)),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=["Conv"],
             per_channel=True,
@@ -183,6 +187,24 @@ def quantize(content: bytes, batches: Iterable[np.ndarray]) -> bytes:
             calibrate_method=CalibrationMethod.MinMax,
         )
         return whole.read_bytes()
+
+
+def _list_on_large_maps(proto: "onnx.ModelProto") -> list[str]:
+    """Return the names of convolutions whose maps have an eighth of the image's side or more."""
+    import onnx
+
+    graph = onnx.shape_inference.infer_shapes(proto).graph
+    *_, side, _ = (size.dim_value for size in graph.input[0].type.tensor_type.shape.dim)
+    heights = {
+        value.name: value.type.tensor_type.shape.dim[2].dim_value
+        for value in graph.value_info
+        if len(value.type.tensor_type.shape.dim) == 4
+    }
+    return [
+        node.name
+        for node in graph.node
+        if node.op_type == "Conv" and _LARGE_MAP * heights.get(node.output[0], 0) >= side
+    ]
 
 
 def _list_after_features(proto: "onnx.ModelProto") -> list[str]:

@@ -178,6 +178,7 @@ class PackagedModel:
         folder: that it was read from.
         limits: beyond which an image goes to a human.
         networks: that compute; see models.onnx_networks.
+        card: the model card, Markdown.
     """
 
     def __init__(
@@ -189,6 +190,7 @@ class PackagedModel:
         version: str,
         folder: Path,
         cases: Sequence[tuple[str, str]] = (),
+        card: str = "",
     ):
         """Put the parts together; `load_package` reads them from a folder."""
         self.networks = networks
@@ -198,6 +200,7 @@ class PackagedModel:
         self.version = version
         self.folder = folder
         self._cases = cases
+        self.card = card
         self.limits = read_limits(description["limits"])
 
     @property
@@ -424,6 +427,7 @@ def load_package(folder: str | Path, threads: int | None = None) -> PackagedMode
         _name_version(content),
         folder,
         _read_cases(folder / CASES_FILE) if CASES_FILE in described["files"] else (),
+        (folder / CARD_FILE).read_text("utf-8") if CARD_FILE in described["files"] else "",
     )
 
 

@@ -1,0 +1,160 @@
+"""What every request goes through: an id, a key, limits of size and time, a line in the log."""
+
+import asyncio
+import hashlib
+import hmac
+import json
+import logging
+import re
+import time
+import uuid
+from datetime import UTC, datetime
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from busi_pipeline.serving.measures import Measures
+from busi_pipeline.serving.problems import RequestError, describe_problem
+from busi_pipeline.serving.settings import ServiceSettings
+
+logger = logging.getLogger("busi_pipeline.serving.requests")
+
+_GIVEN_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+# Whoever watches the service needs no key for these.
+OPEN_PATHS = frozenset(("/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"))
+_HEADERS = {
+    "x-content-type-options": "nosniff",
+    "cache-control": "no-store",
+    "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
+    "referrer-policy": "no-referrer",
+}
+
+
+class Protection:
+    """ASGI middleware around the routes."""
+
+    def __init__(self, app: ASGIApp, settings: ServiceSettings, measures: Measures):
+        """Take the settings, and what counts."""
+        self._app, self._settings, self._measures = app, settings, measures
+        key = settings.api_key
+        self._key = None if key is None else _digest(key)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, or refuse it."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        begun, status = time.perf_counter(), 500
+        headers = Headers(scope=scope)
+        given = headers.get("x-request-id", "")
+        request_id = given if _GIVEN_ID.fullmatch(given) else uuid.uuid4().hex
+        scope.setdefault("state", {}).update(request_id=request_id, begun=begun)
+        answered = False
+
+        async def send_on(message: Message) -> None:
+            nonlocal status, answered
+            if message["type"] == "http.response.start":
+                status, answered = message["status"], True
+                own = MutableHeaders(scope=message)
+                own["x-request-id"] = request_id
+                for name, value in _HEADERS.items():
+                    own.setdefault(name, value)
+            await send(message)
+
+        try:
+            self._check(scope, headers)
+            await self._app(scope, self._limit(receive), send_on)
+        except RequestError as error:
+            if not answered:
+                problem = describe_problem(error.status, error.detail, request_id, error.headers)
+                await problem(scope, receive, send_on)
+        except Exception:
+            logger.exception("request %s failed", request_id)
+            if not answered:
+                problem = describe_problem(500, "the service failed: see its log", request_id)
+                await problem(scope, receive, send_on)
+        finally:
+            seconds = time.perf_counter() - begun
+            route = getattr(scope.get("route"), "path", "none")
+            self._measures.count_request(route, status, seconds)
+            logger.info(
+                "request",
+                extra={
+                    "fields": {
+                        "request_id": request_id,
+                        "method": scope["method"],
+                        "route": route,
+                        "status": status,
+                        "milliseconds": round(1000 * seconds, 1),
+                        **scope["state"].get("logged", {}),
+                    }
+                },
+            )
+
+    def _check(self, scope: Scope, headers: Headers) -> None:
+        if self._key is not None and scope["path"] not in OPEN_PATHS:
+            scheme, _, token = headers.get("authorization", "").partition(" ")
+            given = headers.get("x-api-key") or (token if scheme.lower() == "bearer" else "")
+            if not hmac.compare_digest(_digest(given), self._key):
+                raise RequestError(
+                    401,
+                    "send the key as X-API-Key, or as Authorization: Bearer",
+                    {"www-authenticate": "Bearer"},
+                )
+        length = headers.get("content-length")
+        if length is not None and length.isdecimal() and int(length) > self._settings.max_bytes:
+            raise self._too_large()
+
+    def _limit(self, receive: Receive) -> Receive:
+        """Return `receive` that ends a body which is too large, or comes too slowly."""
+        deadline = time.monotonic() + self._settings.body_seconds
+        size, is_whole = 0, False
+
+        async def receive_on() -> Message:
+            nonlocal size, is_whole
+            if is_whole:
+                return await receive()
+            try:
+                message = await asyncio.wait_for(receive(), max(0.0, deadline - time.monotonic()))
+            except TimeoutError:
+                raise RequestError(
+                    408,
+                    f"the body took longer than {self._settings.body_seconds:g} s",
+                    {"connection": "close"},
+                ) from None
+            if message["type"] == "http.request":
+                size += len(message.get("body", b""))
+                is_whole = not message.get("more_body", False)
+            if size > self._settings.max_bytes:
+                raise self._too_large()
+            return message
+
+        return receive_on
+
+    def _too_large(self) -> RequestError:
+        return RequestError(
+            413,
+            f"a request may have {self._settings.max_bytes} bytes",
+            {"connection": "close"},
+        )
+
+
+def _digest(text: str) -> bytes:
+    # Of equal length whatever was sent, so that the time of comparing says nothing.
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()
+
+
+class JsonLines(logging.Formatter):
+    """A log record as one line of JSON."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        line = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname,
+            "message": record.getMessage(),
+            **getattr(record, "fields", {}),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line)

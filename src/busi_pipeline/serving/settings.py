@@ -1,0 +1,81 @@
+"""What a service may be asked, by whom, and how much of it at once."""
+
+import ipaddress
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from busi_pipeline.errors import BadInputError
+
+SHORTEST_KEY = 16
+Count = Annotated[int, Field(ge=1)]
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class ServiceSettings(BaseModel):
+    """Settings of the service.
+
+    Attributes:
+        models: folder of the packaged models, such as `data/06_models`.
+        model: an experiment, a role, a version or a folder; None for the champion, or the only one.
+        host, port: to listen at.
+        api_key: that every request must bring; None for none, on loopback only.
+        max_bytes: of the body of a request.
+        max_files: of a request.
+        waiting: images that may wait for an answer; more are turned away.
+        threads: images that are computed at once; they share one model's memory.
+        header_seconds: in which the headers of a request must have come.
+        body_seconds: in which its body must have come.
+        answer_seconds: in which an image must have been computed, waiting included.
+        refresh_seconds: between two looks at who the champion is.
+        shadow: file of the comparisons of a challenger with the champion; None for none.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    models: Path = Path("data/06_models")
+    model: str | None = None
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65_535)] = 8000
+    api_key: str | None = None
+    max_bytes: Count = 100_000_000
+    max_files: Count = 32
+    waiting: Count = 64
+    threads: Count = 1
+    header_seconds: Seconds = 10.0
+    body_seconds: Seconds = 30.0
+    answer_seconds: Seconds = 60.0
+    refresh_seconds: Seconds = 0.3
+    shadow: Path | None = None
+
+
+def make_settings(**given: object) -> ServiceSettings:
+    """Return checked settings; raises BadInputError, one line, for the first that is wrong."""
+    try:
+        settings = ServiceSettings.model_validate(given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        raise BadInputError(f"{name}: {first['msg']}; got {first['input']!r}") from None
+    key = settings.api_key
+    if key is None and not is_loopback(settings.host):
+        raise BadInputError(
+            f"--host {settings.host} can be reached from elsewhere, so it needs a key: put one of "
+            f"{SHORTEST_KEY} characters or more into the environment variable BUSI_SERVE_API_KEY."
+        )
+    if key is not None and (len(key) < SHORTEST_KEY or not key.isascii() or not key.isprintable()):
+        raise BadInputError(
+            f"BUSI_SERVE_API_KEY must have {SHORTEST_KEY} printable ASCII characters or more."
+        )
+    return settings
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether a host can be reached from this machine alone."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,38 @@
+"""The recipes of deploy/ ask for what the project asks for, and start what there is."""
+
+import re
+import tomllib
+from configparser import RawConfigParser
+
+from tests.factories import PROJECT
+
+DEPLOY = PROJECT / "deploy"
+
+
+def read_requirements(texts: list[str]) -> dict[str, str]:
+    named = [re.fullmatch(r"([\w.-]+)(?:\[.*\])?(.*)", text) for text in texts]
+    return {found[1].lower(): found[2] for found in named if found}
+
+
+def test_the_container_has_the_same_limits_of_versions() -> None:
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    asked = read_requirements([*project["dependencies"], *extras["serve"], *extras["dicom"]])
+    recipe = (DEPLOY / "Containerfile").read_text()
+    installed = read_requirements(re.findall(r'"([\w.-]+[<>=][^"]*)"', recipe))
+    assert set(read_requirements(extras["serve"])) <= set(installed)
+    beyond = {name for name in installed if name not in asked}
+    assert beyond == {"click"}, "Kedro brings it"
+    assert {name: installed[name] for name in set(installed) - beyond} == {
+        name: asked[name] for name in set(installed) - beyond
+    }
+
+
+def test_both_recipes_start_the_service() -> None:
+    unit = RawConfigParser(strict=False)
+    unit.read(DEPLOY / "busi_pipeline.service")
+    assert " -m busi_pipeline serve --models " in unit["Service"]["ExecStart"]
+    assert int(unit["Service"]["TimeoutStopSec"]) > 60, "longer than it takes to answer all"
+    recipe = (DEPLOY / "Containerfile").read_text()
+    assert 'ENTRYPOINT ["python", "-m", "busi_pipeline", "serve"]' in recipe
+    assert "USER busi" in recipe
