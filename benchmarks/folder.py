@@ -3,14 +3,17 @@
     python benchmarks/folder.py data/06_models/resnet50/package --count 100
     python benchmarks/folder.py data/demo/06_models/inceptionv3/package --count 10000 --rounds 1
 
-Both sides see the same images, one at a time. The folder's side reads files, decodes, checks,
-locates, cuts, classifies, compares with what was learned from, and writes the journal; the bare
-side has what the networks take in memory. Pictures and page are drawn later and not counted.
+Both sides see the same images. The folder's side reads files, decodes, checks, locates, cuts,
+classifies, compares with what was learned from and with what was sent, and writes the journal. The
+bare side has what the networks take in memory, and computes one image after the other on all cores,
+or as many at once as the folder's side. The sides take turns. Pictures and page are drawn later and
+not counted.
 """
 
 import argparse
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -23,11 +26,12 @@ from busi_pipeline.datasets.journal import Journal
 from busi_pipeline.imaging.network_input import InputDescription, show_windows
 from busi_pipeline.imaging.raw_files import RawFiles
 from busi_pipeline.models.localizer import locate_lesion
+from busi_pipeline.models.onnx_networks import share_cores
 from busi_pipeline.models.packaged import PackagedModel, load_package
 from busi_pipeline.pipelines.prediction.nodes import list_images, read_images
 from busi_pipeline.synthetic import simulate_scan
 
-DISTINCT = 40
+DISTINCT = 200
 
 
 def read_memory() -> float:
@@ -51,20 +55,29 @@ def write_images(folder: Path, count: int) -> dict[str, Path]:
     return files
 
 
-def compute_bare(model: PackagedModel, pictures: list[np.ndarray]) -> float:
-    """Return the seconds that the networks alone take."""
+def prepare(model: PackagedModel, pictures: list[np.ndarray]) -> list[np.ndarray]:
+    """Return what the classifier takes of each picture."""
     networks, shape = model.networks, InputDescription(**model.description.get("input", {}))
     size, shown = networks.localizer_size, []
     for pixels in pictures:
         box = None if size is None else locate_lesion(networks.draw_maps, size, pixels)[0]
         shown.append(show_windows(pixels, box, shape, model.description["image_size"])[None])
-    grey = [np.zeros((1, size, size), np.uint8)] if size else []
-    begun = time.perf_counter()
-    for own in shown:
-        for maps in grey:
-            networks.draw_maps(maps)
+    return shown
+
+
+def compute_bare(model: PackagedModel, shown: list[np.ndarray], at_once: int) -> float:
+    """Return the seconds an image that the networks alone take."""
+    networks, size = model.networks, model.networks.localizer_size
+
+    def compute(own: np.ndarray) -> None:
+        if size is not None:
+            networks.draw_maps(np.zeros((1, size, size), np.uint8))
         networks.classify(own)
-    return time.perf_counter() - begun
+
+    with ThreadPoolExecutor(at_once) as pool:
+        begun = time.perf_counter()
+        list(pool.map(compute, shown))
+        return (time.perf_counter() - begun) / len(shown)
 
 
 def main() -> None:
@@ -74,16 +87,17 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
-    model = load_package(arguments.package)
+    shares = share_cores()
+    one, many = load_package(arguments.package), load_package(arguments.package, shares.threads)
     settings = PredictionSettings(folder="benchmark", model=None)
-    print(f"{model.name} {model.version}; {arguments.count} images; {describe_machine()}\n")
+    print(f"{one.name} {one.version}; {arguments.count} images; {describe_machine()}\n")
     with tempfile.TemporaryDirectory() as folder:
         files = write_images(Path(folder), arguments.count)
-        pictures = [
-            np.repeat(np.asarray(Image.open(file))[..., None], 3, axis=2)
-            for file in list(files.values())[: min(arguments.count, 200)]
-        ]
-        compute_bare(model, pictures[:3])
+        some = list(files.values())[: min(arguments.count, 200)]
+        pictures = [np.repeat(np.asarray(Image.open(f))[..., None], 3, axis=2) for f in some]
+        shown = prepare(one, pictures)
+        for model in (one, many):
+            compute_bare(model, shown[:3], 1)
         for number in range(arguments.rounds):
             memory: list[float] = []
 
@@ -93,14 +107,16 @@ def main() -> None:
 
             raw = RawFiles({name: partial(read, path) for name, path in files.items()})
             requests = list_images(raw, settings)
-            bare = compute_bare(model, pictures) / len(pictures)
+            bare = compute_bare(one, shown, 1)
+            bare_many = compute_bare(many, shown, shares.images)
             begun = time.perf_counter()
             journal = Journal(Path(folder) / f"journal {number}.jsonl")
-            read_images(raw, requests, model, journal, settings, read_parameters()["deduplication"])
+            read_images(raw, requests, many, journal, settings, read_parameters()["deduplication"])
             whole = (time.perf_counter() - begun) / arguments.count
             tenth = memory[len(memory) // 10]
             print(
-                f"bare {1 / bare:.1f} images/s, folder {1 / whole:.1f}: {bare / whole:.2f} of it; "
+                f"bare {1 / bare:.1f} images/s, {shares.images} at once {1 / bare_many:.1f}; "
+                f"folder {1 / whole:.1f}: {bare / whole:.2f} and {bare_many / whole:.2f} of it; "
                 f"memory {tenth:.0f} MB after a tenth, {memory[-1]:.0f} MB at the end",
                 flush=True,
             )

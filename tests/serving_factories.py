@@ -54,5 +54,7 @@ def give_roles(models: Path, **roles: str) -> None:
 def serve(models: Path, **settings: Any) -> Iterator[tuple[TestClient, Service]]:
     """Run a service in this process."""
     service = Service(make_settings(models=models, **settings))
-    with TestClient(create_app(service), raise_server_exceptions=False) as client:
+    with TestClient(
+        create_app(service), "http://127.0.0.1", raise_server_exceptions=False
+    ) as client:
         yield client, service

@@ -60,7 +60,7 @@ def test_it_answers_without_what_training_needs(address: str) -> None:
     assert "server" not in answer.headers
 
 
-@pytest.mark.parametrize("sent", [b"", b"GET /healthz HTTP/1.1\r\nHost: a\r\nX-Slow: "])
+@pytest.mark.parametrize("sent", [b"", b"GET /healthz HTTP/1.1\r\nHost: [::1]\r\nX-Slow: "])
 def test_headers_that_do_not_come_end_the_connection(sent: bytes, address: str) -> None:
     with connect(address) as connection:
         connection.sendall(sent)
@@ -71,7 +71,7 @@ def test_headers_that_do_not_come_end_the_connection(sent: bytes, address: str) 
 
 def test_slow_headers_after_an_answer_end_the_connection(address: str) -> None:
     with connect(address) as connection:
-        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: [::1]\r\n\r\n")
         assert connection.recv(65_536).startswith(b"HTTP/1.1 200")
         connection.sendall(b"GET /heal")
         assert b"HTTP/1.1 200" not in read_all(connection)
@@ -80,10 +80,19 @@ def test_slow_headers_after_an_answer_end_the_connection(address: str) -> None:
 def test_a_body_that_comes_slowly_is_given_up(address: str) -> None:
     with connect(address) as connection:
         connection.sendall(
-            b"POST /v1/predictions HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n"
+            b"POST /v1/predictions HTTP/1.1\r\nHost: [::1]\r\nContent-Length: 1000\r\n"
             b"Content-Type: multipart/form-data; boundary=x\r\n\r\n--x"
         )
         assert read_all(connection).startswith(b"HTTP/1.1 408")
+
+
+def test_a_refusal_does_not_wait_for_the_rest_of_the_body(address: str) -> None:
+    with connect(address) as connection:
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: [::1]\r\nContent-Length: 1000\r\n\r\na")
+        assert connection.recv(65_536).startswith(b"HTTP/1.1 200")
+        with suppress(OSError):
+            connection.sendall(b"b")
+            assert read_all(connection) == b"", "closed"
 
 
 @pytest.mark.parametrize(
@@ -91,11 +100,11 @@ def test_a_body_that_comes_slowly_is_given_up(address: str) -> None:
     [
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
         b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\n\r\n",
-        b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"a" * 100_000 + b"\r\n\r\n",
-        b"GET / HTTP/1.1\r\nHost: a\r\nX-Request-ID: a\r\n b: c\r\nConnection: close\r\n\r\n",
-        b"POST /v1/predictions HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nContent-Length: 6\r\n"
-        b"\r\nabcdef",
-        b"POST /v1/predictions HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: [::1]\r\nX: " + b"a" * 100_000 + b"\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: [::1]\r\nX-Request-ID: a\r\n b: c\r\nConnection: close\r\n\r\n",
+        b"POST /v1/predictions HTTP/1.1\r\nHost: [::1]\r\nContent-Length: 5\r\n"
+        b"Content-Length: 6\r\n\r\nabcdef",
+        b"POST /v1/predictions HTTP/1.1\r\nHost: [::1]\r\nContent-Length: 99999999999\r\n\r\n",
     ],
 )
 def test_damaged_requests_are_refused_and_harm_nobody(sent: bytes, address: str) -> None:

@@ -11,6 +11,7 @@ from busi_pipeline.datasets.model_registry import ModelRegistry
 from busi_pipeline.errors import BadInputError
 from busi_pipeline.models.ledger import ROLES
 from busi_pipeline.models.model_store import ModelStore
+from busi_pipeline.models.onnx_networks import share_cores
 from busi_pipeline.models.packaged import PACKAGE_FILE, PackagedModel, load_package
 
 _MLFLOW_SCHEMES = ("models:/", "runs:/", "mlflow-artifacts:/")
@@ -34,7 +35,7 @@ def _fetch(uri: str) -> Path:
 
 
 class ChosenPackageDataset(AbstractDataset[None, PackagedModel]):
-    """A packaged model to ask, by name or folder.
+    """A packaged model to ask about many images at once, by name or folder.
 
     Args:
         path: folder of the models.
@@ -69,11 +70,11 @@ class ChosenPackageDataset(AbstractDataset[None, PackagedModel]):
 
     def _load_chosen(self) -> PackagedModel:
         if self._choice is not None and self._choice.startswith(_MLFLOW_SCHEMES):
-            return load_package(_fetch(self._choice))
+            return load_package(_fetch(self._choice), share_cores().threads)
         store = ModelStore(self._path)
         if self._choice is None or self._choice in ROLES:
             ModelRegistry(store, self._name).warn()
-        return load_package(store.find(self._choice))
+        return load_package(store.find(self._choice), share_cores().threads)
 
     def save(self, data: None) -> None:
         """Refuse: a package is written by its pipeline."""

@@ -12,7 +12,9 @@ from busi_pipeline.imaging.text_cover import cover_text
 # As in other plots: readers blue, the localizer orange. RGB.
 _BY_READER, _BY_LOCALIZER = (0, 114, 178), (230, 120, 0)
 # Red speaks for a positive class, blue against; both are seen with any colour vision.
-_FOR, _AGAINST = (215, 25, 28), (44, 123, 182)
+_FOR, _AGAINST = np.array([[215, 25, 28], [44, 123, 182]], np.float32)
+# Rows that are coloured at once, so that a large image takes no more memory than a small one.
+_ROWS = 256
 # The strongest attribution covers this much of the image; the share of places stronger than it.
 _OPAQUE, _STRONGEST = 0.65, 0.01
 
@@ -99,7 +101,10 @@ def draw_finding(
 def draw_box(pixels: UInt8Array, box: Window, colour: tuple[int, int, int]) -> UInt8Array:
     """Return uint8 (h, w, 3) with a box."""
     drawn = np.ascontiguousarray(pixels).copy()
-    left, top, right, bottom = (round(edge) for edge in box)
+    height, width = pixels.shape[:2]
+    # The last pixels of the box, which ends after them.
+    left, top = max(0, round(box.left)), max(0, round(box.top))
+    right, bottom = min(width, round(box.right)) - 1, min(height, round(box.bottom)) - 1
     thickness = max(1, round(min(pixels.shape[:2]) / 200))
     cv2.rectangle(drawn, (left, top), (right, bottom), colour, thickness)
     return drawn
@@ -110,10 +115,22 @@ def draw_attribution(pixels: UInt8Array, attribution: Attribution) -> UInt8Array
 
     The stronger, the more of the colour; the strongest of an image has the same in every picture.
     """
-    placed = attribution.place(*pixels.shape[:2])
-    strongest = np.quantile(np.abs(placed), 1 - _STRONGEST)
+    height, width = pixels.shape[:2]
+    placed = attribution.place(height, width)
+    shown = np.zeros((height, width), bool)
+    for window in attribution.windows:
+        rows = slice(max(0, round(window.top)), max(0, round(window.bottom)))
+        columns = slice(max(0, round(window.left)), max(0, round(window.right)))
+        shown[rows, columns] = True
+    if not shown.any():
+        return pixels
+    strongest = np.quantile(np.abs(placed[shown]), 1 - _STRONGEST)
     if strongest == 0:
         return pixels
-    strength = np.clip(np.abs(placed) / strongest, 0, 1)[..., None] * _OPAQUE
-    colour = np.where(placed[..., None] > 0, _FOR, _AGAINST)
-    return np.round((1 - strength) * pixels + strength * colour).astype(np.uint8)
+    drawn = np.empty_like(pixels)
+    for start in range(0, height, _ROWS):
+        strip = slice(start, start + _ROWS)
+        strength = np.clip(np.abs(placed[strip]) / strongest, 0, 1)[..., None] * np.float32(_OPAQUE)
+        colour = np.where(placed[strip][..., None] > 0, _FOR, _AGAINST)
+        drawn[strip] = np.round((1 - strength) * pixels[strip] + strength * colour)
+    return drawn

@@ -2,7 +2,8 @@
 
 Source: Draelos and Carin 2020, "Use HiResCAM instead of Grad-CAM for faithful explanations of
 convolutional neural networks". What a linear head reads of pooled features splits into a share of
-each place, without a gradient: the shares add up to the score that the head gives.
+each place, without a gradient: the shares add up to what the features do to the score. Of two
+classes that is the log odds but for a constant; of more, to first order.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,7 +14,8 @@ import numpy as np
 
 from busi_pipeline.models.onnx_networks import ATTRIBUTION
 
-_TINY = 1e-7
+# A class may be that unlikely beside another of its side.
+_TINY = 1e-30
 
 
 def has_linear_heads(model: keras.Model) -> bool:
@@ -27,8 +29,8 @@ def add_attribution(model: keras.Model, positive: Sequence[int]) -> keras.Model:
 
     float32 (images x windows, h, w), at the resolution of the finest features that a head reads.
     The mean over a map is what the image adds to the log odds of the positive classes, before
-    calibration: above 0 a place speaks for them, below 0 against. Of a model that averages over
-    several networks or over the flip, the mean of theirs.
+    calibration, to first order: above 0 a place speaks for them, below 0 against. Of a model that
+    averages over several networks or over the flip, the mean of theirs, each counting the same.
 
     Args:
         model: uint8 images -> {`probabilities`, `positive_score`, `flagged`}, as delivered; its

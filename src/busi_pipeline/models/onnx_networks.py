@@ -1,7 +1,9 @@
 """Networks that were exported to ONNX, computed by ONNX Runtime. Nothing here needs TensorFlow."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import onnxruntime
@@ -13,6 +15,28 @@ FEATURES = "features"
 """Output of an exported classifier beside its answer: what its first network sees in an image."""
 ATTRIBUTION = "attribution"
 """A further one, where its heads are linear; see models.attribution.add_attribution."""
+
+
+_IMAGES_AT_ONCE = 4
+
+
+class Shares(NamedTuple):
+    """Attributes: `images` computed at once, `threads` that compute each."""
+
+    images: int
+    threads: int
+
+
+def share_cores() -> Shares:
+    """Return how many images are computed at once where many are asked about.
+
+    Two images on a core each take less time than one after the other on both. Each has memory of
+    its own for what the layers give, so there are no more than four.
+    """
+    has_affinity = hasattr(os, "sched_getaffinity")
+    cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+    images = min(_IMAGES_AT_ONCE, cores)
+    return Shares(images, cores // images)
 
 
 class OnnxNetworks:

@@ -115,6 +115,8 @@ def create_app(service: Service) -> FastAPI:
         # Their pages load scripts from elsewhere.
         docs_url=None,
         redoc_url=None,
+        # It would name whatever host the client named.
+        redirect_slashes=False,
         responses=_list_refusals(401),
     )
     app.add_middleware(Protection, settings=settings, measures=service.measures)
@@ -156,8 +158,7 @@ def create_app(service: Service) -> FastAPI:
         be used, the status is 422.
         """
         uploads = await read_uploads(request, settings.max_files)
-        done = await service.ask(uploads, request.state.request_id)
-        request.state.logged = {"images": len(uploads), "model_version": done.model.version}
+        done = await service.ask(uploads, request)
         if not any(isinstance(answer, Answer) for answer in done.answers):
             raise RequestError(
                 422, "; ".join(dict.fromkeys(str(answer) for answer in done.answers))
@@ -194,7 +195,7 @@ def create_app(service: Service) -> FastAPI:
         Burned-in text is covered. `attribution=false` draws the box alone.
         """
         (upload,) = await read_uploads(request, 1)
-        return Response(await service.draw(upload, attribution), media_type="image/png")
+        return Response(await service.draw(upload, attribution, request), media_type="image/png")
 
     @app.get("/v1/model", tags=["model"], summary="The model that answers")
     async def describe_model() -> ModelInformation:

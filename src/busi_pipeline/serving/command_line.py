@@ -21,6 +21,7 @@ _KEY = "BUSI_SERVE_API_KEY"
 @click.option("--host", default="127.0.0.1", help="Any other needs a key.")
 @click.option("--port", type=int, default=8000)
 @click.option("--max-bytes", type=int, default=100_000_000, help="Of a request.")
+@click.option("--max-held", type=int, default=1_000_000_000, help="Bytes of all requests at once.")
 @click.option("--max-files", type=int, default=32, help="Of a request.")
 @click.option("--waiting", type=int, default=64, help="Images that may wait.")
 @click.option("--threads", type=int, default=1, help="Images computed at once, by one model.")

@@ -46,10 +46,9 @@ class LoadedModels:
         folder = self._store.find(choice)
         self._loaded: dict[str, PackagedModel] = {}
         first = self._load(folder)
-        roles = self._store.read_ledger().roles
         # One that was named is not exchanged.
-        self._follows = roles.get(self._role) == first.version and choice in (None, *ROLES)
-        self._serving = Serving(first, {self._role: first} if self._follows else {})
+        self._follows = choice in (None, *ROLES)
+        self._serving = Serving(first, {})
         self._seen: tuple[int, int] | None = None
         self._problem = ""
         self._stop = threading.Event()
@@ -79,25 +78,40 @@ class LoadedModels:
     def refresh(self) -> None:
         """Load what has a role now and was not loaded; let go what has none.
 
-        Where that fails, the models stay as they are and `problem` says why.
+        Nothing is done where the ledger has not changed. Where the model that should answer cannot
+        be loaded, the one before goes on, and `problem` says why, until the next change. Another
+        role is left out then.
         """
         seen = self._look()
-        if not self._follows or (seen == self._seen and not self._problem):
+        if not self._follows or seen == self._seen:
             return
+        self._seen = seen
         try:
-            versions = self._store.read_ledger().roles
-            roles = {role: self._find(role, version) for role, version in versions.items()}
-            serving = Serving(roles[self._role], roles)
-        except (BadInputError, OSError, KeyError) as error:
-            problem = f"no model is the {self._role}" if isinstance(error, KeyError) else str(error)
-            if problem != self._problem:
-                logger.error("the model stays %s: %s", self._serving.model.version, problem)
-            self._problem, self._seen = problem, seen
+            self._serving, self._problem = self._follow(), ""
+        except Exception as error:  # whatever it is, the model before goes on answering
+            self._problem = str(error)
+            logger.exception("the model stays %s", self._serving.model.version)
             return
-        if serving.model.version != self._serving.model.version:
-            logger.info("%s is the %s now", serving.model.version, self._role)
-        self._serving, self._problem, self._seen = serving, "", seen
-        self._loaded = {model.version: model for model in roles.values()}
+        self._loaded = {model.version: model for model in self._serving.roles.values()}
+
+    def _follow(self) -> Serving:
+        """Return the models that have the roles now."""
+        versions = self._store.read_ledger().roles
+        if self._role not in versions:
+            if not versions:  # there was never a champion: the only model answers
+                return self._serving
+            raise BadInputError(f"no model is the {self._role}")
+        model = self._find(self._role, versions[self._role])
+        if model.version != self._serving.model.version:
+            logger.info("%s is the %s now", model.version, self._role)
+        roles = {self._role: model}
+        self._serving = Serving(model, roles)  # the others may take their time
+        for role, version in versions.items():
+            try:
+                roles[role] = self._find(role, version)
+            except Exception:
+                logger.exception("the %s, %s, is left out", role, version)
+        return Serving(model, roles)
 
     def _find(self, role: str, version: str) -> PackagedModel:
         if version in self._loaded:

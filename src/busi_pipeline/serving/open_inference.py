@@ -10,7 +10,8 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.concurrency import run_in_threadpool
 
 from busi_pipeline import __version__
 from busi_pipeline.models.packaged import Answer
@@ -57,7 +58,7 @@ def make_router(service: Service) -> APIRouter:
 
     @router.get("/health/ready", summary="Ready")
     async def ready() -> dict[str, bool]:
-        return {"ready": True}
+        return {"ready": not service.models.problem}
 
     @router.get("", summary="Server")
     async def server() -> dict[str, Any]:
@@ -82,13 +83,18 @@ def make_router(service: Service) -> APIRouter:
 
     @router.get("/models/{name}/ready", summary="Model ready", responses=_NOT_FOUND)
     async def model_ready(name: str) -> dict[str, Any]:
-        return {"name": _find(service, name).name, "ready": True}
+        return {"name": _find(service, name).name, "ready": not service.models.problem}
 
-    @router.post("/models/{name}/infer", summary="Infer", responses=_REFUSED)
-    async def infer(name: str, asked: InferenceRequest, request: Request) -> JSONResponse:
+    @router.post(
+        "/models/{name}/infer",
+        summary="Infer",
+        responses=_REFUSED,
+        openapi_extra={"requestBody": _BODY},
+    )
+    async def infer(name: str, request: Request) -> JSONResponse:
         _find(service, name)
-        uploads = _read(asked, service.settings.max_files)
-        done = await service.ask(uploads, request.state.request_id)
+        asked = await _read_json(request, service.settings.max_files)
+        done = await service.ask(_read(asked), request)
         for number, answer in enumerate(done.answers, 1):
             if not isinstance(answer, Answer):
                 raise RequestError(422, f"image {number} cannot be used: {answer}")
@@ -104,9 +110,69 @@ def make_router(service: Service) -> APIRouter:
     return router
 
 
+_MOST_BYTES = 30_000_000
+_TENSOR: dict[str, Any] = {
+    "type": "object",
+    "required": ["name", "shape", "datatype", "data"],
+    "properties": {
+        "name": {"enum": [IMAGE, BOX]},
+        "shape": {"type": "array", "items": {"type": "integer"}},
+        "datatype": {"enum": ["BYTES"]},
+        "data": {"type": "array", "items": {"type": "string"}},
+    },
+    "description": "`image`: base64 texts of files; `box`: left,top,right,bottom, or empty.",
+}
+_NAMED: dict[str, Any] = {
+    "type": "object",
+    "required": ["name"],
+    "properties": {"name": {"type": "string"}},
+}
+_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "required": ["inputs"],
+    "properties": {
+        "id": {"type": "string", "maxLength": 200},
+        "inputs": {"type": "array", "minItems": 1, "maxItems": 2, "items": _TENSOR},
+        "outputs": {"type": "array", "items": _NAMED},
+    },
+}
+_BODY: dict[str, Any] = {
+    "required": True,
+    "content": {"application/json": {"schema": _SCHEMA}},
+}
+
+
+async def _read_json(request: Request, most: int) -> InferenceRequest:
+    """Return a request; raises RequestError where it has another form.
+
+    What is too long is refused before each of its parts is looked at.
+    """
+    content = await request.body()
+    if len(content) > _MOST_BYTES:
+        raise RequestError(413, f"JSON may have {_MOST_BYTES} bytes; /v1/predictions takes more")
+    try:
+        asked = await run_in_threadpool(json.loads, content)
+    except (ValueError, RecursionError):
+        raise RequestError(400, "the body is no JSON") from None
+    inputs = asked.get("inputs") if isinstance(asked, dict) else None
+    if not isinstance(inputs, list) or len(inputs) > 2:
+        raise RequestError(422, f"inputs are `{IMAGE}` and, where known, `{BOX}`, each once")
+    data = [own.get("data") for own in inputs if isinstance(own, dict)]
+    if any(not isinstance(own, list) or not 1 <= len(own) <= most for own in data):
+        raise RequestError(422, f"a request has 1 to {most} images")
+    try:
+        return InferenceRequest.model_validate(asked)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise RequestError(422, f"{place}: {first['msg']}") from None
+
+
 _NOT_FOUND: dict[int | str, dict[str, Any]] = {404: {"description": "Another model answers."}}
 _REFUSED = _NOT_FOUND | {
     400: {"description": "The body is no JSON."},
+    408: {"description": "The body came too slowly."},
+    413: {"description": "The body is too large."},
     422: {"description": "The request, or an image, cannot be used."},
     503: {"description": "Too many images are waiting."},
 }
@@ -129,7 +195,7 @@ def _list_outputs(classes: int) -> list[tuple[str, str, list[int]]]:
     ]
 
 
-def _read(asked: InferenceRequest, most: int) -> list[Upload]:
+def _read(asked: InferenceRequest) -> list[Upload]:
     """Return the images of a request; raises RequestError where it has another form."""
     tensors = {tensor.name: tensor for tensor in asked.inputs}
     if IMAGE not in tensors or set(tensors) - {IMAGE, BOX} or len(tensors) != len(asked.inputs):
@@ -140,8 +206,6 @@ def _read(asked: InferenceRequest, most: int) -> list[Upload]:
             raise RequestError(
                 422, f"`{tensor.name}` must have datatype BYTES, and shape [{count}], as its data"
             )
-    if not 1 <= count <= most:
-        raise RequestError(422, f"a request has 1 to {most} images; got {count}")
     boxes = tensors[BOX].data if BOX in tensors else [""] * count
     uploads = []
     for number, (text, box) in enumerate(zip(tensors[IMAGE].data, boxes, strict=True), 1):

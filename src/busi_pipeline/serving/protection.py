@@ -8,14 +8,16 @@ import logging
 import re
 import time
 import uuid
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from busi_pipeline.serving.measures import Measures
 from busi_pipeline.serving.problems import RequestError, describe_problem
-from busi_pipeline.serving.settings import ServiceSettings
+from busi_pipeline.serving.settings import ServiceSettings, is_loopback
 
 logger = logging.getLogger("busi_pipeline.serving.requests")
 
@@ -30,6 +32,14 @@ _HEADERS = {
 }
 
 
+@dataclass
+class _Body:
+    """Attributes: `is_open`, whether there is more to come; `size` in bytes so far."""
+
+    is_open: bool
+    size: int = 0
+
+
 class Protection:
     """ASGI middleware around the routes."""
 
@@ -38,6 +48,7 @@ class Protection:
         self._app, self._settings, self._measures = app, settings, measures
         key = settings.api_key
         self._key = None if key is None else _digest(key)
+        self._held = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or refuse it."""
@@ -50,6 +61,7 @@ class Protection:
         request_id = given if _GIVEN_ID.fullmatch(given) else uuid.uuid4().hex
         scope.setdefault("state", {}).update(request_id=request_id, begun=begun)
         answered = False
+        body = _Body("content-length" in headers or "transfer-encoding" in headers)
 
         async def send_on(message: Message) -> None:
             nonlocal status, answered
@@ -57,13 +69,17 @@ class Protection:
                 status, answered = message["status"], True
                 own = MutableHeaders(scope=message)
                 own["x-request-id"] = request_id
+                if body.is_open:  # what is left of it is not waited for
+                    own["connection"] = "close"
                 for name, value in _HEADERS.items():
                     own.setdefault(name, value)
             await send(message)
 
         try:
             self._check(scope, headers)
-            await self._app(scope, self._limit(receive), send_on)
+            await self._app(scope, self._limit(receive, body), send_on)
+        except ClientDisconnect:
+            status = 499  # as nginx has it: the client went before it had its answer
         except RequestError as error:
             if not answered:
                 problem = describe_problem(error.status, error.detail, request_id, error.headers)
@@ -74,6 +90,7 @@ class Protection:
                 problem = describe_problem(500, "the service failed: see its log", request_id)
                 await problem(scope, receive, send_on)
         finally:
+            self._held -= body.size
             seconds = time.perf_counter() - begun
             route = getattr(scope.get("route"), "path", "none")
             self._measures.count_request(route, status, seconds)
@@ -92,6 +109,9 @@ class Protection:
             )
 
     def _check(self, scope: Scope, headers: Headers) -> None:
+        if self._key is None and not is_loopback(_read_host(headers.get("host", ""))):
+            # Else any website could reach this machine by a name of its own (DNS rebinding).
+            raise RequestError(421, "without a key, only 127.0.0.1 and localhost are answered")
         if self._key is not None and scope["path"] not in OPEN_PATHS:
             scheme, _, token = headers.get("authorization", "").partition(" ")
             given = headers.get("x-api-key") or (token if scheme.lower() == "bearer" else "")
@@ -105,38 +125,41 @@ class Protection:
         if length is not None and length.isdecimal() and int(length) > self._settings.max_bytes:
             raise self._too_large()
 
-    def _limit(self, receive: Receive) -> Receive:
+    def _limit(self, receive: Receive, body: "_Body") -> Receive:
         """Return `receive` that ends a body which is too large, or comes too slowly."""
         deadline = time.monotonic() + self._settings.body_seconds
-        size, is_whole = 0, False
 
         async def receive_on() -> Message:
-            nonlocal size, is_whole
-            if is_whole:
+            if not body.is_open:
                 return await receive()
             try:
                 message = await asyncio.wait_for(receive(), max(0.0, deadline - time.monotonic()))
             except TimeoutError:
                 raise RequestError(
-                    408,
-                    f"the body took longer than {self._settings.body_seconds:g} s",
-                    {"connection": "close"},
+                    408, f"the body took longer than {self._settings.body_seconds:g} s"
                 ) from None
             if message["type"] == "http.request":
-                size += len(message.get("body", b""))
-                is_whole = not message.get("more_body", False)
-            if size > self._settings.max_bytes:
+                size = len(message.get("body", b""))
+                body.size, self._held = body.size + size, self._held + size
+                body.is_open = message.get("more_body", False)
+            if body.size > self._settings.max_bytes:
                 raise self._too_large()
+            if self._held > self._settings.max_held:
+                self._measures.count_turned_away()
+                raise RequestError(
+                    503, "too much is being sent: try again in 5 s", {"retry-after": "5"}
+                )
             return message
 
         return receive_on
 
     def _too_large(self) -> RequestError:
-        return RequestError(
-            413,
-            f"a request may have {self._settings.max_bytes} bytes",
-            {"connection": "close"},
-        )
+        return RequestError(413, f"a request may have {self._settings.max_bytes} bytes")
+
+
+def _read_host(value: str) -> str:
+    """Return the host of a Host header, without its port."""
+    return value[1:].partition("]")[0] if value.startswith("[") else value.partition(":")[0]
 
 
 def _digest(text: str) -> bytes:

@@ -1,12 +1,14 @@
 """What stands between the routes and the model: room in the line, one answer an image."""
 
 import io
-import logging
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NamedTuple, TypeVar
 
 from PIL import Image
+from starlette.requests import ClientDisconnect, Request
 
+from busi_pipeline.errors import BadInputError
 from busi_pipeline.imaging.decoding import UnusableImageError
 from busi_pipeline.imaging.overlays import draw_finding
 from busi_pipeline.models.ledger import CHALLENGER
@@ -17,16 +19,22 @@ from busi_pipeline.serving.problems import RequestError
 from busi_pipeline.serving.settings import ServiceSettings
 from busi_pipeline.serving.shadow import Shadow
 from busi_pipeline.serving.uploads import Upload
-from busi_pipeline.serving.work import BusyError, Work
+from busi_pipeline.serving.work import BusyError, Place, Work
 
-logger = logging.getLogger(__name__)
+_Result = TypeVar("_Result")
+
+
+class Unusable(str):
+    """Why an image cannot be used, one line."""
+
+    __slots__ = ()
 
 
 class Asked(NamedTuple):
     """Attributes: `model` that was asked, `answers` of each image, or why there is none."""
 
     model: PackagedModel
-    answers: list[Answer | UnusableImageError]
+    answers: list[Answer | Unusable]
 
 
 class Service:
@@ -50,66 +58,41 @@ class Service:
         if self._shadow is not None:
             self._shadow.close()
 
-    async def ask(self, uploads: Sequence[Upload], request_id: str) -> Asked:
+    async def ask(self, uploads: Sequence[Upload], request: Request) -> Asked:
         """Return the answers of one model on all images; raises RequestError."""
         serving = self.models.serving
         model, answers = serving.model, []
-        self._take(len(uploads))
+        _note(request, len(uploads), model)
+        places = self._take(len(uploads))
         try:
-            for upload in uploads:
-                answer = await self._ask_one(model, upload)
+            for upload, place in zip(uploads, places, strict=True):
+                if await request.is_disconnected():
+                    raise ClientDisconnect
+                answer = await self._compute(partial(_ask, model, upload), place)
                 self.measures.count_answer(answer if isinstance(answer, Answer) else None)
                 answers.append(answer)
         finally:
-            self.work.leave(len(uploads))
+            _leave_unused(places)
         challenger = serving.roles.get(CHALLENGER)
         if self._shadow is not None and challenger is not None:
             for upload, answer in zip(uploads, answers, strict=True):
                 if isinstance(answer, Answer):
-                    self._shadow.ask(challenger, upload, answer, request_id)
+                    self._shadow.ask(challenger, upload, answer, request.state.request_id)
         return Asked(model, answers)
 
-    async def draw(self, upload: Upload, shows_attribution: bool) -> bytes:
+    async def draw(self, upload: Upload, shows_attribution: bool, request: Request) -> bytes:
         """Return a PNG of an image with its box; raises RequestError where it cannot be used."""
         model = self.models.serving.model
-
-        def draw() -> bytes | UnusableImageError:
-            try:
-                pixels = decode_any(upload.content)
-                answer = model.predict_pixels(pixels, upload.box)
-            except UnusableImageError as error:
-                return error
-            drawn = draw_finding(
-                pixels,
-                answer.box,
-                answer.box_source == READER,
-                answer.attribution if shows_attribution else None,
-            )
-            buffer = io.BytesIO()
-            Image.fromarray(drawn).save(buffer, format="PNG", compress_level=1)
-            return buffer.getvalue()
-
-        self._take(1)
-        try:
-            drawn = await self._compute(draw)
-        finally:
-            self.work.leave(1)
-        if isinstance(drawn, UnusableImageError):
+        _note(request, 1, model)
+        (place,) = self._take(1)
+        drawn = await self._compute(partial(_draw, model, upload, shows_attribution), place)
+        if isinstance(drawn, Unusable):
             raise RequestError(422, str(drawn))
         return drawn
 
-    async def _ask_one(self, model: PackagedModel, upload: Upload) -> Answer | UnusableImageError:
-        def ask() -> Answer | UnusableImageError:
-            try:
-                return model.predict_bytes(upload.content, upload.box)
-            except UnusableImageError as error:
-                return error
-
-        return await self._compute(ask)
-
-    async def _compute(self, function):  # type: ignore[no-untyped-def]
+    async def _compute(self, function: Callable[[], _Result], place: Place) -> _Result:
         try:
-            return await self.work.compute(function)
+            return await self.work.compute(function, place)
         except TimeoutError:
             raise RequestError(
                 503,
@@ -117,9 +100,44 @@ class Service:
                 {"retry-after": "5"},
             ) from None
 
-    def _take(self, count: int) -> None:
+    def _take(self, count: int) -> list[Place]:
         try:
-            self.work.take(count)
+            return self.work.take(count)
         except BusyError as error:
             self.measures.count_turned_away()
             raise RequestError(503, str(error), {"retry-after": str(error.seconds)}) from None
+
+
+def _leave_unused(places: Sequence[Place]) -> None:
+    for place in places:
+        if not place.is_used:
+            place.leave()
+
+
+def _note(request: Request, images: int, model: PackagedModel) -> None:
+    """Let the line in the log say what was asked."""
+    request.state.logged = {"images": images, "model_version": model.version}
+
+
+def _ask(model: PackagedModel, upload: Upload) -> "Answer | Unusable":
+    try:
+        return model.predict_bytes(upload.content, upload.box)
+    except (UnusableImageError, BadInputError) as error:
+        return Unusable(str(error))
+
+
+def _draw(model: PackagedModel, upload: Upload, shows_attribution: bool) -> "bytes | Unusable":
+    try:
+        pixels = decode_any(upload.content)
+        answer = model.predict_pixels(pixels, upload.box)
+    except (UnusableImageError, BadInputError) as error:
+        return Unusable(str(error))
+    drawn = draw_finding(
+        pixels,
+        answer.box,
+        answer.box_source == READER,
+        answer.attribution if shows_attribution else None,
+    )
+    buffer = io.BytesIO()
+    Image.fromarray(drawn).save(buffer, format="PNG", compress_level=1)
+    return buffer.getvalue()

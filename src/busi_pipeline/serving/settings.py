@@ -1,6 +1,7 @@
 """What a service may be asked, by whom, and how much of it at once."""
 
 import ipaddress
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -22,6 +23,7 @@ class ServiceSettings(BaseModel):
         host, port: to listen at.
         api_key: that every request must bring; None for none, on loopback only.
         max_bytes: of the body of a request.
+        max_held: bytes of all bodies together that are held at once.
         max_files: of a request.
         waiting: images that may wait for an answer; more are turned away.
         threads: images that are computed at once; they share one model's memory.
@@ -40,6 +42,7 @@ class ServiceSettings(BaseModel):
     port: Annotated[int, Field(ge=0, le=65_535)] = 8000
     api_key: str | None = None
     max_bytes: Count = 100_000_000
+    max_held: Count = 1_000_000_000
     max_files: Count = 32
     waiting: Count = 64
     threads: Count = 1
@@ -64,9 +67,10 @@ def make_settings(**given: object) -> ServiceSettings:
             f"--host {settings.host} can be reached from elsewhere, so it needs a key: put one of "
             f"{SHORTEST_KEY} characters or more into the environment variable BUSI_SERVE_API_KEY."
         )
-    if key is not None and (len(key) < SHORTEST_KEY or not key.isascii() or not key.isprintable()):
+    if key is not None and not re.fullmatch(rf"[!-~]{{{SHORTEST_KEY},}}", key):
         raise BadInputError(
-            f"BUSI_SERVE_API_KEY must have {SHORTEST_KEY} printable ASCII characters or more."
+            f"BUSI_SERVE_API_KEY must have {SHORTEST_KEY} printable ASCII characters or more, and "
+            "no spaces."
         )
     return settings
 

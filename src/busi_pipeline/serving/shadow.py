@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from busi_pipeline.imaging.decoding import UnusableImageError
 from busi_pipeline.models.packaged import Answer, PackagedModel
 from busi_pipeline.serving.measures import Measures
 from busi_pipeline.serving.uploads import Upload
@@ -43,30 +42,31 @@ class Shadow:
         self._pool.submit(self._compare, challenger, upload, answer, request_id)
 
     def close(self) -> None:
-        """Finish what waits."""
-        self._pool.shutdown(wait=True)
+        """Finish the image that is computed; others are left out."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
 
     def _compare(
         self, challenger: PackagedModel, upload: Upload, answer: Answer, request_id: str
     ) -> None:
         try:
             other = challenger.predict_bytes(upload.content, upload.box)
-            line = describe_pair(upload.content, answer, other) | {"request_id": request_id}
+            line = describe_pair(upload, answer, other) | {"request_id": request_id}
             with self._path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
             self._measures.count_shadow("same" if other.flagged == answer.flagged else "other")
-        except (UnusableImageError, OSError) as error:
+        except Exception:  # whatever it is, the champion has answered
             self._measures.count_shadow("failed")
-            logger.error("the challenger gave no answer for request %s: %s", request_id, error)
+            logger.exception("the challenger gave no answer for request %s", request_id)
         finally:
             self._room.release()
 
 
-def describe_pair(content: bytes, answer: Answer, other: Answer) -> dict[str, Any]:
+def describe_pair(upload: Upload, answer: Answer, other: Answer) -> dict[str, Any]:
     """Return the line of an image that champion and challenger saw."""
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "byte_sha256": hashlib.sha256(content).hexdigest(),
+        "byte_sha256": hashlib.sha256(upload.content).hexdigest(),
+        "box": ",".join(upload.box or ()),
         "champion": answer.model_version,
         "challenger": other.model_version,
         "champion_score": answer.positive_score,

@@ -24,11 +24,21 @@ def compare_shadow(path: Path) -> pd.DataFrame:
             f"no comparisons in {path}: start the service with --shadow {path}, and give a model "
             "the role `challenger`."
         )
-    lines = [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
-    table = pd.DataFrame(lines).drop_duplicates(["champion", "challenger", "byte_sha256"])
+    lines = [own for line in path.read_text().splitlines() if (own := _read(line)) is not None]
+    if not lines:
+        raise BadInputError(f"no comparisons in {path} yet.")
+    table = pd.DataFrame(lines).drop_duplicates(["champion", "challenger", "byte_sha256", "box"])
     return pd.DataFrame(
         [_summarise(pair, seen) for pair, seen in table.groupby(["champion", "challenger"])]
     )
+
+
+def _read(line: str) -> dict[str, Any] | None:
+    """Return a line; None for one that was cut off when the service ended."""
+    try:
+        return dict(json.loads(line))
+    except ValueError:
+        return None
 
 
 def _summarise(pair: Any, seen: pd.DataFrame) -> Mapping[str, Any]:

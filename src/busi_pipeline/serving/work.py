@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -22,11 +23,7 @@ class BusyError(Exception):
 
 
 class Work:
-    """Computes images in threads, which share the models.
-
-    Attributes:
-        pending: images that wait or are computed.
-    """
+    """Computes images in threads, which share the models."""
 
     def __init__(self, waiting: int, threads: int, seconds: float):
         """Start the threads.
@@ -39,39 +36,71 @@ class Work:
         self._room, self._threads, self._seconds = waiting + threads, threads, seconds
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="images")
         self._mean = _AT_FIRST
-        self.pending = 0
+        self._lock = threading.Lock()
+        self._pending = 0
 
-    def take(self, count: int) -> None:
-        """Take room for so many images.
+    @property
+    def pending(self) -> int:
+        """Images that wait or are computed."""
+        return self._pending
+
+    def take(self, count: int) -> list["Place"]:
+        """Take room for so many images, one place each.
 
         A request is never split, so one that finds nobody waiting is always taken.
 
         Raises BusyError where there is none.
         """
-        if self.pending and self.pending + count > self._room:
-            raise BusyError(max(1, math.ceil(self.pending * self._mean / self._threads)))
-        self.pending += count
+        with self._lock:
+            if self._pending and self._pending + count > self._room:
+                raise BusyError(max(1, math.ceil(self._pending * self._mean / self._threads)))
+            self._pending += count
+        return [Place(self._give_back) for _ in range(count)]
 
-    def leave(self, count: int) -> None:
-        """Give the room back."""
-        self.pending -= count
+    def _give_back(self) -> None:
+        with self._lock:
+            self._pending -= 1
 
-    async def compute(self, function: Callable[[], _Result]) -> _Result:
+    async def compute(self, function: Callable[[], _Result], place: "Place") -> _Result:
         """Return what the function returns, computed in a thread.
 
         Raises TimeoutError where that takes too long. One that has begun goes on to its end, since
-        a thread cannot be stopped.
+        a thread cannot be stopped, and keeps its place until then.
         """
+
+        # In a list, so that what was given up holds no image while it waits for its turn.
+        held = [function]
 
         def measure() -> _Result:
             begun = time.monotonic()
-            result = function()
+            result = held[0]()
             self._mean += _NEWEST * (time.monotonic() - begun - self._mean)
             return result
 
-        future = asyncio.get_running_loop().run_in_executor(self._pool, measure)
-        return await asyncio.wait_for(future, self._seconds)
+        def finish(_: object) -> None:
+            held.clear()
+            place.leave()
+
+        place.is_used = True
+        future = self._pool.submit(measure)
+        future.add_done_callback(finish)
+        return await asyncio.wait_for(asyncio.wrap_future(future), self._seconds)
 
     def close(self) -> None:
         """Finish what has begun."""
         self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+class Place:
+    """Room for one image; attribute `is_used`: whether its image was handed to a thread."""
+
+    def __init__(self, give_back: Callable[[], None]):
+        """Take what gives it back."""
+        self._give_back: Callable[[], None] | None = give_back
+        self.is_used = False
+
+    def leave(self) -> None:
+        """Give the room back, once."""
+        give_back, self._give_back = self._give_back, None
+        if give_back is not None:
+            give_back()

@@ -50,3 +50,16 @@ def test_a_box_leaves_the_image_as_it_is() -> None:
     assert tuple(drawn[5, 20]) == tuple(drawn[12, 10]) == (230, 120, 0)
     assert tuple(drawn[12, 20]) == (100, 100, 100)
     np.testing.assert_array_equal(GREY, before)
+    whole = draw_box(GREY, Window(0, 0, 60, 40), (230, 120, 0))
+    for row, column in ((0, 30), (39, 30), (20, 0), (20, 59)):
+        assert tuple(whole[row, column]) == (230, 120, 0)
+
+
+def test_a_small_window_is_drawn_as_strongly_as_a_large_one() -> None:
+    maps = np.array([[[1.0, 0.5], [0.2, -1.0]]], np.float32)
+    large = np.full((400, 600, 3), 100, dtype=np.uint8)
+    drawn = draw_attribution(large, Attribution(maps, (Window(300, 200, 330, 230),)))
+    changed = np.ptp(drawn[200:230, 300:330].astype(int), axis=-1)
+    assert changed.max() > 80
+    assert (changed > 110).mean() < 0.3, "the weak places have less of the colour"
+    assert np.ptp(drawn.astype(int), axis=-1)[:190].max() == 0

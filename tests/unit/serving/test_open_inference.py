@@ -79,6 +79,10 @@ def test_only_what_is_asked_for_is_given(client: TestClient) -> None:
 GOOD = encode(SCAN)
 REFUSED: dict[str, tuple[Any, str]] = {
     "nothing": ({}, "inputs"),
+    "a list": ([], "inputs"),
+    "text for inputs": ({"inputs": "image"}, "inputs"),
+    "text for data": ({"inputs": [tensor("image", GOOD, data="x")]}, "1 to 3 images"),
+    "no shape": ({"inputs": [{"name": "image", "data": [GOOD]}]}, "inputs.0.shape"),
     "no image": ({"inputs": [tensor("box", "")]}, "inputs are `image`"),
     "another tensor": ({"inputs": [tensor("image", GOOD), tensor("x", "")]}, "inputs are `image`"),
     "an image twice": ({"inputs": [tensor("image", GOOD)] * 2}, "inputs are `image`"),
@@ -113,3 +117,9 @@ def test_a_wrong_request_is_refused_in_one_line(name: str, client: TestClient) -
 def test_another_model_does_not_answer(client: TestClient) -> None:
     asked = {"inputs": [tensor("image", GOOD)]}
     assert client.post("/v2/models/other/infer", json=asked).status_code == 404
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[" * 100_000, b"\xff"])
+def test_what_is_no_json_is_refused(body: bytes, client: TestClient) -> None:
+    sent = client.post(INFER, content=body, headers={"content-type": "application/json"})
+    assert (sent.status_code, sent.json()["detail"]) == (400, "the body is no JSON")

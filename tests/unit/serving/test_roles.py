@@ -3,6 +3,7 @@
 import json
 import shutil
 import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +20,7 @@ from busi_pipeline.serving.loaded import LoadedModels
 from busi_pipeline.serving.measures import Measures
 from busi_pipeline.serving.shadow_report import compare_shadow
 from busi_pipeline.serving.uploads import Upload
+from tests.package_factories import change_package_file
 from tests.serving_factories import BRIGHT, SCAN, THRESHOLDS, give_roles, serve, write_model
 
 
@@ -37,6 +39,13 @@ def ask(client: TestClient, *contents: bytes) -> dict[str, Any]:
     sent = client.post("/v1/predictions", files=files)
     assert sent.status_code == 200
     return dict(sent.json())
+
+
+def wait_for_lines(path: Path, count: int) -> None:
+    end = time.monotonic() + 20
+    while not path.is_file() or len(path.read_text().splitlines()) < count:
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 def test_a_new_champion_answers_and_the_old_one_stays_loaded(
@@ -77,38 +86,61 @@ def test_a_model_that_was_named_is_not_exchanged(models: Path, versions: dict[st
     assert named.serving.roles == {}
 
 
-@pytest.mark.parametrize("damage", ["changed", "gone", "ledger"])
+@pytest.mark.parametrize("damage", ["changed", "gone", "ledger", "no model"])
 def test_a_champion_that_cannot_be_loaded_leaves_the_old_one(
     damage: str, models: Path, versions: dict[str, str]
 ) -> None:
     """A model that was swapped on disk has another hash."""
     champion, previous = versions[CHAMPION], versions[PREVIOUS]
     give_roles(models, champion=previous)
-    kept = ModelStore(models).kept(champion)
+    store = ModelStore(models)
+    kept = store.kept(champion)
     with serve(models, refresh_seconds=1000) as (client, service):
         give_roles(models, champion=champion, previous=previous)
-        ledger = ModelStore(models).ledger_path
-        before = ledger.read_bytes()
+        before = store.ledger_path.read_bytes()
         if damage == "changed":
             with (kept / "classifier.onnx").open("ab") as file:
                 file.write(b"x")
         elif damage == "gone":
             shutil.move(kept, kept.with_name("moved"))
+        elif damage == "ledger":
+            store.ledger_path.write_bytes(before[:-5])
         else:
-            ledger.write_bytes(before[:-5])
+            change_package_file(kept, input={"view": "lesion", "colour": "red"})
+            give_roles(models, champion=load_package(kept).version)
         service.models.refresh()
         ready = client.get("/readyz")
         assert (ready.status_code, ready.json()["model_version"]) == (503, previous)
+        assert client.get("/v2/health/ready").json() == {"ready": False}
         assert ask(client)["model_version"] == previous, "it goes on answering"
-        if damage == "changed":
-            content = (kept / "classifier.onnx").read_bytes()[:-1]
-            (kept / "classifier.onnx").write_bytes(content)
-        elif damage == "gone":
-            shutil.move(kept.with_name("moved"), kept)
-        else:
-            ledger.write_bytes(before)
+        store.ledger_path.write_bytes(before)
+        give_roles(models, champion=previous)
         service.models.refresh()
-        assert client.get("/readyz").json()["model_version"] == champion
+        assert client.get("/readyz").json()["model_version"] == previous
+
+
+def test_another_role_that_cannot_be_loaded_is_left_out(
+    models: Path, versions: dict[str, str]
+) -> None:
+    champion, challenger = versions[CHAMPION], versions[CHALLENGER]
+    give_roles(models, champion=versions[PREVIOUS])
+    with serve(models, refresh_seconds=1000) as (client, service):
+        shutil.rmtree(ModelStore(models).kept(challenger))
+        give_roles(models, champion=champion, challenger=challenger)
+        service.models.refresh()
+        assert client.get("/readyz").json() == {"status": "ready", "model_version": champion}
+        assert client.get("/v1/model").json()["roles"] == {"champion": champion}
+
+
+def test_the_first_champion_takes_over_from_the_only_model(tmp_path: Path) -> None:
+    only = write_model(tmp_path, 0.3)
+    with serve(tmp_path, refresh_seconds=1000) as (client, service):
+        service.models.refresh()
+        assert client.get("/readyz").json() == {"status": "ready", "model_version": only}
+        champion = write_model(tmp_path, 0.4)
+        give_roles(tmp_path, champion=champion)
+        service.models.refresh()
+        assert ask(client)["model_version"] == champion
 
 
 def test_without_a_model_the_service_does_not_start(models: Path) -> None:
@@ -127,7 +159,10 @@ def test_a_challenger_sees_the_same_and_is_never_returned(
         body = ask(client, BRIGHT, SCAN, b"none")
         assert challenger not in json.dumps(body)
         ask(client, BRIGHT)
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
+        wait_for_lines(path, 3)
+    with path.open("a") as file:
+        file.write('{"time": "20')  # the service was killed
+    lines = [json.loads(line) for line in path.read_text().splitlines()[:3]]
     assert [line["champion"] for line in lines] == [champion] * 3
     assert [line["challenger"] for line in lines] == [challenger] * 3
     assert lines[0]["request_id"] == body["request_id"]
@@ -147,8 +182,11 @@ def test_a_challenger_that_fails_costs_the_champion_nothing(
         service.models.refresh()
         path.mkdir()  # so that nothing can be written
         ask(client, BRIGHT)
-        service.close()
-        text = client.get("/metrics").text
+        for _ in range(500):
+            text = client.get("/metrics").text
+            if "failed" in text:
+                break
+            time.sleep(0.01)
     assert 'busi_shadow_total{outcome="failed"} 1.0' in text
 
 
@@ -164,6 +202,7 @@ def test_a_challenger_that_is_slow_leaves_images_out(
     for _ in range(5):
         kept.ask(held, Upload("", SCAN, None), answer, "1")  # type: ignore[arg-type]
     go_on.set()
+    wait_for_lines(tmp_path / "shadow.jsonl", 2)
     kept.close()
     text = measures.write(0, "", "").decode()
     assert 'busi_shadow_total{outcome="left_out"} 3.0' in text
@@ -174,3 +213,6 @@ def test_a_challenger_that_is_slow_leaves_images_out(
 def test_a_report_without_comparisons_says_how_to_get_some(tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match="start the service with --shadow"):
         compare_shadow(tmp_path / "none.jsonl")
+    (tmp_path / "empty.jsonl").touch()
+    with pytest.raises(BadInputError, match="no comparisons"):
+        compare_shadow(tmp_path / "empty.jsonl")

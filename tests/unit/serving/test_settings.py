@@ -25,6 +25,7 @@ def test_anywhere_else_one_is(host: str) -> None:
 WRONG: dict[str, dict[str, Any]] = {
     "api_key": {"api_key": KEY[:-1]},
     "api_key with a tab": {"api_key": KEY + "\t"},
+    "api_key with a space": {"api_key": KEY + " "},
     "port": {"port": 70_000},
     "max_files": {"max_files": 0},
     "answer_seconds": {"answer_seconds": -1},

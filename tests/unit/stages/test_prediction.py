@@ -157,15 +157,19 @@ def test_an_interrupted_run_asks_only_for_the_rest(
 
     def stop(self: PackagedModel, *arguments: object) -> object:
         asked.append(arguments)
-        if len(asked) == 3:
+        if len(asked) == 3 and None not in asked:
             raise KeyboardInterrupt
         return plain(self, *arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(PackagedModel, "predict_image", stop)
     with pytest.raises(KeyboardInterrupt):
         read_images(FILES, requests, model, Journal(path), ask("scans"), DEDUPLICATION)
+    kept = len(list(Journal(path).items()))
+    assert 1 <= kept <= 2, "three images differ, and the third was interrupted"
+    asked[:] = [None] * 3  # so that nothing is interrupted any more
     found = read_images(FILES, requests, model, Journal(path), ask("scans"), DEDUPLICATION).findings
-    assert len(asked) == 4, "three images differ; the third was interrupted and asked again"
+    # A copy may be asked beside its original.
+    assert 3 - kept <= len(asked) - 3 <= 4 - kept
     monkeypatch.undo()
     pd.testing.assert_frame_equal(
         found,

@@ -5,7 +5,7 @@ import hashlib
 import json
 import logging
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache, partial
 from pathlib import PurePosixPath
@@ -32,6 +32,7 @@ from busi_pipeline.imaging.overlays import Attribution, draw_finding
 from busi_pipeline.imaging.quality import CheckedImage, Quality, check_pixels
 from busi_pipeline.imaging.raw_files import RawFiles
 from busi_pipeline.layouts.tables import read_table
+from busi_pipeline.models.onnx_networks import share_cores
 from busi_pipeline.models.packaged import READER, REASONS, Answer, PackagedModel
 from busi_pipeline.plotting.style import DEMO_BANNER
 from busi_pipeline.progress import track
@@ -46,8 +47,8 @@ _NO_IMAGES = frozenset(
 _NEARLY_THE_SAME = 0.97
 # Similar images that are compared in detail; images described for it that are kept.
 _CANDIDATES, _DESCRIBED = 2, 256
-# Images read and decoded ahead of the one that the networks look at.
-_AHEAD = 3
+# Images done ahead of the one whose row is written, beside those that are computed.
+_AHEAD = 2
 # Of the name of a picture with what speaks for and against.
 ATTRIBUTION_SUFFIX = "_attribution"
 _NOT_THERE = "the table names it, but the folder does not have it"
@@ -97,11 +98,19 @@ class Findings(NamedTuple):
     attribution: pd.DataFrame
 
 
-class _Read(NamedTuple):
-    """A file that was read: its hash, and its image or why there is none."""
+class _Done(NamedTuple):
+    """A request that was done.
 
+    Attributes:
+        key: of the answer in the journal; "" where the file cannot be read.
+        byte_sha256: of the file.
+        record: the answer, for the journal; None where it has it, or there is none.
+        problem: why the file cannot be read.
+    """
+
+    key: str
     byte_sha256: str
-    image: CheckedImage | None
+    record: dict[str, Any] | None
     problem: str
 
 
@@ -130,25 +139,21 @@ def read_images(
     batch = make_name(prediction.folder or "")
     seen = _Seen(model, journal, batch, raw_images, deduplication)
     wanted = requests.to_dict("records")
-    read = _read_ahead(raw_images, [row["image"] for row in wanted])
-    for request, file in track(
-        zip(wanted, read, strict=True), "images read", "image", total=len(wanted)
+    done = _do_ahead(raw_images, wanted, model, journal)
+    for request, own in track(
+        zip(wanted, done, strict=True), "images read", "image", total=len(wanted)
     ):
-        path, box = request["image"], [request[edge] for edge in BOX]
-        is_drawn = any(str(edge).strip() for edge in box)
+        path = request["image"]
         device = raw_images.attributes.get(path, {}).get("device", "")
-        if file.problem or file.image is None:
-            rows.append({"image": path, "problem": file.problem, "device": device})
+        if own.problem:
+            rows.append({"image": path, "problem": own.problem, "device": device})
             continue
-        key = hashlib.sha256(
-            json.dumps([model.version, file.byte_sha256, box if is_drawn else None]).encode()
-        ).hexdigest()
-        if key in journal:
+        if own.record is None or own.key in journal:
             kept += 1
         else:
-            named = {"batch": batch, "image": path, "byte_sha256": file.byte_sha256}
-            journal.add(key, _ask(model, file.image, box if is_drawn else None) | named)
-        record = journal[key]
+            named = {"batch": batch, "image": path, "byte_sha256": own.byte_sha256}
+            journal.add(own.key, own.record | named)
+        record = journal[own.key]
         named = {"image": path, "device": device, "same_as": seen.find(record, batch, path)}
         rows.append(record | named)
     findings = pd.DataFrame(rows, columns=_list_columns(model))
@@ -288,29 +293,41 @@ def _flatten(answer: Answer) -> dict[str, Any]:
     return record | shares | edges | quality | {"problem": "", "reasons": ";".join(answer.reasons)}
 
 
-def _read_ahead(raw_images: RawFiles, paths: list[str]) -> Iterator[_Read]:
-    """Yield the files in order; some are read and decoded while the networks compute."""
-    waiting: deque[Future[_Read]] = deque()
-    with ThreadPoolExecutor(1) as pool:
-        for path in paths:
-            waiting.append(pool.submit(_read, raw_images, path))
-            if len(waiting) > _AHEAD:
+def _do_ahead(
+    raw_images: RawFiles, wanted: list[dict[Hashable, Any]], model: PackagedModel, journal: Journal
+) -> Iterator[_Done]:
+    """Yield what becomes of each request, in order; some are done at the same time."""
+    waiting: deque[Future[_Done]] = deque()
+    with ThreadPoolExecutor(share_cores().images) as pool:
+        for request in wanted:
+            waiting.append(pool.submit(_do, raw_images, request, model, journal))
+            if len(waiting) > share_cores().images + _AHEAD:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
 
 
-def _read(raw_images: RawFiles, path: str) -> _Read:
+def _do(
+    raw_images: RawFiles, request: Mapping[Any, Any], model: PackagedModel, journal: Journal
+) -> _Done:
+    path = request["image"]
     if path not in raw_images:
-        return _Read("", None, raw_images.unusable.get(path, _NOT_THERE))
+        return _Done("", "", None, raw_images.unusable.get(path, _NOT_THERE))
+    box = [request[edge] for edge in BOX]
+    drawn = box if any(str(edge).strip() for edge in box) else None
     try:
         content = raw_images[path]()
-        pixels = decode_image(content).pixels
-        return _Read(hashlib.sha256(content).hexdigest(), check_pixels(pixels), "")
+        byte_sha256 = hashlib.sha256(content).hexdigest()
+        described = json.dumps([model.version, byte_sha256, drawn])
+        key = hashlib.sha256(described.encode()).hexdigest()
+        if key in journal:
+            return _Done(key, byte_sha256, None, "")
+        image = check_pixels(decode_image(content).pixels)
     except UnusableImageError as error:
-        return _Read("", None, str(error))
+        return _Done("", "", None, str(error))
     except OSError as error:
-        return _Read("", None, f"it cannot be read: {error.strerror or error}")
+        return _Done("", "", None, f"it cannot be read: {error.strerror or error}")
+    return _Done(key, byte_sha256, _ask(model, image, drawn), "")
 
 
 def _log(findings: pd.DataFrame, model: PackagedModel, kept: int) -> None:
