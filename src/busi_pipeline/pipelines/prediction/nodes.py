@@ -26,8 +26,13 @@ from busi_pipeline.config.sites import TABLE_SUFFIXES, is_table, make_name
 from busi_pipeline.datasets.journal import Journal
 from busi_pipeline.errors import BadInputError
 from busi_pipeline.imaging.crops import Window
-from busi_pipeline.imaging.decoding import UnusableImageError, decode_image
-from busi_pipeline.imaging.duplicate_matching import Picture, align_pictures, describe_picture
+from busi_pipeline.imaging.decoding import UInt8Array, UnusableImageError, decode_image
+from busi_pipeline.imaging.duplicate_matching import (
+    align_pictures,
+    describe_picture,
+    glance_at,
+    may_be_one_frame,
+)
 from busi_pipeline.imaging.overlays import Attribution, draw_finding
 from busi_pipeline.imaging.quality import CheckedImage, Quality, check_pixels
 from busi_pipeline.imaging.raw_files import RawFiles
@@ -187,7 +192,12 @@ class _Seen:
     ):
         self._limit = model.limits.similarity
         self._batch, self._raw_images, self._settings = batch, raw_images, deduplication
-        self._describe = lru_cache(_DESCRIBED)(self._describe_anew)
+        self._glance = lru_cache(_DESCRIBED)(lambda image: glance_at(self._read(image)))
+        self._describe = lru_cache(_DESCRIBED)(
+            lambda image: describe_picture(
+                self._read(image), deduplication.longest_side, deduplication.keypoints
+            )
+        )
         self._numbers: dict[tuple[str, str, str], int] = {}
         self._names: list[tuple[str, str]] = []
         self._hashes: dict[str, int] = {}
@@ -246,15 +256,16 @@ class _Seen:
     def _is_one_frame(self, image: str, other: str) -> bool:
         if image not in self._raw_images or other not in self._raw_images:
             return False
+        if not may_be_one_frame(self._glance(image), self._glance(other)):
+            return False
         settings = self._settings
         found = align_pictures(
             self._describe(image), self._describe(other), settings.min_inliers, settings.min_shared
         )
         return bool(found.correlation >= settings.same_frame)
 
-    def _describe_anew(self, image: str) -> Picture:
-        pixels = decode_image(self._raw_images[image]()).pixels
-        return describe_picture(pixels, self._settings.longest_side, self._settings.keypoints)
+    def _read(self, image: str) -> UInt8Array:
+        return decode_image(self._raw_images[image]()).pixels
 
 
 def _read_look(text: str) -> np.ndarray:
