@@ -94,7 +94,7 @@ def test_a_folder_of_dicom_files_is_answered(
     expected |= {model.predict_pixels(pictures[k]).positive_score for k in (1, 3)}
     assert set(usable["positive_score"]) == expected, "of several frames the middle one"
     reports = project / "data/08_reporting/predictions/worklist"
-    assert len(list((reports / "overlays").glob("*.png"))) == 3
+    assert len(list((reports / "overlays").glob("*.png"))) == 6, "each with attribution, too"
     for path in [*reports.rglob("*"), *(project / "data/07_model_output").rglob("*")]:
         if path.is_file():
             content = path.read_bytes()

@@ -295,7 +295,9 @@ def test_a_folder_is_predicted_by_its_name(packed: Path) -> None:
         name = Path(str(image_id)).name
         assert scores[f"{name}.png"] == pytest.approx(expected, abs=5e-3)
     reports = packed / "data/08_reporting/predictions/images"
-    assert len(list((reports / "overlays").glob("*.png"))) == COUNT
+    drawn = [path.stem for path in (reports / "overlays").glob("*.png")]
+    assert len(drawn) == 2 * COUNT
+    assert sum(name.endswith("_attribution") for name in drawn) == COUNT
     assert (reports / "sheet.html").stat().st_size > 5000
 
 
