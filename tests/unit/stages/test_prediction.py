@@ -7,10 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from threadpoolctl import threadpool_info
 
 from busi_pipeline.config.schemas import PredictionSettings, PrivacySettings
 from busi_pipeline.datasets.journal import Journal
@@ -380,3 +382,10 @@ def test_similar_cases_are_named_where_they_may_be(tmp_path: Path) -> None:
     assert named.str.fullmatch(r"(case \d+ \(benign\);?){5}").all()
     silent = load_package(write_tiny_package(tmp_path / "silent"))
     assert silent.predict_pixels(draw_scan(3)).similar == ()
+
+
+def test_threads_of_others_are_given_back(model: PackagedModel, tmp_path: Path) -> None:
+    requests = list_images(FILES, ask("x"))
+    before = cv2.getNumThreads(), threadpool_info()
+    read_images(FILES, requests, model, Journal(tmp_path / "j"), ask("x"), DEDUPLICATION)
+    assert (cv2.getNumThreads(), threadpool_info()) == before

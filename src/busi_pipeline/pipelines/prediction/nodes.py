@@ -7,14 +7,17 @@ import logging
 from collections import Counter, deque
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import lru_cache, partial
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from PIL import Image
+from threadpoolctl import threadpool_limits
 
 from busi_pipeline.config.schemas import (
     DatasetSettings,
@@ -309,13 +312,25 @@ def _do_ahead(
 ) -> Iterator[_Done]:
     """Yield what becomes of each request, in order; some are done at the same time."""
     waiting: deque[Future[_Done]] = deque()
-    with ThreadPoolExecutor(share_cores().images) as pool:
+    with ThreadPoolExecutor(share_cores().images) as pool, _leave_cores_to_images():
         for request in wanted:
             waiting.append(pool.submit(_do, raw_images, request, model, journal))
             if len(waiting) > share_cores().images + _AHEAD:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
+
+
+@contextmanager
+def _leave_cores_to_images() -> Iterator[None]:
+    """Keep OpenCV and BLAS to one thread: theirs would wait for cores that images are on."""
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        with threadpool_limits(1, user_api="blas"):
+            yield
+    finally:
+        cv2.setNumThreads(before)
 
 
 def _do(
