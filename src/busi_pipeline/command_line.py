@@ -80,10 +80,14 @@ def _write_overlay(file: Path, answer: "Answer", path: Path) -> None:
     from PIL import Image
 
     from busi_pipeline.imaging.overlays import draw_finding
+    from busi_pipeline.imaging.text_cover import cover_text
     from busi_pipeline.models.packaged import READER, decode_any
 
     drawn = draw_finding(
-        decode_any(file.read_bytes()), answer.box, answer.box_source == READER, answer.attribution
+        cover_text(decode_any(file.read_bytes())),
+        answer.box,
+        answer.box_source == READER,
+        answer.attribution,
     )
     try:
         Image.fromarray(drawn).save(path)

@@ -7,7 +7,6 @@ import numpy as np
 
 from busi_pipeline.imaging.crops import Window
 from busi_pipeline.imaging.decoding import UInt8Array
-from busi_pipeline.imaging.text_cover import cover_text
 
 # As in other plots: readers blue, the localizer orange. RGB.
 _BY_READER, _BY_LOCALIZER = (0, 114, 178), (230, 120, 0)
@@ -78,19 +77,15 @@ def draw_finding(
     box: Window | None,
     by_reader: bool = False,
     attribution: Attribution | None = None,
-    hides_text: bool = True,
 ) -> UInt8Array:
     """Return uint8 (h, w, 3): an image with the box that was looked at.
 
     Args:
-        pixels: uint8 (h, w, 3), RGB.
+        pixels: uint8 (h, w, 3), RGB, its burned-in text covered.
         box: of the lesion; None for none.
         by_reader: whether a reader drew it, or the localizer found it.
         attribution: to draw under the box.
-        hides_text: whether burned-in text is covered.
     """
-    if hides_text:
-        pixels = cover_text(pixels)
     if attribution is not None:
         pixels = draw_attribution(pixels, attribution)
     return (

@@ -12,6 +12,7 @@ from itertools import product
 import keras
 import numpy as np
 
+from busi_pipeline.models.gradcam import list_models
 from busi_pipeline.models.onnx_networks import ATTRIBUTION
 
 # A class may be that unlikely beside another of its side.
@@ -61,7 +62,7 @@ def _draw_of(
     if any(layer.name == "frozen" for layer in model.layers):
         features = model.get_layer("frozen")(images)
         return _average([draw(features) for draw in _list_networks(model, features, is_positive)])
-    inner = _list_models(model)
+    inner = list_models(model)
     if len(inner) > 1:  # members of an ensemble
         return _average([_draw(member, is_positive)(images) for member in inner])
     (only,) = inner
@@ -78,7 +79,7 @@ def _list_networks(
     model: keras.Model, features: keras.KerasTensor, is_positive: np.ndarray
 ) -> Iterator[keras.Model]:
     """Yield of each tail and head that the model averages over: features at the cut -> map."""
-    for part in (model, *_list_models(model)):
+    for part in (model, *list_models(model)):
         tails = [layer for layer in part.layers if layer.name.startswith("tail_and_pool")]
         heads = [layer for layer in part.layers if _is_head(layer)]
         for tail, head in product(tails, heads):
@@ -135,7 +136,7 @@ def _resize(maps: keras.KerasTensor, shape: Sequence[int]) -> keras.KerasTensor:
 
 
 def _list_heads(model: keras.Model) -> Iterator[keras.Model]:
-    for layer in _list_models(model):
+    for layer in list_models(model):
         if _is_head(layer):
             yield layer
         else:
@@ -149,7 +150,3 @@ def _is_head(layer: keras.Layer) -> bool:
 def _is_linear(head: keras.Model) -> bool:
     kinds = (keras.layers.InputLayer, keras.layers.Dropout)
     return all(isinstance(layer, kinds) or layer.name == "probabilities" for layer in head.layers)
-
-
-def _list_models(model: keras.Model) -> list[keras.Model]:
-    return [layer for layer in model.layers if isinstance(layer, keras.Model)]

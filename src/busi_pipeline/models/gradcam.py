@@ -25,7 +25,7 @@ def compute_gradcam(model: "keras.Model", images: np.ndarray, classes: np.ndarra
         classes: int (n,), position of the class whose score, before the softmax, is explained.
     """
     if len(model.input_shape) > len(images.shape):  # it averages over windows
-        (model,) = _list_models(model)
+        (model,) = list_models(model)
     inner = _find_inner(model)
     maps = _compute(inner, images, classes)
     if inner is model:
@@ -38,11 +38,12 @@ def _find_inner(model: "keras.Model") -> "keras.Model":
     """The model itself, or the one within `average_with_flipped`."""
     if any(layer.name == "frozen" for layer in model.layers):
         return model
-    (inner,) = _list_models(model)
+    (inner,) = list_models(model)
     return inner
 
 
-def _list_models(model: "keras.Model") -> "list[keras.Model]":
+def list_models(model: "keras.Model") -> "list[keras.Model]":
+    """Return the models that are layers of a model."""
     import keras
 
     return [layer for layer in model.layers if isinstance(layer, keras.Model)]
@@ -64,7 +65,7 @@ def _compute(inner: "keras.Model", images: np.ndarray, classes: np.ndarray) -> n
 
 def _list_parts(inner: "keras.Model") -> "list[keras.Model]":
     """What holds a tail and a head: the model itself, or the two that it averages over."""
-    parts = [inner, *_list_models(inner)]
+    parts = [inner, *list_models(inner)]
     return [model for model in parts if any(layer.name == "head" for layer in model.layers)]
 
 

@@ -301,21 +301,13 @@ class PackagedModel:
             self._find_attribution(image.pixels, used, answer),
         )
 
-    def find_windows(self, pixels: UInt8Array, box: Window | None) -> tuple[Window, ...]:
-        """Return which windows of an image the networks see.
-
-        Args:
-            pixels: uint8 (height, width, 3), RGB.
-            box: of an answer.
-        """
-        return find_windows(pixels, box, InputDescription(**self.description.get("input", {})))
-
     def _find_attribution(
         self, pixels: UInt8Array, box: Window | None, answer: Mapping[str, np.ndarray]
     ) -> Attribution | None:
         if ATTRIBUTION not in answer:
             return None
-        return Attribution(answer[ATTRIBUTION][0], self.find_windows(pixels, box))
+        shape = InputDescription(**self.description.get("input", {}))
+        return Attribution(answer[ATTRIBUTION][0], find_windows(pixels, box, shape))
 
     def _list_similar(self, alike: np.ndarray) -> tuple[Case, ...]:
         if not self._cases:

@@ -44,8 +44,7 @@ class LoadedModels:
         self._store, self._seconds = ModelStore(models), seconds
         self._role = choice if choice in ROLES else CHAMPION
         folder = self._store.find(choice)
-        self._loaded: dict[str, PackagedModel] = {}
-        first = self._load(folder)
+        first = _load(folder)
         # One that was named is not exchanged.
         self._follows = choice in (None, *ROLES)
         self._serving = Serving(first, {})
@@ -91,8 +90,6 @@ class LoadedModels:
         except Exception as error:  # whatever it is, the model before goes on answering
             self._problem = str(error)
             logger.exception("the model stays %s", self._serving.model.version)
-            return
-        self._loaded = {model.version: model for model in self._serving.roles.values()}
 
     def _follow(self) -> Serving:
         """Return the models that have the roles now."""
@@ -101,31 +98,28 @@ class LoadedModels:
             if not versions:  # there was never a champion: the only model answers
                 return self._serving
             raise BadInputError(f"no model is the {self._role}")
-        model = self._find(self._role, versions[self._role])
+        before = (self._serving.model, *self._serving.roles.values())
+        loaded = {model.version: model for model in before}
+        model = self._find(self._role, versions[self._role], loaded)
         if model.version != self._serving.model.version:
             logger.info("%s is the %s now", model.version, self._role)
-        roles = {self._role: model}
-        self._serving = Serving(model, roles)  # the others may take their time
+        self._serving = Serving(model, {self._role: model})  # the others may take their time
+        loaded[model.version] = model
+        roles = {}
         for role, version in versions.items():
             try:
-                roles[role] = self._find(role, version)
+                roles[role] = self._find(role, version, loaded)
             except Exception:
                 logger.exception("the %s, %s, is left out", role, version)
         return Serving(model, roles)
 
-    def _find(self, role: str, version: str) -> PackagedModel:
-        if version in self._loaded:
-            return self._loaded[version]
+    def _find(self, role: str, version: str, loaded: Mapping[str, PackagedModel]) -> PackagedModel:
+        if version in loaded:
+            return loaded[version]
         folder = self._store.kept(version)
         if not is_package(folder, version):
             raise BadInputError(f"the {role}, {version}, is not in {folder} any more")
-        return self._load(folder)
-
-    def _load(self, folder: Path) -> PackagedModel:
-        model = load_package(folder)
-        _warm_up(model)
-        self._loaded[model.version] = model
-        return model
+        return _load(folder)
 
     def _look(self) -> tuple[int, int] | None:
         try:
@@ -137,6 +131,12 @@ class LoadedModels:
     def _watch(self) -> None:
         while not self._stop.wait(self._seconds):
             self.refresh()
+
+
+def _load(folder: Path) -> PackagedModel:
+    model = load_package(folder)
+    _warm_up(model)
+    return model
 
 
 def _warm_up(model: PackagedModel) -> None:

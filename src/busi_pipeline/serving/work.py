@@ -1,4 +1,4 @@
-"""Images wait in a line of limited length; who does not fit is told when to come again."""
+"""Room for images that wait or are computed; who finds none gets a time to come again."""
 
 import asyncio
 import math

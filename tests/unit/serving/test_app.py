@@ -15,7 +15,7 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from busi_pipeline.errors import BadInputError
-from busi_pipeline.models.packaged import Answer, PackagedModel, load_package
+from busi_pipeline.models.packaged import Answer, PackagedModel
 from busi_pipeline.serving.protection import JsonLines
 from busi_pipeline.serving.service import Service
 from tests.package_factories import write_tiny_package
@@ -25,23 +25,11 @@ KEY = "0123456789abcdef"
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models")
-    write_tiny_package(folder / "tiny" / "package", locates=True)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Models of which one looks at the whole image, so that a bright one is flagged."""
     folder = tmp_path_factory.mktemp("whole")
     write_tiny_package(folder / "tiny" / "package")
     return folder
-
-
-@pytest.fixture(scope="module")
-def model(models: Path) -> PackagedModel:
-    return load_package(models / "tiny" / "package")
 
 
 @pytest.fixture(scope="module")

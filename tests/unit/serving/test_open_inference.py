@@ -9,23 +9,10 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from busi_pipeline.models.packaged import PackagedModel, load_package
-from tests.package_factories import write_tiny_package
+from busi_pipeline.models.packaged import PackagedModel
 from tests.serving_factories import BRIGHT, SCAN, serve
 
 INFER = "/v2/models/tiny/infer"
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models")
-    write_tiny_package(folder / "tiny" / "package", locates=True)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def model(models: Path) -> PackagedModel:
-    return load_package(models / "tiny" / "package")
 
 
 @pytest.fixture(scope="module")

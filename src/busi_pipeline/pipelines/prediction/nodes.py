@@ -39,6 +39,7 @@ from busi_pipeline.imaging.duplicate_matching import (
 from busi_pipeline.imaging.overlays import Attribution, draw_finding
 from busi_pipeline.imaging.quality import CheckedImage, Quality, check_pixels
 from busi_pipeline.imaging.raw_files import RawFiles
+from busi_pipeline.imaging.text_cover import cover_text
 from busi_pipeline.layouts.tables import read_table
 from busi_pipeline.models.onnx_networks import share_cores
 from busi_pipeline.models.packaged import READER, REASONS, Answer, PackagedModel
@@ -389,11 +390,17 @@ def draw_overlays(
         privacy: whether burned-in text is covered.
     """
     usable = findings[findings["problem"] == ""]
+
+    @lru_cache(1)  # the two pictures of an image are drawn one after the other
+    def read(image: str) -> UInt8Array:
+        pixels = decode_image(raw_images[image]()).pixels
+        return cover_text(pixels) if privacy.cover_text else pixels
+
     drawn: dict[str, Callable[[], Image.Image]] = {}
     maps = attribution.set_index("number")["attribution"].to_dict()
     for number, finding in zip(usable.index, usable.to_dict("records"), strict=True):
         name = name_overlay(int(str(number)))
-        draw = partial(_draw_overlay, raw_images, finding, privacy.cover_text)
+        draw = partial(_draw_overlay, read, finding)
         drawn[name] = draw
         if own := maps.get(number):
             drawn[name + ATTRIBUTION_SUFFIX] = partial(draw, own)
@@ -406,19 +413,14 @@ def name_overlay(number: int) -> str:
 
 
 def _draw_overlay(
-    raw_images: RawFiles,
-    finding: Mapping[Any, Any],
-    hides_text: bool,
-    attribution: str | None = None,
+    read: Callable[[str], UInt8Array], finding: Mapping[Any, Any], attribution: str | None = None
 ) -> Image.Image:
-    pixels = decode_image(raw_images[finding["image"]]()).pixels
     edges = [finding[edge] for edge in BOX]
     drawn = draw_finding(
-        pixels,
+        read(finding["image"]),
         None if pd.isna(edges).any() else Window(*edges),
         finding["box_source"] == READER,
         None if attribution is None else _unpack_attribution(attribution),
-        hides_text,
     )
     return Image.fromarray(drawn)
 
