@@ -111,21 +111,32 @@ def draw_attribution(pixels: UInt8Array, attribution: Attribution) -> UInt8Array
     The stronger, the more of the colour; the strongest of an image has the same in every picture.
     """
     height, width = pixels.shape[:2]
+    placed = _place_by_strength(attribution, height, width)
+    drawn = np.empty_like(pixels)
+    for start in range(0, height, _ROWS):
+        strip = slice(start, start + _ROWS)
+        strength = np.abs(placed[strip])[..., None] * np.float32(_OPAQUE)
+        colour = np.where(placed[strip][..., None] > 0, _FOR, _AGAINST)
+        drawn[strip] = np.round((1 - strength) * pixels[strip] + strength * colour)
+    return drawn
+
+
+def make_attribution_layer(attribution: Attribution, height: int, width: int) -> UInt8Array:
+    """Return uint8 (h, w, 4), RGBA: what `draw_attribution` lays over an image of this size."""
+    placed = _place_by_strength(attribution, height, width)
+    layer = np.empty((height, width, 4), np.uint8)
+    layer[..., :3] = np.where(placed[..., None] > 0, _FOR, _AGAINST)
+    layer[..., 3] = np.round(255 * _OPAQUE * np.abs(placed))
+    return layer
+
+
+def _place_by_strength(attribution: Attribution, height: int, width: int) -> np.ndarray:
+    """Return float32 (h, w), -1 to 1: the strongest places of the image that was seen have 1."""
     placed = attribution.place(height, width)
     shown = np.zeros((height, width), bool)
     for window in attribution.windows:
         rows = slice(max(0, round(window.top)), max(0, round(window.bottom)))
         columns = slice(max(0, round(window.left)), max(0, round(window.right)))
         shown[rows, columns] = True
-    if not shown.any():
-        return pixels
-    strongest = np.quantile(np.abs(placed[shown]), 1 - _STRONGEST)
-    if strongest == 0:
-        return pixels
-    drawn = np.empty_like(pixels)
-    for start in range(0, height, _ROWS):
-        strip = slice(start, start + _ROWS)
-        strength = np.clip(np.abs(placed[strip]) / strongest, 0, 1)[..., None] * np.float32(_OPAQUE)
-        colour = np.where(placed[strip][..., None] > 0, _FOR, _AGAINST)
-        drawn[strip] = np.round((1 - strength) * pixels[strip] + strength * colour)
-    return drawn
+    strongest = np.quantile(np.abs(placed[shown]), 1 - _STRONGEST) if shown.any() else 0
+    return np.zeros_like(placed) if strongest == 0 else np.clip(placed / strongest, -1, 1)

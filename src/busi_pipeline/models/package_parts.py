@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from busi_pipeline.caching.fingerprints import hash_file
+from busi_pipeline.errors import BadInputError
 from busi_pipeline.models.novelty import Reference
 from busi_pipeline.models.packaged import (
     CARD_FILE,
@@ -104,6 +105,12 @@ def write_package(parts: PackageParts, name: str, folder: Path) -> dict[str, Any
 
 
 def read_tested(model: PackagedModel) -> pd.DataFrame:
-    """Return what a packaged model was tested on; see PackageParts."""
+    """Return what a packaged model was tested on; see PackageParts.
+
+    Raises BadInputError where the file was changed since the model was loaded.
+    """
+    path = model.folder / TESTED_FILE
+    if hash_file(path) != model.description["files"][TESTED_FILE]:
+        raise BadInputError(f"{path} was changed: copy the whole folder again.")
     texts = dict.fromkeys(["image_id", "group", "label", "predicted", "pixel_sha256"], str)
-    return pd.read_csv(model.folder / TESTED_FILE, dtype=texts, keep_default_na=False)
+    return pd.read_csv(path, dtype=texts, keep_default_na=False)

@@ -14,7 +14,8 @@ from busi_pipeline import __version__
 from busi_pipeline.models.packaged import SCHEMA_VERSION, Answer
 from busi_pipeline.serving.open_inference import make_router
 from busi_pipeline.serving.problems import MEDIA_TYPE, RequestError, describe_problem
-from busi_pipeline.serving.protection import Protection
+from busi_pipeline.serving.page.routes import Page
+from busi_pipeline.serving.protection import PAGE_PATH, Protection
 from busi_pipeline.serving.schemas import ModelInformation, Prediction, Predictions, Problem
 from busi_pipeline.serving.service import Service
 from busi_pipeline.serving.uploads import read_uploads
@@ -121,18 +122,21 @@ def create_app(service: Service) -> FastAPI:
     )
     app.add_middleware(Protection, settings=settings, measures=service.measures)
     app.include_router(make_router(service))
+    page = Page(service) if settings.page else None
+    if page is not None:
+        page.add_to(app)
     sent = (400, 408, 413, 415, 422, 503)
 
     @app.exception_handler(RequestError)
-    async def refuse(request: Request, error: RequestError) -> JSONResponse:
+    async def refuse(request: Request, error: RequestError) -> Response:
+        if page is not None and request.url.path.startswith(PAGE_PATH):
+            return page.describe_problem(request, error)
         return describe_problem(error.status, error.detail, request.state.request_id, error.headers)
 
     @app.exception_handler(HTTPException)
-    async def refuse_route(request: Request, error: HTTPException) -> JSONResponse:
+    async def refuse_route(request: Request, error: HTTPException) -> Response:
         headers = dict(error.headers or {})
-        return describe_problem(
-            error.status_code, str(error.detail), request.state.request_id, headers
-        )
+        return await refuse(request, RequestError(error.status_code, str(error.detail), headers))
 
     @app.exception_handler(RequestValidationError)
     async def refuse_values(request: Request, error: RequestValidationError) -> JSONResponse:

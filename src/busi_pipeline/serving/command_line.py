@@ -44,6 +44,28 @@ _DEFAULT = ServiceSettings()
     help="For an image, waiting included.",
 )
 @click.option("--shadow", type=click.Path(path_type=Path), help="File of a challenger's answers.")
+@click.option("--page/--no-page", default=_DEFAULT.page, help="The page of a second reader.")
+@click.option("--worklist", type=click.Path(path_type=Path), help="Folder of images to read.")
+@click.option(
+    "--readings",
+    type=click.Path(path_type=Path),
+    help="File of what readers say; by default 07_model_output/readings.jsonl beside the models.",
+)
+@click.option(
+    "--truth", type=click.Path(path_type=Path), help="CSV file with byte_sha256 and label."
+)
+@click.option(
+    "--prevalence",
+    type=float,
+    default=_DEFAULT.prevalence,
+    help="Share of positive images where the page is used.",
+)
+@click.option(
+    "--session-minutes",
+    type=float,
+    default=_DEFAULT.session_minutes,
+    help="Without a request, until a reader is signed out.",
+)
 @click.option("--api-key", envvar=_KEY, hidden=True)
 def serve(**given: object) -> None:
     """Answer about images over HTTP.

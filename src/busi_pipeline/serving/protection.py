@@ -24,6 +24,8 @@ logger = logging.getLogger("busi_pipeline.serving.requests")
 _GIVEN_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 # Whoever watches the service needs no key for these.
 OPEN_PATHS = frozenset(("/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"))
+# Of the page, which asks for the key itself.
+PAGE_PATH = "/page"
 _HEADERS = {
     "x-content-type-options": "nosniff",
     "cache-control": "no-store",
@@ -112,7 +114,8 @@ class Protection:
         if self._key is None and not is_loopback(_read_host(headers.get("host", ""))):
             # Else any website could reach this machine by a name of its own (DNS rebinding).
             raise RequestError(421, "without a key, only 127.0.0.1 and localhost are answered")
-        if self._key is not None and scope["path"] not in OPEN_PATHS:
+        is_open = scope["path"] in OPEN_PATHS or self._is_page(scope["path"])
+        if self._key is not None and not is_open:
             scheme, _, token = headers.get("authorization", "").partition(" ")
             given = headers.get("x-api-key") or (token if scheme.lower() == "bearer" else "")
             if not hmac.compare_digest(_digest(given), self._key):
@@ -124,6 +127,10 @@ class Protection:
         length = headers.get("content-length")
         if length is not None and length.isdecimal() and int(length) > self._settings.max_bytes:
             raise self._too_large()
+
+    def _is_page(self, path: str) -> bool:
+        within = path in ("/", PAGE_PATH) or path.startswith(f"{PAGE_PATH}/")
+        return within and self._settings.page
 
     def _limit(self, receive: Receive, body: "_Body") -> Receive:
         """Return `receive` that ends a body which is too large, or comes too slowly."""

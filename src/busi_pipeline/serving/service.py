@@ -59,10 +59,18 @@ class Service:
         if self._shadow is not None:
             self._shadow.close()
 
-    async def ask(self, uploads: Sequence[Upload], request: Request) -> Asked:
-        """Return the answers of one model on all images; raises RequestError."""
-        serving = self.models.serving
-        model, answers = serving.model, []
+    async def ask(
+        self, uploads: Sequence[Upload], request: Request, model: PackagedModel | None = None
+    ) -> Asked:
+        """Return the answers of one model on all images; raises RequestError.
+
+        Args:
+            uploads: the images.
+            request: that asks.
+            model: None for the one that answers now.
+        """
+        serving, answers = self.models.serving, []
+        model = model or serving.model
         _note(request, len(uploads), model)
         places = self._take(len(uploads))
         try:
@@ -75,7 +83,8 @@ class Service:
         finally:
             _leave_unused(places)
         challenger = serving.roles.get(CHALLENGER)
-        if self._shadow is not None and challenger is not None:
+        is_current = model is serving.model
+        if self._shadow is not None and challenger is not None and is_current:
             for upload, answer in zip(uploads, answers, strict=True):
                 if isinstance(answer, Answer):
                     self._shadow.ask(challenger, upload, answer, request.state.request_id)
@@ -85,11 +94,15 @@ class Service:
         """Return a PNG of an image with its box; raises RequestError where it cannot be used."""
         model = self.models.serving.model
         _note(request, 1, model)
-        (place,) = self._take(1)
-        drawn = await self._compute(partial(_draw, model, upload, shows_attribution), place)
+        drawn = await self.compute(partial(_draw, model, upload, shows_attribution))
         if isinstance(drawn, Unusable):
             raise RequestError(422, str(drawn))
         return drawn
+
+    async def compute(self, function: Callable[[], _Result]) -> _Result:
+        """Return what a function returns that takes as long as an image; raises RequestError."""
+        (place,) = self._take(1)
+        return await self._compute(function, place)
 
     async def _compute(self, function: Callable[[], _Result], place: Place) -> _Result:
         try:

@@ -32,6 +32,12 @@ class ServiceSettings(BaseModel):
         answer_seconds: in which an image must have been computed, waiting included.
         refresh_seconds: between two looks at who the champion is.
         shadow: file of the comparisons of a challenger with the champion; None for none.
+        page: whether there is the page of a second reader.
+        worklist: folder of images that wait for a reader; None for none.
+        readings: file of what readers say; None for 07_model_output/readings.jsonl beside `models`.
+        truth: CSV file with `byte_sha256` and `label` of images that readers read; None for none.
+        prevalence: share of positive images where the page is used, until a reader enters another.
+        session_minutes: after which a reader who does nothing is signed out.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -51,6 +57,17 @@ class ServiceSettings(BaseModel):
     answer_seconds: Seconds = 60.0
     refresh_seconds: Seconds = 0.3
     shadow: Path | None = None
+    page: bool = True
+    worklist: Path | None = None
+    readings: Path | None = None
+    truth: Path | None = None
+    prevalence: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    session_minutes: Annotated[float, Field(gt=0)] = 60.0
+
+    def find_readings(self) -> Path:
+        """Return the file of what readers say."""
+        beside = self.models.resolve().parent / "07_model_output" / "readings.jsonl"
+        return beside if self.readings is None else self.readings
 
 
 def make_settings(**given: object) -> ServiceSettings:
