@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
 help:
 	@echo "make demo       install, make synthetic images, train and evaluate on them"
-	@echo "make serve      the demo's model over HTTP, at http://127.0.0.1:8000"
+	@echo "make serve      the demo's model over HTTP, and the page of a second reader, at http://127.0.0.1:8000"
 	@echo "make test       install and run the whole test suite"
 	@echo "make test-unit  the quick part of it: no training, under a minute"
 	@echo "make lint       ruff, mypy and the layers of the imports"
@@ -31,14 +31,15 @@ demo: install
 	$(BIN)/python -m busi_pipeline.synthetic data/demo/01_raw
 	$(BIN)/kedro run --pipeline=train_inceptionv3 --env=demo
 	$(BIN)/kedro run --pipeline=train_inceptionv3_lesion --env=demo
-	$(BIN)/kedro run --pipeline=package_inceptionv3 --env=demo
+	$(BIN)/kedro run --pipeline=package_inceptionv3_lesion --env=demo
 	@echo
 	@echo "The demo is done. It ran on synthetic images: its figures say nothing about patients."
 	@echo "  metrics  data/demo/08_reporting/inceptionv3/metrics.json and per_class_metrics.csv"
 	@echo "  plots    data/demo/08_reporting/inceptionv3/*.png"
 	@echo "  lesions  data/demo/08_reporting/lesion_boxes.png, and inceptionv3_lesion/ beside it"
-	@echo "  model    data/demo/06_models/inceptionv3/ with its model card; on an image of your own:"
+	@echo "  model    data/demo/06_models/inceptionv3_lesion/ with its model card; on an image of your own:"
 	@echo "           $(BIN)/python -m busi_pipeline predict --models data/demo/06_models scan.png"
+	@echo "  page     make serve                           then http://127.0.0.1:8000, the model as second reader"
 	@echo "  runs     $(BIN)/kedro mlflow ui              then http://127.0.0.1:5000, experiment busi_pipeline_demo"
 	@echo "  lineage  $(BIN)/kedro viz run --env=demo     then http://127.0.0.1:4141"
 

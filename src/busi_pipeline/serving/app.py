@@ -13,8 +13,8 @@ from starlette.exceptions import HTTPException
 from busi_pipeline import __version__
 from busi_pipeline.models.packaged import SCHEMA_VERSION, Answer
 from busi_pipeline.serving.open_inference import make_router
-from busi_pipeline.serving.problems import MEDIA_TYPE, RequestError, describe_problem
 from busi_pipeline.serving.page.routes import Page
+from busi_pipeline.serving.problems import MEDIA_TYPE, RequestError, describe_problem
 from busi_pipeline.serving.protection import PAGE_PATH, Protection
 from busi_pipeline.serving.schemas import ModelInformation, Prediction, Predictions, Problem
 from busi_pipeline.serving.service import Service

@@ -10,12 +10,10 @@ from typing import NamedTuple
 from PIL import Image
 from starlette.requests import Request
 
-from busi_pipeline.errors import BadInputError
 from busi_pipeline.imaging.decoding import UnusableImageError
 from busi_pipeline.imaging.overlays import make_attribution_layer
 from busi_pipeline.imaging.quality import check_pixels
-from busi_pipeline.imaging.text_cover import cover_text
-from busi_pipeline.models.packaged import Answer, PackagedModel, check_box, decode_any
+from busi_pipeline.models.packaged import Answer, check_box, decode_any
 from busi_pipeline.serving.page.readings import ANSWER, DECISION, READ, Readings
 from busi_pipeline.serving.page.sessions import Box, Case, Session, Sessions
 from busi_pipeline.serving.problems import RequestError
@@ -26,7 +24,7 @@ EDGES = ("left", "top", "right", "bottom")
 
 
 class Opened(NamedTuple):
-    """Attributes: `picture`, PNG with its burned-in text covered; `width`, `height` in pixels."""
+    """Attributes: `picture`, PNG; `width`, `height` in pixels."""
 
     picture: bytes
     width: int
@@ -66,7 +64,7 @@ class Desk:
         return case
 
     def read(self, session: Session, case: Case, category: str, box: Box) -> None:
-        """Keep what the reader says before the answer shows; raises RequestError."""
+        """Keep what the reader says before the answer shows; raises RequestError, BadInputError."""
         _check_category(category)
         if case.first:
             raise RequestError(409, "this read is on record, and is not changed")
@@ -142,15 +140,12 @@ class Desk:
         )
 
     def _record(self, event: str, session: Session, case: Case, **values: object) -> None:
-        try:
-            self.readings.add(
-                event, session.reader, case=case.key, byte_sha256=case.byte_sha256, **values
-            )
-        except BadInputError as error:
-            raise RequestError(503, str(error)) from None
+        self.readings.add(
+            event, session.reader, case=case.key, byte_sha256=case.byte_sha256, **values
+        )
 
 
-def read_box(given: Mapping[str, object], case: Case, model: PackagedModel | None = None) -> Box:
+def read_box(given: Mapping[str, object], case: Case) -> Box:
     """Return a reader's box of a form's fields, () where all are empty; raises RequestError."""
     texts = tuple(str(given.get(edge) or "").strip().replace(",", ".") for edge in EDGES)
     if not any(texts):
@@ -173,7 +168,8 @@ def _open(content: bytes) -> "Opened | Unusable":
     except UnusableImageError as error:
         return Unusable(str(error))
     height, width = pixels.shape[:2]
-    return Opened(_encode(cover_text(pixels)), width, height)
+    # Whole: a cover over what looks like text could hide a lesion from whoever reads.
+    return Opened(_encode(pixels), width, height)
 
 
 def _encode(pixels: object) -> bytes:

@@ -60,7 +60,7 @@ class Readings:
         return self._path
 
     def add(self, event: str, reader: str, **values: Any) -> None:
-        """Keep an event; it is on disk before this returns. Raises BadInputError where it cannot be."""
+        """Keep an event: on disk before this returns; raises BadInputError where it cannot be."""
         line = {
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
             "event": event,

@@ -100,6 +100,11 @@ class Page:
                 return render(request, "ended", 401)
             return RedirectResponse(f"{PAGE_PATH}/?ended=1", 303)
 
+        @app.exception_handler(BadInputError)
+        async def say_unfit(request: Request, error: BadInputError) -> Response:
+            # Of a setting or a file of the service, which the reader cannot mend.
+            return self.describe_problem(request, RequestError(503, str(error)))
+
     def describe_problem(self, request: Request, error: RequestError) -> Response:
         """Return the page that says what is wrong."""
         template = "line" if _is_asked_by_script(request) else "problem"
@@ -142,7 +147,7 @@ class Page:
         """Begin a session."""
         form = await _read_form(request)
         wording = find_wording(request)
-        reader = " ".join(clean_name(str(form.get("reader") or "")).split())[:_LONGEST_NAME]
+        reader = clean_name(" ".join(str(form.get("reader") or "").split()))[:_LONGEST_NAME]
         given = str(form.get("key") or "")
         if self._key is not None and not hmac.compare_digest(_digest(given), self._key):
             await asyncio.sleep(_AFTER_WRONG_KEY_SECONDS)
@@ -207,7 +212,9 @@ class Page:
         if not opened and not session.problems:
             session.problems.append(find_wording(request).translate("choose at least one file"))
         alone = len(opened) == 1 and not session.problems
-        return RedirectResponse(f"{PAGE_PATH}/cases/{opened[0].key}" if alone else f"{PAGE_PATH}/", 303)
+        return RedirectResponse(
+            f"{PAGE_PATH}/cases/{opened[0].key}" if alone else f"{PAGE_PATH}/", 303
+        )
 
     async def take_item(self, request: Request, item: str) -> Response:
         """Open a case of an image in the worklist."""
@@ -234,7 +241,8 @@ class Page:
         """Show an image, and after the reader's read what the model says."""
         session = self._need_session(request)
         own = _find_case(session, case)
-        answer, box = None, ()
+        answer: Answer | None = None
+        box: Box = ()
         if own.first:
             box = read_box(request.query_params, own)
             answer = await self._desk.answer(session, own, box, request)
@@ -352,17 +360,13 @@ class Page:
         if answer is None or case.model is None:
             return {"answer": None, "drawn": case.box or ()}
         model = case.model
-        try:
-            meaning = self._meanings.find(model, session.prevalence)
-        except BadInputError as error:
-            raise RequestError(503, str(error)) from None
         automatic = case.answers.get(())
         return {
             "answer": answer,
             "drawn": box,
             "automatic_box": None if automatic is None else automatic.box,
             "looks_at_lesion": model.needs_lesion,
-            "meaning": meaning,
+            "meaning": self._meanings.find(model, session.prevalence),
             "prevalence": session.prevalence,
             "positive": model.description["positive_classes"],
             "reasons": REASONS,
@@ -397,7 +401,11 @@ async def _read_form(request: Request, most_files: int = 0) -> FormData:
         UnicodeDecodeError,
         ValueError,
     ) as error:
-        detail = getattr(error, "detail", None) or getattr(error, "message", None) or "the form cannot be read"
+        detail = (
+            getattr(error, "detail", None)
+            or getattr(error, "message", None)
+            or "the form cannot be read"
+        )
         raise RequestError(400, str(detail)) from None
 
 

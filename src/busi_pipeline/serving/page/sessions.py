@@ -25,7 +25,7 @@ class Case:
         item: of the worklist; "" for none.
         content: of the file.
         byte_sha256: of the content.
-        picture: PNG, its burned-in text covered.
+        picture: PNG, as it is.
         width, height: in pixels.
         opened: when the reader saw it first, by time.monotonic.
         is_blinded: whether the reader had not seen an answer on this file before.

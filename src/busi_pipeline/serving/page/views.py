@@ -51,14 +51,17 @@ def find_wording(request: Request) -> Wording:
     )
 
 
-def render(
-    request: Request, template: str, status: int = 200, **values: Any
-) -> HTMLResponse:
+def render(request: Request, template: str, status: int = 200, **values: Any) -> HTMLResponse:
     """Return a page of a template, with its headers."""
     language = find_wording(request).language
     page = _load_environment(language).get_template(f"{template}.html.j2")
     content = page.render(path=request.url.path, **values)
-    response = HTMLResponse(content, status, {"content-security-policy": _POLICY})
+    headers = {
+        "content-security-policy": _POLICY,
+        # Under no-referrer, browsers do not say which site a form was sent by.
+        "referrer-policy": "same-origin",
+    }
+    response = HTMLResponse(content, status, headers)
     response.headers["vary"] = "Cookie, Accept-Language"
     if request.query_params.get("language") in LANGUAGES:
         response.set_cookie(

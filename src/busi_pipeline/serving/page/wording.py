@@ -16,6 +16,8 @@ from babel.support import NullTranslations, Translations
 ENGLISH: Final = "en"
 LANGUAGES: Final[Mapping[str, str]] = {ENGLISH: "English", "de": "Deutsch"}
 """{code: its own name}. Of each but English there is locale/<code>.po."""
+# The least share that is shown, and what at least is left of 100 % where it is not all.
+_LEAST, _MOST_MISSED = 0.001, 0.01
 
 
 @cache
@@ -72,9 +74,17 @@ class Wording:
         return text % values if values else text
 
     def show_share(self, share: float) -> str:
-        """Return a share in percent: one decimal below 10 %, and none from there on."""
-        shown = "#,##0.0 %" if share < 0.0995 else "#,##0 %"
-        return format_percent(share, shown, locale=self._locale).replace(" ", "\u00a0")
+        """Return a share in percent: at most one decimal below 10 %, and none from there on.
+
+        A share that is not 0 is never shown as 0, and one below 1 never as 1.
+        """
+        bound = ""
+        if 0 < share < _LEAST:
+            share, bound = _LEAST, "< "
+        elif 1 - _MOST_MISSED < share < 1:
+            share, bound = 1 - _MOST_MISSED, "> "
+        shown = "#,##0.# %" if share < 0.0995 else "#,##0 %"
+        return bound + format_percent(share, shown, locale=self._locale).replace(" ", "\u00a0")
 
     def show_number(self, number: float, digits: int = 2) -> str:
         """Return a number with so many decimals."""

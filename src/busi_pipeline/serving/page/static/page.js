@@ -57,7 +57,9 @@ function startViewer(viewer) {
     const down = (0.74 * window.innerHeight) / size.height;
     return Math.min(across, down);
   };
+  let isFitted = true;
   const resize = (wanted) => {
+    isFitted = false;
     zoom = Math.min(16, Math.max(0.1, wanted));
     const middle = [view.scrollLeft + view.clientWidth / 2, view.scrollTop + view.clientHeight / 2];
     const before = stage.clientWidth || 1;
@@ -71,12 +73,19 @@ function startViewer(viewer) {
   viewer.querySelector(".tools").hidden = false;
   byId("zoom-in").addEventListener("click", () => resize(zoom * 1.25));
   byId("zoom-out").addEventListener("click", () => resize(zoom / 1.25));
-  byId("zoom-fit").addEventListener("click", () => resize(fit()));
+  const refit = () => {
+    resize(fit());
+    isFitted = true;
+  };
+  byId("zoom-fit").addEventListener("click", refit);
+  window.addEventListener("resize", () => {
+    if (isFitted) refit();
+  });
   view.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     if (event.key === "+") resize(zoom * 1.25);
     else if (event.key === "-") resize(zoom / 1.25);
-    else if (event.key === "0") resize(fit());
+    else if (event.key === "0") refit();
   });
   const opacity = byId("opacity");
   if (opacity && heat) {
@@ -248,7 +257,7 @@ function startViewer(viewer) {
       fetchAnswer();
     });
   }
-  resize(fit());
+  refit();
 }
 
 if (byId("upload")) startUpload(byId("upload"));
