@@ -9,6 +9,7 @@ first answer.
 
 import argparse
 import base64
+import io
 import os
 import socket
 import statistics
@@ -43,7 +44,9 @@ def find_port() -> int:
 
 
 @contextmanager
-def start(command: list[str], is_ready: Callable[[], bool], name: str) -> Iterator[None]:
+def start(
+    command: list[str], is_ready: Callable[[], bool], name: str
+) -> "Iterator[subprocess.Popen[bytes]]":
     """Run a server; print the seconds until it is ready."""
     begun = time.perf_counter()
     with tempfile.TemporaryFile() as log:
@@ -55,7 +58,7 @@ def start(command: list[str], is_ready: Callable[[], bool], name: str) -> Iterat
                     raise SystemExit(f"{name} did not start: {log.read().decode()[-2000:]}")
                 time.sleep(0.1)
             print(f"{name}: ready after {time.perf_counter() - begun:.1f} s", flush=True)
-            yield
+            yield process
         finally:
             os.killpg(process.pid, 9)
             process.wait()
@@ -67,6 +70,14 @@ def answers(address: str) -> bool:
         return httpx.get(address, timeout=2).status_code == 200
     except httpx.HTTPError:
         return False
+
+
+def make_scan() -> tuple[np.ndarray, bytes]:
+    """Return uint8 (450, 560), and the same as PNG."""
+    pixels = simulate_scan("malignant", 450, 560, np.random.default_rng(0)).image
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, format="PNG")
+    return pixels, file.getvalue()
 
 
 def make_bare(model: PackagedModel, pixels: np.ndarray) -> Callable[[], None]:
@@ -92,11 +103,8 @@ def main() -> None:
     arguments = parser.parse_args()
     model = load_package(arguments.package)
     print(f"{model.name} {model.version}; {arguments.count} answers; {describe_machine()}\n")
-    pixels = simulate_scan("malignant", 450, 560, np.random.default_rng(0)).image
+    pixels, content = make_scan()
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "scan.png"
-        Image.fromarray(pixels).save(file)
-        content = file.read_bytes()
         mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
         mlflow.set_experiment("benchmark")
         with mlflow.start_run():

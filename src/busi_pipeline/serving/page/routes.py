@@ -365,6 +365,7 @@ class Page:
             "answer": answer,
             "drawn": box,
             "automatic_box": None if automatic is None else automatic.box,
+            "title": model.description["title"],
             "looks_at_lesion": model.needs_lesion,
             "meaning": self._meanings.find(model, session.prevalence),
             "prevalence": session.prevalence,
