@@ -1,7 +1,8 @@
 """A folder of images through a packaged model, against the bare forward pass of its networks.
 
     python benchmarks/folder.py data/06_models/resnet50/package --count 100
-    python benchmarks/folder.py data/demo/06_models/inceptionv3_lesion/package --count 10000 --rounds 1
+    python benchmarks/folder.py data/demo/06_models/inceptionv3_lesion/package \
+        --count 10000 --rounds 1
 
 Both sides see the same images. The folder's side reads files, decodes, checks, locates, cuts,
 classifies, compares with what was learned from and with what was sent, and writes the journal. The

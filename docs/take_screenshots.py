@@ -8,7 +8,6 @@ import tempfile
 from pathlib import Path
 
 from playwright.sync_api import Page, sync_playwright
-
 from tests.integration.services import start
 
 FIGURES = Path(__file__).parent / "figures"

@@ -25,6 +25,8 @@ def open_browser() -> Iterator[Browser]:
 
 
 def list_violations(page: Page) -> list[str]:
-    """Return what axe-core finds in a page, a line each."""
+    """Return what axe-core finds in a page, a line each; what is folded is opened for it."""
+    page.locator("details").evaluate_all("(all) => all.forEach((own) => { own.open = true; })")
     found = Axe().run(page).response["violations"]
+    page.locator("details").evaluate_all("(all) => all.forEach((own) => { own.open = false; })")
     return [f"{own['id']}: {own['help']}: {own['nodes'][0]['html'][:200]}" for own in found]

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,6 +24,11 @@ def make_scan(label: str, seed: int = 0) -> bytes:
     return encode_image(Image.fromarray(scan.image))
 
 
+PHONE: dict[str, Any] = {
+    "viewport": {"width": 390, "height": 800},
+    "has_touch": True,
+    "is_mobile": True,
+}
 SCAN = make_scan("malignant")
 
 
@@ -38,7 +44,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def service(folder: Path) -> Iterator[Started]:
-    options = ["--worklist", str(folder / "work"), "--max-bytes", "2000000", "--max-files", "3"]
+    options = [
+        "--worklist",
+        str(folder / "work"),
+        "--max-bytes",
+        "2000000",
+        "--max-files",
+        "3",
+        "--results",
+    ]
     with start(folder / "06_models", *options) as service:
         yield service
 
@@ -95,6 +109,24 @@ def drag(page: Page, start: tuple[float, float], stop: tuple[float, float]) -> N
     page.mouse.down()
     page.mouse.move(*points[1], steps=4)
     page.mouse.up()
+
+
+def swipe(page: Page, start: tuple[float, float], stop: tuple[float, float]) -> None:
+    """Move a finger over the image, as `drag` does a mouse."""
+    page.locator("#boxes").evaluate(
+        """(svg, points) => {
+          svg.setPointerCapture = () => {};
+          const frame = svg.getBoundingClientRect();
+          const send = (kind, [across, down]) => svg.dispatchEvent(new PointerEvent(kind, {
+            pointerType: "touch", pointerId: 7, button: 0, bubbles: true, cancelable: true,
+            clientX: frame.left + across * frame.width, clientY: frame.top + down * frame.height,
+          }));
+          send("pointerdown", points[0]);
+          send("pointermove", points[1]);
+          send("pointerup", points[1]);
+        }""",
+        [start, stop],
+    )
 
 
 def read_box(page: Page) -> list[float]:
@@ -208,7 +240,7 @@ def test_two_readers_at_once_see_their_own(browser: Browser, service: Started, p
     page.goto(f"{service.address}/page/readers")
     for name, changed in (("One", "0"), ("Two", "1")):
         row = page.get_by_role("row", name=name).get_by_role("cell").all_inner_texts()
-        assert (row[0], row[2], row[3]) == ("1", changed, changed)
+        assert (row[1], row[4], row[5]) == ("1", changed, changed)
     other.context.close()
 
 
@@ -224,6 +256,49 @@ def test_a_lost_session_is_said_and_nothing_is_recorded(page: Page, folder: Path
     lines = (folder / "07_model_output" / "readings.jsonl").read_text().splitlines()
     own = [re.search(r'"event": "(\w+)"', line)[1] for line in lines if '"Lost"' in line]  # type: ignore[index]
     assert own == ["read", "answer"]
+
+
+def test_an_answer_on_another_box_is_marked_until_the_next_one(page: Page) -> None:
+    sign_in(page, "Stale")
+    open_file(page)
+    put_on_record(page, "3")
+    drag(page, (0.1, 0.1), (0.4, 0.5))
+    expect(page.locator("#answer-text")).to_contain_text("Asked about your box.")
+    page.fill("#box-fields input[name=left]", "399")
+    expect(page.locator("#ask-problem")).to_contain_text("The left edge must be left of")
+    expect(page.locator("#answer-text")).to_have_class("waiting")
+    page.wait_for_timeout(900)
+    expect(page.locator("#answer-text")).to_have_class("waiting")
+    page.fill("#box-fields input[name=left]", "50")
+    expect(page.locator("#answer-text")).not_to_have_class("waiting")
+    expect(page.locator("#ask-problem")).to_be_hidden()
+    expect(page.locator("#spoken")).to_have_text(page.locator(".verdict").inner_text())
+    box = read_box(page)
+    page.click("summary >> text=Prevalence where you work")
+    page.fill("input[name=percent]", "20")
+    page.click("#prevalence button")
+    expect(page.locator("#answer-text")).to_contain_text("Asked about your box.")
+    assert read_box(page) == box
+
+
+def test_a_finger_scrolls_until_it_is_to_draw(browser: Browser, service: Started) -> None:
+    context = browser.new_context(**PHONE, locale="en-GB")
+    page = context.new_page()
+    page.goto(service.address)
+    sign_in(page, "Finger")
+    open_file(page)
+    svg = page.locator("#boxes")
+    shown = "(svg) => getComputedStyle(svg).touchAction"
+    swipe(page, (0.2, 0.2), (0.6, 0.6))
+    assert read_box(page) == []
+    assert svg.evaluate(shown) != "none"
+    page.click("#draw")
+    assert svg.evaluate(shown) == "none"
+    swipe(page, (0.2, 0.2), (0.6, 0.6))
+    assert np.allclose(read_box(page), [80, 60, 240, 180], atol=4)
+    swipe(page, (0.8, 0.8), (0.805, 0.805))
+    assert np.allclose(read_box(page), [80, 60, 240, 180], atol=4), "too short for a box"
+    context.close()
 
 
 def test_a_service_that_is_gone_is_said(browser: Browser, folder: Path) -> None:
@@ -272,9 +347,13 @@ def test_the_keyboard_alone_suffices(page: Page) -> None:
     tab_to("#own-box")
     page.keyboard.press("Enter")
     expect(page.locator("#answer-text")).to_contain_text("Asked about your box.")
-    tab_to("button[name=keep]")
+    tab_to("#decision summary")
     page.keyboard.press("Enter")
-    expect(page.get_by_text("On record: you keep BI-RADS 1.")).to_be_visible()
+    tab_to("#change input[name=birads]")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")  # from within the form: the change, not what was first
+    expect(page.get_by_text("On record: you changed BI-RADS 1 to 2.")).to_be_visible()
+    assert list_violations(page) == []
     tab_to("a.next")
 
 
@@ -301,5 +380,5 @@ def test_the_page_speaks_german(page: Page) -> None:
     open_file(page)
     page.check("input[name=birads][value='3']")
     page.click("text=Festhalten und Antwort ansehen")
-    expect(page.locator("#answer-text")).to_contain_text("Wahrscheinlichkeit für bösartig")
+    expect(page.locator("#answer-text")).to_contain_text("Wahrscheinlichkeit für „bösartig“")
     assert list_violations(page) == []

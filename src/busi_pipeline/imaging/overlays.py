@@ -1,9 +1,11 @@
 """What a model looked at, drawn on the image: the box, and what speaks for or against."""
 
+import io
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from busi_pipeline.imaging.crops import Window
 from busi_pipeline.imaging.decoding import UInt8Array
@@ -128,6 +130,13 @@ def make_attribution_layer(attribution: Attribution, height: int, width: int) ->
     layer[..., :3] = np.where(placed[..., None] > 0, _FOR, _AGAINST)
     layer[..., 3] = np.round(255 * _OPAQUE * np.abs(placed))
     return layer
+
+
+def encode_png(pixels: UInt8Array) -> bytes:
+    """Return a PNG of uint8 (h, w, 3) or (h, w, 4), written fast."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="PNG", compress_level=1)
+    return buffer.getvalue()
 
 
 def _place_by_strength(attribution: Attribution, height: int, width: int) -> np.ndarray:

@@ -42,6 +42,8 @@ CASES_FILE = "cases.csv"
 _SHOWN_CASES = 5
 
 READER, LOCALIZER = "reader", "localizer"
+# Of a DICOM file with several.
+SHOWN_FRAME = "middle"
 
 REASONS: Final = {
     "out_of_distribution": "it does not look like the images that the model learned from",
@@ -345,7 +347,7 @@ class PackagedModel:
         return tuple(code for code in REASONS if found[code])
 
 
-def decode_any(content: bytes, frame: str | int = "middle") -> UInt8Array:
+def decode_any(content: bytes, frame: str | int = SHOWN_FRAME) -> UInt8Array:
     """Return the pixels of a PNG, JPEG, BMP, TIFF or DICOM file: uint8 (height, width, 3), RGB.
 
     Args:

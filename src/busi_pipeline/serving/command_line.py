@@ -55,6 +55,11 @@ _DEFAULT = ServiceSettings()
     "--truth", type=click.Path(path_type=Path), help="CSV file with byte_sha256 and label."
 )
 @click.option(
+    "--results/--no-results",
+    default=_DEFAULT.results,
+    help="Whether readers see the table of readers; not while a study runs.",
+)
+@click.option(
     "--prevalence",
     type=float,
     default=_DEFAULT.prevalence,

@@ -1,16 +1,14 @@
 """What stands between the routes and the model: room in the line, one answer an image."""
 
-import io
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple, TypeVar
 
-from PIL import Image
 from starlette.requests import ClientDisconnect, Request
 
 from busi_pipeline.errors import BadInputError
 from busi_pipeline.imaging.decoding import UnusableImageError
-from busi_pipeline.imaging.overlays import draw_finding
+from busi_pipeline.imaging.overlays import draw_finding, encode_png
 from busi_pipeline.imaging.text_cover import cover_text
 from busi_pipeline.models.ledger import CHALLENGER
 from busi_pipeline.models.packaged import READER, Answer, PackagedModel, decode_any
@@ -152,6 +150,4 @@ def _draw(model: PackagedModel, upload: Upload, shows_attribution: bool) -> "byt
         answer.box_source == READER,
         answer.attribution if shows_attribution else None,
     )
-    buffer = io.BytesIO()
-    Image.fromarray(drawn).save(buffer, format="PNG", compress_level=1)
-    return buffer.getvalue()
+    return encode_png(drawn)

@@ -36,6 +36,7 @@ class ServiceSettings(BaseModel):
         worklist: folder of images that wait for a reader; None for none.
         readings: file of what readers say; None for 07_model_output/readings.jsonl beside `models`.
         truth: CSV file with `byte_sha256` and `label` of images that readers read; None for none.
+        results: whether readers see the table of readers, and all that is on record.
         prevalence: share of positive images where the page is used, until a reader enters another.
         session_minutes: after which a reader who does nothing is signed out.
     """
@@ -61,6 +62,7 @@ class ServiceSettings(BaseModel):
     worklist: Path | None = None
     readings: Path | None = None
     truth: Path | None = None
+    results: bool = False
     prevalence: Annotated[float, Field(gt=0, lt=1)] = 0.05
     session_minutes: Annotated[float, Field(gt=0)] = 60.0
 

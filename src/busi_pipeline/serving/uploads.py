@@ -69,5 +69,9 @@ async def read_uploads(request: Request, most: int) -> list[Upload]:
 
 def clean_name(name: str) -> str:
     """Return the last part of a file's name, without what is not printed."""
-    last = name.replace("\\", "/").rsplit("/", 1)[-1]
-    return _NOT_PRINTED.sub("_", last)[:_LONGEST_NAME]
+    return clean_text(name.replace("\\", "/").rsplit("/", 1)[-1])[:_LONGEST_NAME]
+
+
+def clean_text(text: str) -> str:
+    """Return a text without what is not printed."""
+    return _NOT_PRINTED.sub("_", text)

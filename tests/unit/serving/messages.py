@@ -18,7 +18,7 @@ from busi_pipeline.models.packaged import REASONS
 PAGE = Path(busi_pipeline.serving.page.__file__).parent
 CATALOGUES = sorted((PAGE / "locale").glob("*.po"))
 _METHODS = [("**.py", "python"), ("**.j2", "jinja2.ext:babel_extract")]
-_KEYWORDS = {"translate": None, "_": None, "gettext": None}
+_KEYWORDS = {"translate": None, "_": None, "gettext": None, "RequestError": (2,)}
 # Classes of the data that the project is made for.
 _CLASSES = ("benign", "malignant", "normal")
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
-from tests.dicom_factories import SECRETS, write_dicom, make_dicom
+from tests.dicom_factories import SECRETS, make_dicom, write_dicom
 from tests.serving_factories import SCAN, serve
 
 SCRIPT = "<script>alert(1)</script>"
@@ -56,9 +56,7 @@ def test_the_service_opens_no_connection(
         bytes_sent = client.post("/v1/predictions", files={"files": (address, address.encode())})
         assert bytes_sent.status_code == 422
         assert "root:" not in bytes_sent.text
-        body = {
-            "inputs": [{"name": "image", "shape": [1], "datatype": "BYTES", "data": [address]}]
-        }
+        body = {"inputs": [{"name": "image", "shape": [1], "datatype": "BYTES", "data": [address]}]}
         inferred = client.post("/v2/models/tiny/infer", content=json.dumps(body))
         assert 400 <= inferred.status_code < 500
 

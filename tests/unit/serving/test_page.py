@@ -5,17 +5,25 @@ import io
 import json
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import httpx2 as httpx
+import numpy as np
 import pytest
 from fastapi.testclient import TestClient
+from PIL import Image
 
+from busi_pipeline.errors import BadInputError
 from busi_pipeline.models.ledger import CHAMPION, PREVIOUS
+from busi_pipeline.serving.page.readings import Readings, read_truths
 from busi_pipeline.serving.page.sessions import Case, Sessions
 from busi_pipeline.serving.problems import RequestError
 from busi_pipeline.serving.settings import make_settings
+from busi_pipeline.stats.classes import Classes
+from tests.dicom_factories import make_dicom, write_dicom
+from tests.factories import encode_image
 from tests.package_factories import write_tiny_package
 from tests.serving_factories import BRIGHT, SCAN, THRESHOLDS, give_roles, serve, write_model
 
@@ -50,6 +58,10 @@ def open_scan(client: TestClient, content: bytes = SCAN, name: str = "a.png") ->
 
 def read(client: TestClient, case: str, category: str = "3", **fields: str) -> httpx.Response:
     return client.post(f"{case}/read", data={"birads": category, **fields})
+
+
+def decide(client: TestClient, case: str, category: str) -> httpx.Response:
+    return client.post(f"{case}/decision", data={"birads": category})
 
 
 def list_events(folder: Path) -> list[dict[str, Any]]:
@@ -98,14 +110,52 @@ def test_what_is_on_record_is_not_changed(client: TestClient, folder: Path) -> N
     case = open_scan(client)
     read(client, case, "2")
     assert read(client, case, "5").status_code == 409
-    client.post(f"{case}/decision", data={"keep": "1"})
-    assert client.post(f"{case}/decision", data={"birads": "5"}).status_code == 409
+    assert read(client, case, "2", **BOX).status_code == 409
+    decide(client, case, "2")
+    assert decide(client, case, "5").status_code == 409
     assert [event.get("birads") for event in list_events(folder)] == ["2", None, "2"]
 
 
-def test_no_answer_shows_where_the_read_cannot_be_kept(folder: Path) -> None:
-    with serve(folder, readings=folder) as (client, _):
+def test_a_button_that_is_pressed_twice_does_once(client: TestClient, folder: Path) -> None:
+    case = open_scan(client)
+    for _ in range(2):
+        assert "What the model says" in read(client, case, "2").text
+    for _ in range(2):
+        assert "On record: you keep BI-RADS 2." in decide(client, case, "2").text
+    assert [event["event"] for event in list_events(folder)] == ["read", "answer", "decision"]
+
+
+def test_two_windows_get_one_answer(folder: Path) -> None:
+    with serve(folder) as (client, _), ThreadPoolExecutor(8) as pool:
         sign_in(client)
+        case = open_scan(client)
+        client.post(f"{case}/read", data={"birads": "2"}, follow_redirects=False)
+        shown = list(pool.map(lambda _: client.get(case), range(8)))
+        assert {own.status_code for own in shown} == {200}
+    assert [event["event"] for event in list_events(folder)] == ["read", "answer"]
+
+
+def test_an_undecided_read_goes_on_in_another_session(client: TestClient, folder: Path) -> None:
+    first = open_scan(client)
+    read(client, first, "4A", **BOX)
+    sign_in(client, "reader a")
+    case = open_scan(client)
+    assert case == first
+    assert "Your read before the answer: BI-RADS 4A." in client.get(case).text
+    assert open_scan(client) == case, "also twice"
+    decide(client, case, "3")
+    answers = [event["event"] for event in list_events(folder)]
+    assert answers == ["read", "answer", "answer", "decision"]
+    assert open_scan(client) != first, "it is decided"
+    sign_in(client, "Reader B")
+    assert "Your read" in client.get(open_scan(client)).text
+
+
+def test_no_answer_shows_where_the_read_cannot_be_kept(folder: Path) -> None:
+    file = folder / "readings" / "readings.jsonl"
+    with serve(folder, readings=file) as (client, _):
+        sign_in(client)
+        file.parent.write_text("in the way")
         case = open_scan(client)
         shown = read(client, case)
         assert shown.status_code == 503
@@ -150,13 +200,14 @@ def test_a_category_that_is_none_is_refused(category: str, client: TestClient) -
 
 
 def test_a_second_read_of_a_file_is_not_blinded(client: TestClient, folder: Path) -> None:
-    for category in ("2", "5"):
-        case = open_scan(client)
+    same = encode_image(Image.open(io.BytesIO(SCAN)), "BMP")
+    for category, content in (("2", SCAN), ("5", SCAN), ("3", same)):
+        case = open_scan(client, content)
         read(client, case, category)
-        client.post(f"{case}/decision", data={"keep": "1"})
+        decide(client, case, category)
     assert "You have seen an answer on this file before" in client.get(open_scan(client)).text
     reads = [event for event in list_events(folder) if event["event"] == "read"]
-    assert [event["blinded"] for event in reads] == [True, False]
+    assert [event["blinded"] for event in reads] == [True, False, False]
     with serve(folder) as (again, _):  # also after a restart, and in other letters
         sign_in(again, "READER a")
         assert "You have seen an answer" in again.get(open_scan(again)).text
@@ -167,6 +218,7 @@ def test_a_second_read_of_a_file_is_not_blinded(client: TestClient, folder: Path
 def test_an_answer_in_another_window_ends_the_blinding(client: TestClient, folder: Path) -> None:
     first, second = open_scan(client), open_scan(client)
     read(client, first)
+    decide(client, first, "3")
     read(client, second)
     reads = [event for event in list_events(folder) if event["event"] == "read"]
     assert [event["blinded"] for event in reads] == [True, False]
@@ -174,7 +226,7 @@ def test_an_answer_in_another_window_ends_the_blinding(client: TestClient, folde
 
 def test_the_table_counts_changes_and_whether_they_were_right(folder: Path) -> None:
     truth = folder.parent / "truth.csv"
-    with serve(folder, truth=truth) as (client, _):
+    with serve(folder, truth=truth, results=True) as (client, _):
         sign_in(client)
         for content, first, final in ((SCAN, "3", "4B"), (BRIGHT, "4A", "4A")):
             case = open_scan(client, content)
@@ -184,8 +236,9 @@ def test_the_table_counts_changes_and_whether_they_were_right(folder: Path) -> N
         truth.write_text(f"byte_sha256,label\n{hashes[0]},malignant\n{hashes[1]},benign\n")
         shown = client.get("/page/readers").text
         row = re.findall(r"<t[dh][^>]*>([^<]*)</t[dh]>", shown.split("<tbody>")[1])
-        assert row[:9] == ["Reader A", "2", "1", "1", "1", "0", "1", "0", "0"]
-        assert [value.replace("\u00a0", " ") for value in row[9:]] == ["0 % → 100 %", "0 % → 0 %"]
+        assert row[0] == "Reader A"
+        assert row[2:11] == ["2", "0", "1", "1", "1", "0", "1", "0", "0"]
+        assert row[11:] == ["0", "0 → 1 / 1", "0 → 0 / 1"]
         truth.write_text(f"byte_sha256,label\n{hashes[0]},cancer\n")
         refused = client.get("/page/readers")
         assert refused.status_code == 503
@@ -207,8 +260,8 @@ def test_names_are_text_and_never_markup(client: TestClient, folder: Path) -> No
     sign_in(client, bad)
     case = open_scan(client, name=f'"{bad}.png')
     read(client, case)
-    client.post(f"{case}/decision", data={"keep": "1"})
-    for path in (case, "/page/", "/page/readers"):
+    decide(client, case, "3")
+    for path in (case, "/page/"):
         shown = client.get(path).text
         assert "&lt;img src=x" in shown
         assert "<img src=x" not in shown
@@ -220,7 +273,7 @@ def test_names_are_text_and_never_markup(client: TestClient, folder: Path) -> No
 def test_no_script_or_style_stands_within_the_page(client: TestClient) -> None:
     case = open_scan(client)
     read(client, case, **BOX)
-    for path in (case, "/page/", "/page/readers", "/page/model"):
+    for path in (case, "/page/", "/page/model"):
         shown = client.get(path).text
         assert re.findall(r"<script[^>]*>", shown) == ['<script src="/page/static/page.js" defer>']
         assert not re.search(r"<style| style=| on\w+=|https?://", shown)
@@ -252,7 +305,7 @@ def test_cases_are_of_their_session_alone(folder: Path) -> None:
         for path in (case, f"{case}/picture.png", f"{case}/attribution.png"):
             assert client.get(path).status_code == 200
             assert other.get(path).status_code == 404
-        assert other.post(f"{case}/decision", data={"keep": "1"}).status_code == 404
+        assert decide(other, case, "3").status_code == 404
         assert case not in other.get("/page/").text
 
 
@@ -268,7 +321,7 @@ def test_a_session_that_is_gone_is_said(client: TestClient) -> None:
     assert script.status_code == 401
     assert script.text.startswith("Your session has ended.")
     for path in ("/page/readers", "/page/readings.csv"):
-        assert "Sign in" in client.get(path).text
+        assert "Sign in" in client.get(path).text, "before it says that there are no results"
 
 
 def test_a_reader_who_stays_away_is_signed_out(folder: Path) -> None:
@@ -317,12 +370,16 @@ def test_the_worklist_shows_its_images_and_nothing_else(folder: Path, tmp_path: 
     (tmp_path / "secret.png").write_bytes(SCAN)
     (work / "link.png").symlink_to(tmp_path / "secret.png")
     (work / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    (work / "loop").symlink_to(work)
+    frame = np.random.default_rng(0).integers(0, 255, (80, 90), np.uint8)
+    (work / "IM0001").write_bytes(write_dicom(make_dicom([frame])))
     with serve(folder, worklist=work) as (client, _):
         sign_in(client)
         shown = client.get("/page/").text
         found = re.findall(r'action="(/page/worklist/\w+)"><button class="link">([^<]*)', shown)
         assert [name for _, name in found] == [
             "broken.png",
+            "IM0001",
             "inside/b.PNG",
             "scan 2.png",
             "scan 10.png",
@@ -332,6 +389,16 @@ def test_the_worklist_shows_its_images_and_nothing_else(folder: Path, tmp_path: 
         assert client.post(paths["scan 2.png"]).url.path == case, "it is open already"
         broken = client.post(paths["broken.png"]).text
         assert re.search("<li>broken.png: [^<]*no image format was recognised", broken)
+        (work / "scan 2.png").write_bytes(BRIGHT)
+        assert client.post(paths["scan 2.png"]).url.path == case, "the image that was listed"
+        listed = client.get("/page/").text
+        written = re.search(r'worklist/(\w+)"><button class="link">scan 2', listed)
+        assert written is not None
+        assert client.post(f"/page/worklist/{written[1]}").url.path != case, "the next patient's"
+        read(client, case, "2")
+        sign_in(client, "reader A")
+        (work / "scan 2.png").unlink()
+        assert client.post(f"/page/worklist/{written[1]}").status_code == 404
         for key in ("nothing", "..%2f..%2fsecret.png"):
             assert client.post(f"/page/worklist/{key}").status_code == 404
     with (
@@ -341,16 +408,135 @@ def test_the_worklist_shows_its_images_and_nothing_else(folder: Path, tmp_path: 
         pass
 
 
-def test_the_export_has_every_event_and_no_formula(client: TestClient, folder: Path) -> None:
-    sign_in(client, "=1+1")
-    case = open_scan(client)
-    read(client, case, "4C")
-    client.post(f"{case}/decision", data={"keep": "1"})
-    sent = client.get("/page/readings.csv")
+def test_the_export_has_every_event_and_no_formula(folder: Path) -> None:
+    with serve(folder, results=True) as (client, _):
+        sign_in(client, "=1+1")
+        case = open_scan(client)
+        read(client, case, "4C")
+        decide(client, case, "4C")
+        sent = client.get("/page/readings.csv")
     rows = list(csv.DictReader(io.StringIO(sent.text)))
     assert [row["event"] for row in rows] == ["read", "answer", "decision"]
     assert {row["reader"] for row in rows} == {"'=1+1"}
     assert "attachment" in sent.headers["content-disposition"]
+
+
+def test_the_worklist_says_what_was_read_before(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / "a.png").write_bytes(SCAN)
+    with serve(folder, worklist=tmp_path / "work") as (client, _):
+        sign_in(client)
+        found = re.search(r'action="(/page/worklist/\w+)"', client.get("/page/").text)
+        assert found is not None
+        case = client.post(found[1]).url.path
+        assert "not read yet" in client.get("/page/").text
+        read(client, case)
+        sign_in(client)
+        assert "read before" in client.get("/page/").text
+        sign_in(client, "Reader B")
+        assert "read before" not in client.get("/page/").text
+
+
+def test_results_do_not_show_while_readers_read(client: TestClient) -> None:
+    case = open_scan(client)
+    read(client, case)
+    decide(client, case, "3")
+    for path in ("/page/readers", "/page/readings.csv"):
+        sent = client.get(path)
+        assert (sent.status_code, find_problem(sent)[:21]) == (403, "results are not shown")
+    assert "/page/readers" not in client.get("/page/").text
+
+
+def test_an_image_can_be_closed_unless_it_waits_for_a_decision(client: TestClient) -> None:
+    case = open_scan(client)
+    assert client.post(f"{case}/close").url.path == "/page/"
+    assert client.get(case).status_code == 404
+    case = open_scan(client)
+    read(client, case)
+    assert client.post(f"{case}/close").status_code == 409
+    decide(client, case, "3")
+    client.post(f"{case}/close")
+    assert client.get(case).status_code == 404
+
+
+def test_a_loop_of_images_says_which_one_shows(client: TestClient, folder: Path) -> None:
+    frames = list(np.random.default_rng(0).integers(0, 255, (5, 80, 90), np.uint8))
+    case = open_scan(client, write_dicom(make_dicom(frames)), "a.dcm")
+    assert "Frame 3 of 5, the middle one." in client.get(case).text
+    read(client, case)
+    event = list_events(folder)[0]
+    assert (event["frame"], event["width"], event["height"]) == (3, 90, 80)
+
+
+def test_names_of_readers_are_kept_apart_and_whole(client: TestClient, folder: Path) -> None:
+    for reader in ("A. Smith/Radiology", "B. Jones/Radiology", "Zoe\u0308", "Zo\u00eb"):
+        sign_in(client, reader)
+        case = open_scan(client)
+        read(client, case)
+        decide(client, case, "3")
+    reads = [event for event in list_events(folder) if event["event"] == "read"]
+    names = ["A. Smith/Radiology", "B. Jones/Radiology", "Zo\u00eb", "Zo\u00eb"]
+    assert [event["reader"] for event in reads] == names
+    assert [event["blinded"] for event in reads] == [True, True, True, False]
+
+
+def test_what_a_flag_means_is_said_where_it_was_measured(client: TestClient) -> None:
+    case = open_scan(client)
+    assert "The test had none." in read(client, case).text
+    boxed = client.post(f"{case}/answer", data=BOX).text
+    assert "measured with the model&#39;s own boxes" in boxed or "model's own boxes" in boxed
+    assert "The flag finds" not in boxed
+
+
+def test_without_room_on_disk_no_answer_shows(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = open_scan(client)
+    monkeypatch.setattr("os.write", lambda file, content: len(content) - 1)
+    shown = read(client, case)
+    assert shown.status_code == 503
+    assert "no room left" in find_problem(shown)
+    assert "What the model says" not in client.get(case).text
+
+
+def test_readings_that_cannot_be_read_stop_the_start(folder: Path) -> None:
+    with (
+        pytest.raises(BadInputError, match=r"--readings .* cannot be read"),
+        serve(folder, readings=folder),
+    ):
+        pass
+
+
+def test_damaged_events_are_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "readings.jsonl"
+    good = {
+        **dict.fromkeys(("time", "reader", "case", "byte_sha256", "pixel_sha256"), "x"),
+        "event": "read",
+        "birads": "2",
+        "blinded": True,
+    }
+    damaged = [
+        good | own for own in ({"birads": "7"}, {"blinded": 1}, {"case": None}, {"event": "x"})
+    ]
+    lines = [json.dumps(own) for own in (good, *damaged)]
+    path.write_text("\n".join([*lines, "[]", "7", ""]))
+    assert Readings(path).list_events() == [good]
+
+
+def test_of_two_reads_of_a_file_the_first_counts(tmp_path: Path) -> None:
+    readings = Readings(tmp_path / "readings.jsonl")
+    for case, first in (("a", "2"), ("b", "5")):
+        own = {"case": case, "byte_sha256": case, "pixel_sha256": "same"}
+        readings.add("read", "A", birads=first, blinded=True, **own)
+        readings.add("answer", "A", flagged=True, model_version="v", **own)
+    assert readings.list_reads()["first"].tolist() == ["2"]
+
+
+def test_two_labels_of_one_file_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "truth.csv"
+    path.write_text("byte_sha256,label\na,malignant\nA,benign\n")
+    with pytest.raises(BadInputError, match="line 3: a has another label"):
+        read_truths(path, Classes(("benign", "malignant"), ("malignant",)))
 
 
 def test_what_a_flag_means_follows_the_prevalence(client: TestClient) -> None:
@@ -382,19 +568,22 @@ def test_a_case_keeps_its_model_when_the_champion_changes(tmp_path: Path) -> Non
 
 
 def make_case(key: str, size: int, final: str = "") -> Case:
-    return Case(key, key, "", b"x" * size, "", b"", 1, 1, 0.0, True, "2", final)
+    return Case(key, key, "", b"x" * size, "", "", b"", 1, 1, first="2", final=final)
 
 
 def test_decided_images_make_room_and_open_ones_stay() -> None:
-    sessions = Sessions(60, 100)
+    sessions = Sessions(60, 400)  # a reader may fill a quarter
     session = sessions.find(sessions.begin("a", 0.05))
+    other = sessions.find(sessions.begin("b", 0.05))
     assert session is not None
+    assert other is not None
     sessions.add(session, make_case("open", 40))
     sessions.add(session, make_case("decided", 40, "2"))
     sessions.add(session, make_case("third", 50))
     assert list(session.cases) == ["open", "third"]
     with pytest.raises(RequestError, match="no room"):
         sessions.add(session, make_case("fourth", 50))
+    sessions.add(other, make_case("of another", 50))
 
 
 def test_a_line_that_was_cut_off_harms_no_other(folder: Path) -> None:

@@ -1,15 +1,16 @@
 """Changes of readers are counted over the line of a biopsy, and against the truth."""
 
-import numpy as np
 import pandas as pd
 
 from busi_pipeline.stats.readers import count_changes
 
 COLUMNS = ["reader", "first", "final", "flagged", "is_positive"]
+VERSION = "v1"
 
 
-def count(*rows: tuple[str, str, str, bool, bool | None]) -> pd.DataFrame:
-    return count_changes(pd.DataFrame(list(rows), columns=COLUMNS)).set_index("reader")
+def count(*rows: tuple[str, str, str | None, bool, bool | None]) -> pd.DataFrame:
+    table = pd.DataFrame(list(rows), columns=COLUMNS).assign(model_version=VERSION)
+    return count_changes(table).set_index("reader")
 
 
 def test_changes_are_right_or_wrong_where_the_truth_is_known() -> None:
@@ -24,15 +25,27 @@ def test_changes_are_right_or_wrong_where_the_truth_is_known() -> None:
     assert (row["to_suspicious"], row["to_not_suspicious"]) == (2, 1)
     assert (row["rightly"], row["wrongly"], row["truth_unknown"]) == (1, 1, 1)
     assert row["agreed"] == 2
-    assert (row["sensitivity_first"], row["sensitivity_final"]) == (2 / 3, 2 / 3)
-    assert (row["specificity_first"], row["specificity_final"]) == (1, 1)
+    assert row[["positives", "positives_first", "positives_final"]].tolist() == [3, 2, 2]
+    assert row[["negatives", "negatives_first", "negatives_final"]].tolist() == [1, 1, 1]
 
 
 def test_an_incomplete_read_is_on_neither_side() -> None:
     row = count(("a", "0", "4A", True, True), ("a", "4A", "0", True, True)).loc["a"]
-    assert (row["images"], row["changed"], row["agreed"]) == (2, 2, 0)
+    assert (row["images"], row["changed"], row["incomplete"]) == (2, 2, 2)
+    assert row["agreed"] == 1, "the second one did at first"
     assert row[["to_suspicious", "to_not_suspicious", "rightly", "wrongly"]].sum() == 0
-    assert np.isnan(row["sensitivity_first"])
+    assert row["positives"] == 0
+
+
+def test_what_was_not_decided_is_counted_apart() -> None:
+    row = count(("a", "2", None, True, True), ("a", "4A", "4A", True, True)).loc["a"]
+    assert (row["images"], row["undecided"], row["positives"]) == (1, 1, 1)
+
+
+def test_versions_of_the_model_are_kept_apart() -> None:
+    table = pd.DataFrame([("a", "2", "2", True, None)] * 3, columns=COLUMNS)
+    counted = count_changes(table.assign(model_version=["v1", "v2", "v2"]))
+    assert dict(zip(counted["model_version"], counted["images"], strict=True)) == {"v1": 1, "v2": 2}
 
 
 def test_a_reader_is_one_in_any_letters() -> None:
@@ -41,5 +54,5 @@ def test_a_reader_is_one_in_any_letters() -> None:
 
 
 def test_without_reads_the_table_is_empty() -> None:
-    assert list(count().columns)[:2] == ["images", "agreed"]
+    assert list(count().columns)[:2] == ["model_version", "images"]
     assert count().empty

@@ -2,10 +2,11 @@
 
 import asyncio
 import csv
-import hashlib
 import hmac
 import io
 import logging
+import time
+import unicodedata
 from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any, Final
@@ -21,7 +22,7 @@ from starlette.staticfiles import StaticFiles
 
 from busi_pipeline.errors import BadInputError
 from busi_pipeline.imaging.decoding import UnusableImageError
-from busi_pipeline.models.packaged import REASONS, Answer
+from busi_pipeline.models.packaged import READER, REASONS, Answer
 from busi_pipeline.serving.page.meaning import Meanings, read_classes
 from busi_pipeline.serving.page.reading import EDGES, Desk, read_box
 from busi_pipeline.serving.page.readings import COLUMNS, Readings, read_truths
@@ -29,9 +30,9 @@ from busi_pipeline.serving.page.sessions import Box, Case, Session, Sessions
 from busi_pipeline.serving.page.views import find_sections, find_wording, render, render_card
 from busi_pipeline.serving.page.worklist import Worklist, read_item
 from busi_pipeline.serving.problems import RequestError
-from busi_pipeline.serving.protection import PAGE_PATH
+from busi_pipeline.serving.protection import PAGE_PATH, digest_key
 from busi_pipeline.serving.service import Service
-from busi_pipeline.serving.uploads import clean_name
+from busi_pipeline.serving.uploads import clean_name, clean_text
 from busi_pipeline.stats.readers import CATEGORIES, INCOMPLETE, SUSPICIOUS, count_changes
 
 logger = logging.getLogger(__name__)
@@ -41,6 +42,8 @@ _LONGEST_NAME, _LONGEST_FIELD, _MOST_FIELDS = 60, 1_000, 20
 _AFTER_WRONG_KEY_SECONDS = 1.0
 # Sections of the model card that say how good the model is.
 _FIGURES = ("At other sites", "On the test images")
+# Under these the flag was not measured.
+_MEANINGLESS: Final = frozenset({"out_of_distribution", "seen_in_training", "no_lesion_found"})
 # Whether a script asked, which shows a line itself.
 _SCRIPT_HEADER = "x-asked-by"
 
@@ -62,7 +65,7 @@ class Page:
         self._meanings = Meanings()
         self._worklist = None if settings.worklist is None else Worklist(settings.worklist)
         key = settings.api_key
-        self._key = None if key is None else _digest(key)
+        self._key = None if key is None else digest_key(key)
 
     def add_to(self, app: FastAPI) -> None:
         """Add the routes to an application."""
@@ -77,6 +80,7 @@ class Page:
             ("/cases/{case}", "GET", self.show_case),
             ("/cases/{case}/picture.png", "GET", self.show_picture),
             ("/cases/{case}/attribution.png", "GET", self.show_attribution),
+            ("/cases/{case}/close", "POST", self.close_case),
             ("/cases/{case}/read", "POST", self.take_read),
             ("/cases/{case}/answer", "POST", self.show_answer),
             ("/cases/{case}/decision", "POST", self.take_decision),
@@ -102,16 +106,27 @@ class Page:
 
         @app.exception_handler(BadInputError)
         async def say_unfit(request: Request, error: BadInputError) -> Response:
+            if not request.url.path.startswith(PAGE_PATH):
+                raise error
             # Of a setting or a file of the service, which the reader cannot mend.
+            logger.error("%s", error)
             return self.describe_problem(request, RequestError(503, str(error)))
 
     def describe_problem(self, request: Request, error: RequestError) -> Response:
         """Return the page that says what is wrong."""
-        template = "line" if _is_asked_by_script(request) else "problem"
-        session = self._find_session(request)
-        response = render(
-            request, template, error.status, detail=error.detail, reader=_name(session)
-        )
+        translated = find_wording(request).translate(error.detail)
+        response: Response
+        if _is_asked_by_script(request):
+            response = render(request, "line", error.status, detail=translated)
+        else:
+            response = self._render(
+                request,
+                "problem",
+                error.status,
+                detail=translated,
+                is_english=translated == error.detail,
+                case=_find_case_path(request.url.path),
+            )
         response.headers.update(error.headers or {})
         return response
 
@@ -120,10 +135,9 @@ class Page:
         session = self._find_session(request)
         model = self._desk.service.models.serving.model
         if session is None:
-            return render(
+            return self._render(
                 request,
                 "sign_in",
-                reader="",
                 needs_key=self._key is not None,
                 ended="ended" in request.query_params,
                 model=model.description,
@@ -131,13 +145,15 @@ class Page:
         problems, session.problems = session.problems, []
         items = [] if self._worklist is None else await run_in_threadpool(self._worklist.list_items)
         of_item = {case.item: case for case in session.cases.values() if case.item}
-        return render(
+        has_read = self._desk.readings.has_read_item
+        return self._render(
             request,
             "list",
-            reader=session.reader,
             problems=problems,
             cases=list(session.cases.values()),
-            items=[(item, of_item.get(item.key)) for item in items],
+            items=[
+                (item, of_item.get(item.key), has_read(session.reader, item.key)) for item in items
+            ],
             has_worklist=self._worklist is not None,
             model=model.description,
             settings=self._settings,
@@ -146,14 +162,13 @@ class Page:
     async def sign_in(self, request: Request) -> Response:
         """Begin a session."""
         form = await _read_form(request)
-        wording = find_wording(request)
-        reader = clean_name(" ".join(str(form.get("reader") or "").split()))[:_LONGEST_NAME]
+        reader = clean_reader(str(form.get("reader") or ""))
         given = str(form.get("key") or "")
-        if self._key is not None and not hmac.compare_digest(_digest(given), self._key):
+        if self._key is not None and not hmac.compare_digest(digest_key(given), self._key):
             await asyncio.sleep(_AFTER_WRONG_KEY_SECONDS)
-            raise RequestError(401, wording.translate("the key is wrong"))
+            raise RequestError(401, "the key is wrong")
         if not reader:
-            raise RequestError(422, wording.translate("enter a name: your reads are kept under it"))
+            raise RequestError(422, "enter a name: your reads are kept under it")
         self.end(request)
         key = self._desk.sessions.begin(reader, self._settings.prevalence)
         response = RedirectResponse(f"{PAGE_PATH}/", 303)
@@ -189,11 +204,13 @@ class Page:
         except ValueError:
             percent = float("nan")
         if not 0.1 <= percent <= 99:
-            wording = find_wording(request)
-            raise RequestError(422, wording.translate("enter a share from 0.1 to 99 percent"))
+            raise RequestError(422, "enter a share from 0.1 to 99 percent")
         session.prevalence = round(percent / 100, 4)
         case = session.cases.get(str(form.get("case") or ""))
-        return RedirectResponse(f"{PAGE_PATH}/cases/{case.key}" if case else f"{PAGE_PATH}/", 303)
+        if case is None:
+            return RedirectResponse(f"{PAGE_PATH}/", 303)
+        box = read_box(_as_texts(form), case)
+        return RedirectResponse(f"{PAGE_PATH}/cases/{case.key}?{_as_query(box)}#answer", 303)
 
     async def take_files(self, request: Request) -> Response:
         """Open a case of each file; what cannot be used is said on the list."""
@@ -207,8 +224,9 @@ class Page:
                 continue
             try:
                 opened.append(await self._desk.open(session, name, content))
-            except UnusableImageError as error:
+            except (UnusableImageError, RequestError) as error:
                 session.problems.append(f"{name}: {error}")
+        await form.close()
         if not opened and not session.problems:
             session.problems.append(find_wording(request).translate("choose at least one file"))
         alone = len(opened) == 1 and not session.problems
@@ -220,15 +238,18 @@ class Page:
         """Open a case of an image in the worklist."""
         session = self._need_session(request)
         _check_origin(request)
+        async with session.turn:
+            return await self._open_item(request, session, item)
+
+    async def _open_item(self, request: Request, session: Session, item: str) -> Response:
         for case in session.cases.values():
             if case.item == item:
                 return RedirectResponse(f"{PAGE_PATH}/cases/{case.key}", 303)
-        wording = find_wording(request)
         found = None
         if self._worklist is not None:
             found = await run_in_threadpool(self._worklist.find, item)
         if found is None:
-            raise RequestError(404, wording.translate("this image is not in the worklist any more"))
+            raise RequestError(404, "this image is not in the worklist any more")
         try:
             content = await run_in_threadpool(read_item, found, self._settings.max_bytes)
             case = await self._desk.open(session, found.name, content, item)
@@ -243,20 +264,31 @@ class Page:
         own = _find_case(session, case)
         answer: Answer | None = None
         box: Box = ()
+        if own.opened is None:
+            own.opened = time.monotonic()
         if own.first:
             box = read_box(request.query_params, own)
             answer = await self._desk.answer(session, own, box, request)
         waiting = [other for other in session.cases.values() if not other.final and other != own]
-        return render(
+        return self._render(
             request,
             "case",
-            reader=session.reader,
             case=own,
             following=waiting[0] if waiting else None,
             categories=CATEGORIES,
             edges=EDGES,
-            **self._describe_answer(session, own, answer, box),
+            **await self._describe_answer(session, own, answer, box),
         )
+
+    async def close_case(self, request: Request, case: str) -> Response:
+        """Forget an image that was not read, or is decided on."""
+        session = self._need_session(request)
+        _check_origin(request)
+        own = _find_case(session, case)
+        if own.is_open:
+            raise RequestError(409, "this image was read: decide on it first")
+        del session.cases[case]
+        return RedirectResponse(f"{PAGE_PATH}/", 303)
 
     async def show_picture(self, request: Request, case: str) -> Response:
         """Return the image."""
@@ -275,7 +307,7 @@ class Page:
         own = _find_case(session, case)
         form = await _read_form(request)
         box = read_box(_as_texts(form), own)
-        self._desk.read(session, own, str(form.get("birads") or ""), box)
+        await self._desk.read(session, own, str(form.get("birads") or ""), box)
         return RedirectResponse(f"{PAGE_PATH}/cases/{own.key}#answer", 303)
 
     async def show_answer(self, request: Request, case: str) -> Response:
@@ -285,32 +317,28 @@ class Page:
         box = read_box(_as_texts(await _read_form(request)), own)
         answer = await self._desk.answer(session, own, box, request)
         if not _is_asked_by_script(request):
-            given = "&".join(f"{edge}={value}" for edge, value in zip(EDGES, box, strict=False))
-            return RedirectResponse(f"{PAGE_PATH}/cases/{own.key}?{given}#answer", 303)
-        return render(
-            request, "answer", case=own, **self._describe_answer(session, own, answer, box)
-        )
+            return RedirectResponse(f"{PAGE_PATH}/cases/{own.key}?{_as_query(box)}#answer", 303)
+        described = await self._describe_answer(session, own, answer, box)
+        return render(request, "answer", case=own, **described)
 
     async def take_decision(self, request: Request, case: str) -> Response:
         """Keep what the reader says after the answer."""
         session = self._need_session(request)
         own = _find_case(session, case)
         form = await _read_form(request)
-        chosen = own.first if form.get("keep") else str(form.get("birads") or "")
-        self._desk.decide(session, own, chosen)
+        await self._desk.decide(session, own, str(form.get("birads") or ""))
         return RedirectResponse(f"{PAGE_PATH}/cases/{own.key}#decision", 303)
 
     async def show_readers(self, request: Request) -> Response:
         """Show how often readers changed their category, rightly or wrongly."""
-        session = self._need_session(request)
+        self._need_results(request)
         classes = read_classes(self._desk.service.models.serving.model)
         truths = await run_in_threadpool(read_truths, self._settings.truth, classes)
         reads = await run_in_threadpool(self._desk.readings.list_reads, truths)
         table = count_changes(reads)
-        return render(
+        return self._render(
             request,
             "readers",
-            reader=session.reader,
             rows=table.to_dict("records"),
             has_truth=self._settings.truth is not None,
             suspicious=SUSPICIOUS,
@@ -319,7 +347,7 @@ class Page:
 
     async def export_readings(self, request: Request) -> Response:
         """Return all events as CSV."""
-        self._need_session(request)
+        self._need_results(request)
         events = await run_in_threadpool(self._desk.readings.list_events)
         text = io.StringIO()
         writer = csv.DictWriter(text, COLUMNS, extrasaction="ignore")
@@ -333,12 +361,12 @@ class Page:
 
     async def show_model(self, request: Request) -> Response:
         """Show the model card."""
-        session = self._find_session(request)
+        if self._key is not None:
+            self._need_session(request)
         model = self._desk.service.models.serving.model
-        return render(
+        return self._render(
             request,
             "model",
-            reader=_name(session),
             model=model.description,
             version=model.version,
             card=render_card(model.card),
@@ -353,33 +381,63 @@ class Page:
             raise SessionEndedError
         return session
 
-    def _describe_answer(
+    def _need_results(self, request: Request) -> None:
+        self._need_session(request)
+        if not self._settings.results:
+            raise RequestError(
+                403, "results are not shown while readers read: start the service with --results"
+            )
+
+    def _render(
+        self, request: Request, template: str, status: int = 200, **values: Any
+    ) -> Response:
+        session = self._find_session(request)
+        reader = "" if session is None else session.reader
+        return render(
+            request,
+            template,
+            status,
+            reader=reader,
+            has_results=self._settings.results,
+            shows_model=self._key is None or session is not None,
+            **values,
+        )
+
+    async def _describe_answer(
         self, session: Session, case: Case, answer: Answer | None, box: Box
     ) -> Mapping[str, Any]:
         """Return what the templates say of an answer."""
         if answer is None or case.model is None:
             return {"answer": None, "drawn": case.box or ()}
         model = case.model
-        automatic = case.answers.get(())
+        try:
+            meaning = await run_in_threadpool(self._meanings.find, model, session.prevalence)
+        except (BadInputError, OSError):  # the answer is on record, and shows all the same
+            logger.exception("what a flag means is not known")
+            meaning = None
+        automatic = case.answers[()]
+        holds = answer.box_source != READER and not _MEANINGLESS & set(answer.reasons)
         return {
             "answer": answer,
             "drawn": box,
-            "automatic_box": None if automatic is None else automatic.box,
+            "automatic": automatic,
             "title": model.description["title"],
             "looks_at_lesion": model.needs_lesion,
-            "meaning": self._meanings.find(model, session.prevalence),
+            "meaning": meaning,
+            "meaning_holds": holds,
             "prevalence": session.prevalence,
             "positive": model.description["positive_classes"],
             "reasons": REASONS,
             "is_suspicious": case.first in SUSPICIOUS,
             "is_incomplete": case.first == INCOMPLETE,
             "figures": render_card(find_sections(model.card, _FIGURES)),
-            "query": "&".join(f"{edge}={value}" for edge, value in zip(EDGES, box, strict=False)),
+            "query": _as_query(box),
         }
 
 
-def _name(session: Session | None) -> str:
-    return "" if session is None else session.reader
+def clean_reader(name: str) -> str:
+    """Return a reader's name: one line, in one way of writing it."""
+    return clean_text(" ".join(unicodedata.normalize("NFC", name).split()))[:_LONGEST_NAME]
 
 
 def _find_case(session: Session, key: str) -> Case:
@@ -425,6 +483,16 @@ def _as_texts(form: FormData) -> dict[str, str]:
     return {name: str(value) for name, value in form.items()}
 
 
+def _as_query(box: Box) -> str:
+    return "&".join(f"{edge}={value}" for edge, value in zip(EDGES, box, strict=False))
+
+
+def _find_case_path(path: str) -> str:
+    """Return the address of the case that an address is of; "" for none."""
+    parts = path.split("/")
+    return "/".join(parts[:4]) if parts[2:3] == ["cases"] and len(parts) > 4 else ""
+
+
 def _is_asked_by_script(request: Request) -> bool:
     return _SCRIPT_HEADER in request.headers
 
@@ -432,7 +500,3 @@ def _is_asked_by_script(request: Request) -> bool:
 def _as_cell(text: str) -> str:
     """Return a text that no spreadsheet takes for a formula."""
     return f"'{text}" if text[:1] in ("=", "+", "-", "@") else text
-
-
-def _digest(text: str) -> bytes:
-    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()

@@ -1,5 +1,6 @@
-"""Who reads, and which images: in memory alone, until the reader leaves or stays away."""
+"""Who reads, and which images: kept until the reader leaves or stays away, and never in a file."""
 
+import asyncio
 import secrets
 import threading
 import time
@@ -11,6 +12,8 @@ from busi_pipeline.serving.uploads import Upload
 
 # Sessions at once, and answers that a case keeps: one a box.
 _MOST_SESSIONS, _MOST_ANSWERS = 500, 16
+# Of the room for all images, what one reader may fill.
+_SHARE_OF_ONE = 0.25
 
 Box = tuple[str, ...]
 
@@ -24,15 +27,17 @@ class Case:
         name: of the file, for the reader alone.
         item: of the worklist; "" for none.
         content: of the file.
-        byte_sha256: of the content.
+        byte_sha256, pixel_sha256: of the content, and of what it shows.
         picture: PNG, as it is.
         width, height: in pixels.
-        opened: when the reader saw it first, by time.monotonic.
-        is_blinded: whether the reader had not seen an answer on this file before.
+        frame, frames: which of a DICOM file's is shown, and how many there are; 1 of 1 otherwise.
+        is_blinded: whether the reader had not seen an answer on this image before.
+        opened: when the reader saw it first, by time.monotonic; None where nobody has.
         first, final: categories of the reader, before and after the answer; "" for none yet.
         box: the reader's before the answer, four texts, or None.
         model: that answers; from the first answer on the same one.
         answers: {box: answer}; the key () is the model's own box.
+        turn: whoever computes or records something of it waits for this.
     """
 
     key: str
@@ -40,16 +45,30 @@ class Case:
     item: str
     content: bytes
     byte_sha256: str
+    pixel_sha256: str
     picture: bytes
     width: int
     height: int
-    opened: float
-    is_blinded: bool
+    frame: int = 1
+    frames: int = 1
+    is_blinded: bool = True
+    opened: float | None = None
     first: str = ""
     final: str = ""
     box: Box | None = None
     model: PackagedModel | None = None
     answers: dict[Box, Answer] = field(default_factory=dict)
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    @property
+    def size(self) -> int:
+        """Bytes that it takes."""
+        return len(self.content) + len(self.picture)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it was read and waits for a decision."""
+        return bool(self.first) and not self.final
 
     def as_upload(self, box: Box = ()) -> Upload:
         """Return the file with a reader's box; () for none."""
@@ -69,9 +88,11 @@ class Session:
 
     Attributes:
         reader: name, as it was typed.
+        prevalence: share of positive images where the reader works.
+        seen: when the last request came, by time.monotonic.
         cases: {key: case}.
         problems: lines to show once.
-        prevalence: share of positive images where the reader works.
+        turn: whoever opens an image waits for this.
     """
 
     reader: str
@@ -79,11 +100,12 @@ class Session:
     seen: float
     cases: dict[str, Case] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
     def size(self) -> int:
         """Bytes of all its images."""
-        return sum(len(case.content) + len(case.picture) for case in self.cases.values())
+        return sum(case.size for case in self.cases.values())
 
 
 class Sessions:
@@ -128,17 +150,20 @@ class Sessions:
         there is no room even so.
         """
         with self._lock:
-            size = len(case.content) + len(case.picture)
-            free = self._most_bytes - sum(own.size for own in self._sessions.values())
+            free = min(
+                self._most_bytes - sum(own.size for own in self._sessions.values()),
+                int(_SHARE_OF_ONE * self._most_bytes) - session.size,
+            )
             for old in [own for own in session.cases.values() if own.final]:
-                if size <= free:
+                if case.size <= free:
                     break
-                free += len(old.content) + len(old.picture)
+                free += old.size
                 del session.cases[old.key]
-            if size > free:
+            if case.size > free:
                 raise RequestError(
                     503,
-                    "there is no room for one more image: decide on those that are open first",
+                    "there is no room for one more image: decide on those that are open, or close "
+                    "them",
                     {"retry-after": "60"},
                 )
             session.cases[case.key] = case

@@ -1,6 +1,6 @@
 """The page's HTML, in the language of whoever asks."""
 
-from collections.abc import Mapping
+from collections.abc import Collection
 from functools import cache
 from typing import Any
 
@@ -11,12 +11,13 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
 from busi_pipeline.serving.page.wording import LANGUAGES, Wording, choose_language
+from busi_pipeline.serving.protection import PAGE_PATH
 
 LANGUAGE_COOKIE = "busi_language"
 _YEAR = 365 * 24 * 3600
 # Nothing from elsewhere, no script or style within the HTML.
 _POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
 
@@ -35,8 +36,11 @@ def _load_environment(language: str) -> Environment:
         language=language,
         languages=LANGUAGES,
         share=wording.show_share,
+        shares=wording.show_shares,
         number=wording.show_number,
     )
+    # Of data, which is text and holds no values.
+    environment.filters["word"] = lambda text: wording.translate(str(text))
     return environment
 
 
@@ -55,7 +59,7 @@ def render(request: Request, template: str, status: int = 200, **values: Any) ->
     """Return a page of a template, with its headers."""
     language = find_wording(request).language
     page = _load_environment(language).get_template(f"{template}.html.j2")
-    content = page.render(path=request.url.path, **values)
+    content = page.render(path=request.url.path if status < 400 else f"{PAGE_PATH}/", **values)
     headers = {
         "content-security-policy": _POLICY,
         # Under no-referrer, browsers do not say which site a form was sent by.
@@ -65,7 +69,7 @@ def render(request: Request, template: str, status: int = 200, **values: Any) ->
     response.headers["vary"] = "Cookie, Accept-Language"
     if request.query_params.get("language") in LANGUAGES:
         response.set_cookie(
-            LANGUAGE_COOKIE, language, _YEAR, path="/page", httponly=True, samesite="strict"
+            LANGUAGE_COOKIE, language, _YEAR, path=PAGE_PATH, httponly=True, samesite="strict"
         )
     return response
 
@@ -75,7 +79,7 @@ def render_card(card: str) -> Markup:
     return Markup(_make_markdown().render(card))
 
 
-def find_sections(card: str, titles: Mapping[str, object] | tuple[str, ...]) -> str:
+def find_sections(card: str, titles: Collection[str]) -> str:
     """Return the sections of a model card that have these titles, Markdown."""
     parts = card.split("\n## ")[1:]
     return "\n".join(f"### {part}" for part in parts if part.partition("\n")[0].strip() in titles)

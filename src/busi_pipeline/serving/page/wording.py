@@ -18,6 +18,7 @@ LANGUAGES: Final[Mapping[str, str]] = {ENGLISH: "English", "de": "Deutsch"}
 """{code: its own name}. Of each but English there is locale/<code>.po."""
 # The least share that is shown, and what at least is left of 100 % where it is not all.
 _LEAST, _MOST_MISSED = 0.001, 0.01
+_MOST_DIGITS = 8
 
 
 @cache
@@ -85,6 +86,17 @@ class Wording:
             share, bound = 1 - _MOST_MISSED, "> "
         shown = "#,##0.# %" if share < 0.0995 else "#,##0 %"
         return bound + format_percent(share, shown, locale=self._locale).replace(" ", "\u00a0")
+
+    def show_shares(self, first: float, second: float) -> tuple[str, str]:
+        """Return two shares in percent, with as many decimals as it takes to see which is more."""
+        shown = self.show_share(first), self.show_share(second)
+        digits = 1
+        while shown[0] == shown[1] and first != second and digits < _MOST_DIGITS:
+            digits += 1
+            shown = tuple(  # type: ignore[assignment]
+                f"{self.show_number(100 * share, digits)}\u00a0%" for share in (first, second)
+            )
+        return shown
 
     def show_number(self, number: float, digits: int = 2) -> str:
         """Return a number with so many decimals."""

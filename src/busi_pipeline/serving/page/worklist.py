@@ -1,6 +1,8 @@
 """A folder of images that wait for a reader."""
 
 import hashlib
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -8,12 +10,15 @@ from natsort import natsorted, ns
 
 from busi_pipeline.errors import BadInputError
 from busi_pipeline.imaging.decoding import UnusableImageError
-
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".dcm")
+from busi_pipeline.imaging.dicom import START_LENGTH, is_dicom
+from busi_pipeline.layouts import IMAGE_SUFFIXES
 
 
 class Item(NamedTuple):
-    """Attributes: `key` in addresses; `name` within the folder; `path`."""
+    """Attributes: `key` in addresses; `name` within the folder; `path`.
+
+    A file that was written anew has another key: its name can be the next patient's.
+    """
 
     key: str
     name: str
@@ -32,28 +37,55 @@ class Worklist:
     def list_items(self) -> list[Item]:
         """Return the images in the folder and in those inside it, in the order of their names.
 
-        A link that leads out of the folder is left out.
+        DICOM files need no suffix. Links, hidden files and what cannot be read are left out.
         """
-        items = []
-        for path in self._folder.rglob("*"):
-            name = path.relative_to(self._folder).as_posix()
-            if path.suffix.lower() not in SUFFIXES or name.startswith(".") or "/." in name:
-                continue
-            real = path.resolve()
-            if real.is_file() and real.is_relative_to(self._folder):
-                items.append(Item(hashlib.sha256(name.encode()).hexdigest()[:24], name, real))
-        return natsorted(items, key=lambda item: item.name, alg=ns.IGNORECASE)
+        return natsorted(self._find_all(), key=lambda item: item.name, alg=ns.IGNORECASE)
 
     def find(self, key: str) -> Item | None:
         """Return an image by its key; None where it is not there (any more)."""
-        return next((item for item in self.list_items() if item.key == key), None)
+        return next((item for item in self._find_all() if item.key == key), None)
+
+    def _find_all(self) -> Iterator[Item]:
+        for folder, folders, files in os.walk(self._folder):
+            folders[:] = [name for name in folders if not name.startswith(".")]
+            for file in files:
+                path = Path(folder, file)
+                if file.startswith(".") or not _is_image(path):
+                    continue
+                name = path.relative_to(self._folder).as_posix()
+                try:
+                    seen = path.lstat()
+                except OSError:  # it is gone
+                    continue
+                described = f"{seen.st_mtime_ns} {seen.st_size} {name}"
+                yield Item(hashlib.sha256(described.encode()).hexdigest()[:24], name, path)
+
+
+def _is_image(path: Path) -> bool:
+    try:
+        if path.is_symlink() or not path.is_file():
+            return False
+        if path.suffix.lower() in IMAGE_SUFFIXES:
+            return True
+        with path.open("rb") as file:
+            return is_dicom(file.read(START_LENGTH))
+    except OSError:
+        return False
 
 
 def read_item(item: Item, most: int) -> bytes:
-    """Return the content of an image; raises UnusableImageError, one line."""
+    """Return the content of an image; raises UnusableImageError, one line.
+
+    Args:
+        item: of the worklist.
+        most: bytes that it may have.
+    """
     try:
-        if item.path.stat().st_size > most:
-            raise UnusableImageError(f"it has more than {most} bytes")
-        return item.path.read_bytes()
+        file = os.open(item.path, os.O_RDONLY | os.O_NOFOLLOW)
+        with os.fdopen(file, "rb") as opened:
+            content = opened.read(most + 1)
     except OSError as error:
         raise UnusableImageError(f"it cannot be read: {error.strerror or error}") from None
+    if len(content) > most:
+        raise UnusableImageError(f"it has more than {most} bytes")
+    return content

@@ -50,6 +50,8 @@ function startViewer(viewer) {
   const [stage, view, svg, drawn] = ["stage", "window", "boxes", "box"].map(byId);
   const fields = [...document.querySelectorAll("#box-fields input")];
   const heat = byId("heat");
+  // Pixels of the screen: less is no box but a click.
+  const leastDrawn = 6;
   let zoom = 1;
 
   const fit = () => {
@@ -133,37 +135,40 @@ function startViewer(viewer) {
   const writeBox = (box) => {
     const edges = box ? [box.left, box.top, box.right, box.bottom] : ["", "", "", ""];
     fields.forEach((field, number) => {
-      field.value = box ? String(Math.round(edges[number])) : "";
+      field.value = box ? String(edges[number]) : "";
     });
     drawBox();
   };
   const locate = (event) => {
     const frame = svg.getBoundingClientRect();
     const keep = (value, most) => Math.min(most, Math.max(0, value));
-    return [
-      keep(((event.clientX - frame.left) / frame.width) * size.width, size.width),
-      keep(((event.clientY - frame.top) / frame.height) * size.height, size.height),
-    ];
+    const across = ((event.clientX - frame.left) / frame.width) * size.width;
+    const down = ((event.clientY - frame.top) / frame.height) * size.height;
+    return [keep(Math.round(across), size.width), keep(Math.round(down), size.height)];
   };
   let drag = null;
   svg.addEventListener("pointerdown", (event) => {
-    if (!editable || event.button !== 0) return;
+    if (!editable || event.button !== 0 || drag) return;
+    // A finger scrolls, unless it is to draw or holds the box.
+    const draws = event.pointerType !== "touch" || svg.classList.contains("drawing");
+    if (!draws && event.target === svg) return;
     event.preventDefault();
     svg.setPointerCapture(event.pointerId);
     const box = readBox();
     const start = locate(event);
     const edges = event.target.dataset.edges;
-    if (edges) drag = { kind: "edges", edges: edges.split(" "), box, start, before: box };
-    else if (event.target === drawn) drag = { kind: "move", box, start, before: box };
-    else drag = { kind: "draw", start, before: box };
+    drag = { pointer: event.pointerId, start, box, kind: "draw" };
+    if (edges) Object.assign(drag, { kind: "edges", edges: edges.split(" ") });
+    else if (event.target === drawn) drag.kind = "move";
   });
   svg.addEventListener("pointermove", (event) => {
-    if (!drag) return;
+    if (!drag || event.pointerId !== drag.pointer) return;
     const [x, y] = locate(event);
     if (drag.kind === "draw") {
       const [left, right] = [drag.start[0], x].sort((one, other) => one - other);
       const [top, bottom] = [drag.start[1], y].sort((one, other) => one - other);
-      if (right - left >= 2 && bottom - top >= 2) writeBox({ left, top, right, bottom });
+      const least = Math.max(2, leastDrawn / zoom);
+      if (right - left >= least && bottom - top >= least) writeBox({ left, top, right, bottom });
     } else if (drag.kind === "move") {
       const [width, height] = [drag.box.right - drag.box.left, drag.box.bottom - drag.box.top];
       const left = Math.min(size.width - width, Math.max(0, drag.box.left + x - drag.start[0]));
@@ -179,13 +184,23 @@ function startViewer(viewer) {
   });
   const drop = (keeps) => {
     if (!drag) return;
-    const { before } = drag;
+    const { box } = drag;
     drag = null;
-    if (!keeps) writeBox(before);
-    else if (JSON.stringify(readBox()) !== JSON.stringify(before)) ask(0);
+    if (!keeps) writeBox(box);
+    else if (JSON.stringify(readBox()) !== JSON.stringify(box)) ask(0);
   };
-  svg.addEventListener("pointerup", () => drop(true));
-  svg.addEventListener("pointercancel", () => drop(false));
+  for (const [kind, keeps] of [["pointerup", true], ["pointercancel", false]]) {
+    svg.addEventListener(kind, (event) => {
+      if (drag && event.pointerId === drag.pointer) drop(keeps);
+    });
+  }
+  const draw = byId("draw");
+  if (draw) {
+    draw.addEventListener("click", () => {
+      const draws = svg.classList.toggle("drawing");
+      draw.setAttribute("aria-pressed", String(draws));
+    });
+  }
   document.addEventListener("keydown", (event) => {
     if (event.key === "Escape") drop(false);
   });
@@ -219,9 +234,13 @@ function startViewer(viewer) {
   function ask(milliseconds) {
     if (!form) return;
     clearTimeout(timer);
-    const empty = fields.every((field) => field.value.trim() === "");
-    if (!empty && readBox() === null) return;
-    timer = setTimeout(fetchAnswer, milliseconds);
+    if (waiting) waiting.abort();
+    // What shows is of another box until the answer is there.
+    byId("answer-text").classList.add("waiting");
+    const isEmpty = fields.every((field) => field.value.trim() === "");
+    const isBox = isEmpty || readBox() !== null;
+    showProblem(byId("ask-problem"), isBox ? "" : byId("answer").dataset.invalid);
+    if (isBox) timer = setTimeout(fetchAnswer, milliseconds);
   }
   async function fetchAnswer() {
     clearTimeout(timer);
@@ -229,32 +248,35 @@ function startViewer(viewer) {
     const current = new AbortController();
     waiting = current;
     const [text, problem] = [byId("answer-text"), byId("ask-problem")];
-    text.classList.add("waiting");
     const body = new URLSearchParams(new FormData(form));
     try {
       const answer = await fetch(form.action, {
         method: "POST",
         body,
         headers: { "x-asked-by": "script" },
+        redirect: "error",
         signal: current.signal,
       });
       const content = await answer.text();
-      if (waiting !== current) return;
-      if (answer.ok) {
-        text.innerHTML = content; // HTML of this service
-        if (heat) heat.src = `${form.action.replace(/answer$/, "attribution.png")}?${body}`;
-      }
+      if (waiting !== current || current.signal.aborted) return;
       showProblem(problem, answer.ok ? "" : content);
+      if (!answer.ok) return;
+      text.innerHTML = content; // HTML of this service
+      text.classList.remove("waiting");
+      byId("spoken").textContent = text.querySelector(".verdict").textContent;
+      if (heat) heat.src = `${form.action.replace(/answer$/, "attribution.png")}?${body}`;
+      for (const field of fields) {
+        const hidden = byId("prevalence").elements[field.name];
+        if (hidden) hidden.value = field.value;
+      }
     } catch (error) {
-      if (error.name === "AbortError") return;
-      showProblem(problem, byId("answer").dataset.failed);
+      if (error.name !== "AbortError") showProblem(problem, byId("answer").dataset.failed);
     }
-    text.classList.remove("waiting");
   }
   if (form) {
     form.addEventListener("submit", (event) => {
       event.preventDefault();
-      fetchAnswer();
+      ask(0);
     });
   }
   refit();
