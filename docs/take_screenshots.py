@@ -3,6 +3,7 @@
 It needs Chromium and the `dev` extra, and starts a service of its own.
 """
 
+import csv
 import shutil
 import tempfile
 from pathlib import Path
@@ -12,7 +13,6 @@ from tests.integration.services import start
 
 FIGURES = Path(__file__).parent / "figures"
 MODELS, IMAGES = Path("data/demo/06_models"), Path("data/demo/01_raw")
-SHOWN = ("malignant/malignant (3).png", "benign/benign (5).png")
 
 
 def take_pictures(page: Page, address: str) -> None:
@@ -37,13 +37,21 @@ def take_pictures(page: Page, address: str) -> None:
     page.screenshot(path=FIGURES / "page_answer.png", full_page=True)
 
 
+def list_unseen() -> list[str]:
+    """Return two malignant images that the model did not learn from."""
+    (tested,) = MODELS.glob("*/package/tested.csv")
+    with tested.open(newline="") as file:
+        rows = [row["image_id"] for row in csv.DictReader(file) if row["label"] == "malignant"]
+    return rows[:2]
+
+
 def main() -> None:
     """Write the pictures."""
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder) / "work"
         work.mkdir()
-        for number, name in enumerate(SHOWN, 1):
-            shutil.copy(IMAGES / name, work / f"scan {number}.png")
+        for number, image in enumerate(list_unseen(), 1):
+            shutil.copy(IMAGES / f"{image}.png", work / f"scan {number}.png")
         models = Path(folder) / "06_models"
         shutil.copytree(MODELS, models)
         with start(models, "--worklist", str(work)) as service, sync_playwright() as playwright:
