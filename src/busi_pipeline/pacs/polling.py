@@ -5,6 +5,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from datetime import date, timedelta
+from functools import partial
 from typing import Any, NamedTuple
 
 from busi_pipeline.pacs.quiet import describe_error
@@ -17,6 +18,7 @@ from busi_pipeline.pacs.uids import name_image, shorten
 logger = logging.getLogger(__name__)
 
 _STUDY, _SERIES, _INSTANCE, _CLASS = "0020000D", "0020000E", "00080018", "00080016"
+_MODALITIES, _PAGE = "00080061", 100
 # As it was stored; else the archive would decompress it.
 _AS_STORED = (("application/dicom", "*"),)
 
@@ -74,13 +76,19 @@ class Poller:
             self._stop.wait(self._seconds)
 
     def _search(self) -> Iterator[_Found]:
+        client = self._client
         since = date.today() - timedelta(days=self._days - 1)
-        wanted = {"ModalitiesInStudy": "US", "StudyDate": f"{since:%Y%m%d}-"}
-        for study in self._client.search_for_studies(search_filters=wanted, get_remaining=True):
+        dates = {"StudyDate": f"{since:%Y%m%d}-"}
+        for study in _read_pages(partial(client.search_for_studies, search_filters=dates), _STUDY):
+            modalities = study.get(_MODALITIES, {}).get("Value")
+            if modalities and "US" not in modalities:
+                continue
             uid = _read(study, _STUDY)
-            for series in self._client.search_for_series(uid, search_filters={"Modality": "US"}):
+            search = partial(client.search_for_series, uid, search_filters={"Modality": "US"})
+            for series in _read_pages(search, _SERIES):
                 own = _read(series, _SERIES)
-                for instance in self._client.search_for_instances(uid, own, get_remaining=True):
+                search = partial(client.search_for_instances, uid, own)
+                for instance in _read_pages(search, _INSTANCE):
                     if _read(instance, _CLASS) in IMAGE_CLASSES:
                         yield _Found(uid, own, _read(instance, _INSTANCE))
 
@@ -97,6 +105,24 @@ class Poller:
         if status not in (SUCCESS, OUT_OF_RESOURCES):
             self._turned_away.add(name)
         return status == SUCCESS
+
+
+def _read_pages(search: Callable[..., list[dict[str, Any]]], tag: str) -> Iterator[dict[str, Any]]:
+    """Yield what a search finds, page by page, each thing once.
+
+    dicomweb-client's own `get_remaining` never ends where a server ignores `offset`, as Orthanc
+    does when it is asked for ModalitiesInStudy. So that is not asked for, and a page without
+    anything new is the last one.
+    """
+    seen: set[str] = set()
+    offset = 0
+    while page := search(limit=_PAGE, offset=offset):
+        offset += len(page)
+        new = [answer for answer in page if _read(answer, tag) not in seen]
+        if not new:
+            return
+        seen.update(_read(answer, tag) for answer in new)
+        yield from new
 
 
 def _read(answer: dict[str, Any], tag: str) -> str:

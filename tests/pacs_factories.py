@@ -1,0 +1,70 @@
+"""Ultrasound images as a PACS sends them, and a reader of what comes back."""
+
+import io
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from pydicom import Dataset, dcmread
+from pydicom.uid import UltrasoundImageStorage
+
+from tests.dicom_factories import make_dicom, make_region, write_dicom
+from tests.package_factories import draw_scan
+
+STUDY, SERIES = "1.2.826.0.1.3680043.8.498.20", "1.2.826.0.1.3680043.8.498.21"
+# Where the picture lies in the frame: right and bottom lie within it.
+REGION = (20, 10, 139, 109)
+
+
+def make_image(
+    number: int = 1, frames: int = 1, sop_class: str = UltrasoundImageStorage, **elements: Any
+) -> Dataset:
+    """Return a breast ultrasound image with a patient; see dicom_factories.make_dicom."""
+    scans = [draw_scan(number + 100 * frame, 120, 160) for frame in range(frames)]
+    given: dict[str, Any] = {
+        "StudyInstanceUID": STUDY,
+        "SeriesInstanceUID": SERIES,
+        "SOPInstanceUID": f"1.2.826.0.1.3680043.8.498.30.{number}",
+        "SOPClassUID": sop_class,
+        "Modality": "US",
+        "PatientSex": "F",
+        "StudyDate": "20250102",
+        "StudyTime": "101112",
+        "StudyID": "S1",
+        "InstanceNumber": str(number),
+        "BodyPartExamined": "BREAST",
+        "PatientAddress": None,
+        "SequenceOfUltrasoundRegions": [make_region(*REGION)],
+    }
+    made = make_dicom([np.ascontiguousarray(scan) for scan in scans], "RGB", **given | elements)
+    made.file_meta.MediaStorageSOPClassUID = made.SOPClassUID
+    return made
+
+
+def write_image(number: int = 1, **elements: Any) -> bytes:
+    """Return the content of its file."""
+    return write_dicom(make_image(number, **elements))
+
+
+def read_object(content: bytes) -> Dataset:
+    """Return an object that a node made."""
+    return dcmread(io.BytesIO(content))
+
+
+def list_items(item: Dataset) -> Iterator[Dataset]:
+    """Yield all content items of a structured report."""
+    for own in item.get("ContentSequence", ()):
+        yield own
+        yield from list_items(own)
+
+
+def find_items(report: Dataset, code: str) -> list[Dataset]:
+    """Return the content items of a concept."""
+    return [
+        item for item in list_items(report) if item.ConceptNameCodeSequence[0].CodeValue == code
+    ]
+
+
+def list_texts(report: Dataset) -> list[str]:
+    """Return what a person reads."""
+    return [str(item.TextValue) for item in find_items(report, "121106")]
