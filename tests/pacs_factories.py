@@ -33,11 +33,17 @@ def make_image(
         "StudyID": "S1",
         "InstanceNumber": str(number),
         "BodyPartExamined": "BREAST",
-        "PatientAddress": None,
         "SequenceOfUltrasoundRegions": [make_region(*REGION)],
     }
-    made = make_dicom([np.ascontiguousarray(scan) for scan in scans], "RGB", **given | elements)
+    given |= elements
+    missing = ["PatientAddress", *(name for name, value in given.items() if value is None)]
+    given = {name: value for name, value in given.items() if value is not None}
+    made = make_dicom([np.ascontiguousarray(scan) for scan in scans], "RGB", **given)
+    for name in missing:
+        if name in made:
+            delattr(made, name)
     made.file_meta.MediaStorageSOPClassUID = made.SOPClassUID
+    made.preamble = bytes(128)  # without, dicomweb-client stores no DICOM file
     return made
 
 

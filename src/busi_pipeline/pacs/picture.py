@@ -67,7 +67,7 @@ def make_picture(source: Source, seen: Seen, algorithm: Algorithm, arrived: date
 
 def _refer(source: Source, seen: Seen) -> Dataset:
     reference = Dataset()
-    reference.ReferencedSOPClassUID = source.sop_class
+    reference.ReferencedSOPClassUID = source.known_class
     reference.ReferencedSOPInstanceUID = source.instance
     if source.is_multi_frame:
         reference.ReferencedFrameNumber = seen.frame

@@ -242,6 +242,8 @@ class Receiver:
         return SUCCESS
 
     def _store(self, event: Event) -> int:
+        if self._sizes.get(event.assoc, 0) > self._most:
+            return NOT_UNDERSTOOD
         try:
             instance = str(getattr(event.request, "AffectedSOPInstanceUID", ""))
             return self._door.admit(event.encoded_dataset(), instance)
@@ -253,11 +255,14 @@ class Receiver:
         """End an association that sends more than an object may have, before all of it came."""
         for item in getattr(event.pdu, "presentation_data_value_items", ()):
             value = item.presentation_data_value
-            size = self._sizes.pop(event.assoc, 0) + len(value) - 1
-            if size <= self._most:
-                # After the last part another command or object begins.
-                self._sizes[event.assoc] = 0 if value[0] & _LAST else size
-            else:
+            size = self._sizes.get(event.assoc, 0)
+            if size > self._most:  # ended already
+                return
+            size += len(value) - 1
+            # After the last part another command or object begins.
+            is_last = value[0] & _LAST and size <= self._most
+            self._sizes[event.assoc] = 0 if is_last else size
+            if size > self._most:
                 self._door.counts["turned away"] += 1
                 logger.warning("association ended: an object is larger than --max-bytes")
                 event.assoc.abort()

@@ -110,7 +110,7 @@ def make_report(
             ImageRegion(
                 GraphicTypeValues.POLYLINE,
                 np.array(corners),
-                SourceImageForRegion(source.sop_class, source.instance, frames),
+                SourceImageForRegion(source.known_class, source.instance, frames),
             ),
             finding_type=REGION,
             algorithm_id=named,
@@ -162,7 +162,7 @@ def _measure_probability(
 ) -> Measurement:
     images = None
     if source is not None:
-        images = [SourceImageForMeasurement(source.sop_class, source.instance, frames)]
+        images = [SourceImageForMeasurement(source.known_class, source.instance, frames)]
     value, scheme, meaning = probability.split("^")
     return Measurement(
         CodedConcept(value, scheme, meaning),
@@ -255,7 +255,7 @@ def _list_image(source: Source, frames: list[int] | None) -> ContainerContentIte
     contains, has = RelationshipTypeValues.CONTAINS, RelationshipTypeValues.HAS_ACQ_CONTEXT
     image = ImageContentItem(
         Code("260753009", "SCT", "Source"),
-        source.sop_class,
+        source.known_class,
         source.instance,
         referenced_frame_numbers=frames,
         relationship_type=contains,
@@ -286,7 +286,7 @@ def _make_evidence(source: Source) -> Dataset:
     """
     stand_in = Dataset()
     stand_in.StudyInstanceUID, stand_in.SeriesInstanceUID = source.study, source.series
-    stand_in.SOPInstanceUID, stand_in.SOPClassUID = source.instance, source.sop_class
+    stand_in.SOPInstanceUID, stand_in.SOPClassUID = source.instance, source.known_class
     for keyword in (
         *("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber"),
         *("StudyID", "StudyDate", "StudyTime", "ReferringPhysicianName"),

@@ -2,6 +2,7 @@
 
 import io
 from datetime import datetime
+from functools import partial
 from typing import Any, NamedTuple, cast
 
 import highdicom
@@ -9,7 +10,6 @@ from pydicom import DataElement, Dataset, dcmread
 from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import RawDataElement
 from pydicom.filewriter import correct_ambiguous_vr
-from pydicom.uid import UltrasoundImageStorage, UltrasoundMultiFrameImageStorage
 
 from busi_pipeline import __version__
 from busi_pipeline.models.packaged import PackagedModel
@@ -90,6 +90,8 @@ def finish_object(made: highdicom.base.SOPClass, source: Source, arrived: dateti
             delattr(made, keyword)
         if keyword in source.header:
             made[keyword] = _Untouched(source)[keyword]
+    if source.sop_class != source.known_class:
+        made.walk(partial(_name_class, source))
     moment = place_in_time(source, arrived)
     for before, after in _MOMENTS:
         if f"{before}Date{after}" in made:
@@ -105,16 +107,20 @@ def finish_object(made: highdicom.base.SOPClass, source: Source, arrived: dateti
     return buffer.getvalue()
 
 
+def _name_class(source: Source, item: Dataset, element: DataElement) -> None:
+    """Let a reference name the class that the image has."""
+    if element.keyword == "ReferencedSOPClassUID":
+        if item.get("ReferencedSOPInstanceUID") == source.instance:
+            element.value = source.sop_class
+
+
 class _Untouched:
     """A header for highdicom to copy from, which gives elements as they were sent."""
 
     def __init__(self, source: Source):
         self._header = source.header
         self.SOPInstanceUID = source.instance
-        # highdicom does not know retired classes; what is copied is the same.
-        self.SOPClassUID = (
-            UltrasoundMultiFrameImageStorage if source.is_multi_frame else UltrasoundImageStorage
-        )
+        self.SOPClassUID = source.known_class
 
     def __getitem__(self, key: Any) -> DataElement | RawDataElement:
         if key not in self._header:

@@ -49,6 +49,13 @@ class Source(NamedTuple):
     number: int
     is_multi_frame: bool
 
+    @property
+    def known_class(self) -> str:
+        """Class that highdicom knows: of a retired one, what came after it."""
+        return str(
+            UltrasoundMultiFrameImageStorage if self.is_multi_frame else UltrasoundImageStorage
+        )
+
     def look(self, *keywords: str) -> Dataset:
         """Return a copy of some elements: to look at one decodes it."""
         seen = Dataset()
