@@ -1,16 +1,20 @@
-"""Ultrasound images as a PACS sends them, and a reader of what comes back."""
+"""Ultrasound images as a PACS has them, a scanner that sends them, a reader of what comes back."""
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from ssl import SSLContext
 from typing import Any
 
 import numpy as np
 from pydicom import Dataset, dcmread
 from pydicom.uid import UltrasoundImageStorage
+from pynetdicom import AE
+from pynetdicom.sop_class import Verification
 
 from tests.dicom_factories import make_dicom, make_region, write_dicom
 from tests.package_factories import draw_scan
 
+NODE = "BUSI_PIPELINE"
 STUDY, SERIES = "1.2.826.0.1.3680043.8.498.20", "1.2.826.0.1.3680043.8.498.21"
 # Where the picture lies in the frame: right and bottom lie within it.
 REGION = (20, 10, 139, 109)
@@ -74,3 +78,46 @@ def find_items(report: Dataset, code: str) -> list[Dataset]:
 def list_texts(report: Dataset) -> list[str]:
     """Return what a person reads."""
     return [str(item.TextValue) for item in find_items(report, "121106")]
+
+
+def send(
+    port: int,
+    images: Sequence[Dataset],
+    calling: str = "SCANNER",
+    called: str = NODE,
+    tls: SSLContext | None = None,
+) -> list[int | None]:
+    """Send images as a scanner does, and return their status; None where there was no answer."""
+    entity = AE(calling)
+    entity.dimse_timeout = entity.acse_timeout = 30
+    for image in images:
+        if image.SOPClassUID not in {own.abstract_syntax for own in entity.requested_contexts}:
+            entity.add_requested_context(image.SOPClassUID, image.file_meta.TransferSyntaxUID)
+    association = entity.associate(
+        "127.0.0.1", port, ae_title=called, tls_args=None if tls is None else (tls, "localhost")
+    )
+    assert association.is_established
+    try:
+        return [association.send_c_store(image).get("Status") for image in images]
+    finally:
+        association.release()
+
+
+def ask_to_echo(
+    port: int, calling: str = "SCANNER", called: str = NODE, tls: SSLContext | None = None
+) -> tuple[int, int, int] | int | None:
+    """Return the status of a C-ECHO, or result, source and reason of a rejection, or None."""
+    entity = AE(calling)
+    entity.acse_timeout = entity.connection_timeout = 10
+    entity.add_requested_context(Verification)
+    association = entity.associate(
+        "127.0.0.1", port, ae_title=called, tls_args=None if tls is None else (tls, "localhost")
+    )
+    if association.is_established:
+        status = int(association.send_c_echo().Status)
+        association.release()
+        return status
+    answer = association.acceptor.primitive
+    if association.is_rejected and answer is not None:
+        return answer.result, answer.result_source, answer.diagnostic
+    return None

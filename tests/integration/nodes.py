@@ -1,4 +1,4 @@
-"""A DICOM node as a process of its own, and a scanner that sends to it."""
+"""A DICOM node as a process of its own."""
 
 import json
 import os
@@ -6,20 +6,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from ssl import SSLContext
 from typing import Any, NamedTuple
 
 import pytest
-from pydicom import Dataset
-from pynetdicom import AE
-from pynetdicom.sop_class import Verification
 
 from tests.integration.services import WITHOUT
 
-NODE = "BUSI_PIPELINE"
 # Nor is what the HTTP service needs.
 WITHOUT_MORE = (*WITHOUT, "fastapi", "starlette", "uvicorn", "prometheus_client")
 
@@ -79,46 +74,3 @@ def _wait_for(process: "subprocess.Popen[bytes]", log: Path) -> int:
                 return int(json.loads(line)["port"])
         time.sleep(0.05)
     return pytest.fail(f"the node did not start: {log.read_text()}")
-
-
-def send(
-    port: int,
-    images: Sequence[Dataset],
-    calling: str = "SCANNER",
-    called: str = NODE,
-    tls: SSLContext | None = None,
-) -> list[int | None]:
-    """Send images as a scanner does, and return their status; None where there was no answer."""
-    entity = AE(calling)
-    entity.dimse_timeout = entity.acse_timeout = 30
-    for image in images:
-        if image.SOPClassUID not in {own.abstract_syntax for own in entity.requested_contexts}:
-            entity.add_requested_context(image.SOPClassUID, image.file_meta.TransferSyntaxUID)
-    association = entity.associate(
-        "127.0.0.1", port, ae_title=called, tls_args=None if tls is None else (tls, "localhost")
-    )
-    assert association.is_established
-    try:
-        return [association.send_c_store(image).get("Status") for image in images]
-    finally:
-        association.release()
-
-
-def ask_to_echo(
-    port: int, calling: str = "SCANNER", called: str = NODE, tls: SSLContext | None = None
-) -> tuple[int, int, int] | int | None:
-    """Return the status of a C-ECHO, or result, source and reason of a rejection, or None."""
-    entity = AE(calling)
-    entity.acse_timeout = entity.connection_timeout = 10
-    entity.add_requested_context(Verification)
-    association = entity.associate(
-        "127.0.0.1", port, ae_title=called, tls_args=None if tls is None else (tls, "localhost")
-    )
-    if association.is_established:
-        status = int(association.send_c_echo().Status)
-        association.release()
-        return status
-    answer = association.acceptor.primitive
-    if association.is_rejected and answer is not None:
-        return answer.result, answer.result_source, answer.diagnostic
-    return None

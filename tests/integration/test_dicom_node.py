@@ -23,9 +23,9 @@ from tests.integration.archives import (
     find_port,
     start_archive,
 )
-from tests.integration.nodes import NODE, ask_to_echo, send, start_node
+from tests.integration.nodes import start_node
 from tests.package_factories import write_tiny_package
-from tests.pacs_factories import find_items, make_image
+from tests.pacs_factories import NODE, ask_to_echo, find_items, make_image, send
 
 needs_orthanc = pytest.mark.skipif(IS_MISSING, reason=WHY_MISSING)
 

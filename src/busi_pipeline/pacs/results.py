@@ -84,14 +84,14 @@ def finish_object(made: highdicom.base.SOPClass, source: Source, arrived: dateti
         arrived: when the image came. It is the only time, so that an object that is made again is
             the same.
     """
+    if source.sop_class != source.known_class:
+        made.walk(partial(_name_class, source))
     made.copy_patient_and_study_information(cast(Dataset, _Untouched(source)))
     for keyword in _MEANING:
         if keyword in made:
             delattr(made, keyword)
         if keyword in source.header:
             made[keyword] = _Untouched(source)[keyword]
-    if source.sop_class != source.known_class:
-        made.walk(partial(_name_class, source))
     moment = place_in_time(source, arrived)
     for before, after in _MOMENTS:
         if f"{before}Date{after}" in made:
@@ -109,9 +109,9 @@ def finish_object(made: highdicom.base.SOPClass, source: Source, arrived: dateti
 
 def _name_class(source: Source, item: Dataset, element: DataElement) -> None:
     """Let a reference name the class that the image has."""
-    if element.keyword == "ReferencedSOPClassUID":
-        if item.get("ReferencedSOPInstanceUID") == source.instance:
-            element.value = source.sop_class
+    is_of_image = item.get("ReferencedSOPInstanceUID") == source.instance
+    if element.keyword == "ReferencedSOPClassUID" and is_of_image:
+        element.value = source.sop_class
 
 
 class _Untouched:

@@ -1,5 +1,6 @@
 """A node in this process, and an archive that answers as it is told."""
 
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -26,7 +27,7 @@ from busi_pipeline.pacs.sending import (
 from busi_pipeline.pacs.settings import make_node_settings
 from busi_pipeline.pacs.source import REPORT_CLASS
 from tests.dicom_factories import write_dicom
-from tests.pacs_factories import list_texts, make_image, read_object, write_image
+from tests.pacs_factories import list_texts, make_image, read_object, send, write_image
 
 
 class Archive:
@@ -279,8 +280,6 @@ def test_what_is_computed_is_sent_before_the_end(
 def test_an_object_that_is_too_large_ends_the_association(
     models: Path, archive: Archive, tmp_path: Path
 ) -> None:
-    from tests.integration.nodes import send
-
     with run(models, tmp_path, archive, max_bytes=30_000) as node:
         assert send(node.receiver.port, [make_image(1)]) == [None]
         assert node.door.counts == {"turned away": 1}
@@ -290,8 +289,6 @@ def test_an_object_that_is_too_large_ends_the_association(
 def test_a_message_of_gigabytes_is_not_waited_for(
     models: Path, archive: Archive, tmp_path: Path
 ) -> None:
-    import socket
-
     with (
         run(models, tmp_path, archive) as node,
         socket.create_connection(("127.0.0.1", node.receiver.port), timeout=10) as connection,
