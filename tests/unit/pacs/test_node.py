@@ -27,6 +27,7 @@ from busi_pipeline.pacs.sending import (
 from busi_pipeline.pacs.settings import make_node_settings
 from busi_pipeline.pacs.source import REPORT_CLASS
 from tests.dicom_factories import write_dicom
+from tests.package_factories import write_tiny_package
 from tests.pacs_factories import list_texts, make_image, read_object, send, write_image
 
 
@@ -101,8 +102,6 @@ def test_each_image_is_answered_once(models: Path, archive: Archive, tmp_path: P
 
 
 def test_a_new_model_gives_a_new_report(models: Path, archive: Archive, tmp_path: Path) -> None:
-    from tests.package_factories import write_tiny_package
-
     other = write_tiny_package(tmp_path / "other", locates=True, card="# Another\n")
     for model in (None, str(other)):
         with run(models, tmp_path / "spool", archive, model=model) as node:
