@@ -46,7 +46,7 @@ from busi_pipeline.pacs.results import (
 )
 from busi_pipeline.pacs.seen import Seen
 from busi_pipeline.pacs.settings import PROBABILITY
-from busi_pipeline.pacs.source import MANUFACTURER, Source
+from busi_pipeline.pacs.source import MANUFACTURER, Source, is_breast
 from busi_pipeline.pacs.uids import derive_uid, name_image, shorten
 
 OWN_CODES: Final = "99BUSI"
@@ -62,6 +62,7 @@ REGION = CodedConcept("looked_at", OWN_CODES, "Region that the model looked at")
 _PIXELS = CodedConcept("{pixels}", "UCUM", "pixels")
 _QUALITATIVE = CodedConcept("C0034375", "UMLS", "Qualitative Evaluations")
 _COMMENT = codes.DCM.Comment
+_ULTRASOUND = Code("16310003", "SCT", "Diagnostic ultrasonography")
 _ANSWERS = {True: codes.SCT.Yes, False: codes.SCT.No}
 _SIDES = {
     "left": CodedConcept("7771000", "SCT", "Left"),
@@ -90,7 +91,9 @@ def make_report(
     named = AlgorithmIdentification(algorithm.name, algorithm.version, manufacturer=MANUFACTURER)
     evaluations = list(_evaluate(seen.answer))
     frames = [seen.frame] if source.is_multi_frame else None
-    sites = [FindingSite(codes.SCT.Breast, _SIDES.get(seen.laterality))]
+    # Of a header that does not say so, the report does not either.
+    site = FindingSite(codes.SCT.Breast, _SIDES.get(seen.laterality))
+    sites = [site] if is_breast(source) else None
     group: MeasurementsAndQualitativeEvaluations | PlanarROIMeasurementsAndQualitativeEvaluations
     if seen.box is None:
         measured = [_measure_probability(seen.answer, probability, source, frames)]
@@ -229,7 +232,7 @@ def _write(
     )
     content = MeasurementReport(
         ObservationContext(ObserverContext(codes.DCM.Device, device)),
-        codes.SCT.UltrasonographyOfBreast,
+        codes.SCT.UltrasonographyOfBreast if is_breast(source) else _ULTRASOUND,
         [group],
     )
     items = content[0].ContentSequence

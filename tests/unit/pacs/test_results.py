@@ -69,12 +69,18 @@ def list_errors(content: bytes, folder: Path) -> list[str]:
 @pytest.mark.parametrize("name", NAMES)
 def test_names_are_copied_byte_for_byte(name: str, model: PackagedModel) -> None:
     image = make_image(PatientName=name, SpecificCharacterSet=NAMES[name])
+    image.ReferringPhysicianIdentificationSequence = [Dataset()]
+    # Some of its parts in a character set of several, as an institution has no name of a person.
+    text = name.rsplit("=", maxsplit=1)[-1].replace("^", " ")
+    image.ReferringPhysicianIdentificationSequence[0].InstitutionName = text
     content = write_dicom(image)
     sent = read_object(content)
     raw = sent.get_item("PatientName").value
     for made in map(read_object, make_all(model, content)):
         assert made.get_item("PatientName").value == raw
         assert made.PatientName == name
+        (physician,) = made.ReferringPhysicianIdentificationSequence
+        assert physician.InstitutionName == text
         assert made.SpecificCharacterSet == sent.SpecificCharacterSet
 
 
@@ -289,6 +295,25 @@ def test_a_model_of_whole_images_needs_no_box(tmp_path: Path) -> None:
     (probability,) = find_items(report, "111047")
     reference = probability.ContentSequence[0].ReferencedSOPSequence[0]
     assert reference.ReferencedSOPInstanceUID.endswith(".30.1")
+
+
+@pytest.mark.parametrize(
+    ("said", "procedure", "sites"), [("BREAST", "47079000", 1), ("", "16310003", 0)]
+)
+def test_a_breast_is_named_where_the_header_names_it(
+    said: str, procedure: str, sites: int, model: PackagedModel
+) -> None:
+    report = read_object(make_both(model, write_image(BodyPartExamined=said))[0])
+    (reported,) = find_items(report, "121058")
+    assert reported.ConceptCodeSequence[0].CodeValue == procedure
+    assert len(find_items(report, "363698007")) == sites
+
+
+def test_the_side_of_the_header_is_in_both(model: PackagedModel) -> None:
+    report, picture = map(read_object, make_both(model, write_image(ImageLaterality="L")))
+    (site,) = find_items(report, "363698007")
+    assert site.ContentSequence[0].ConceptCodeSequence[0].CodeMeaning == "Left"
+    assert picture.ImageLaterality == "L"
 
 
 def test_a_refusal_says_that_nothing_was_analysed(model: PackagedModel) -> None:
