@@ -101,6 +101,47 @@ def test_each_image_is_answered_once(models: Path, archive: Archive, tmp_path: P
     assert archive.count() == (2, 2)
 
 
+def test_a_crash_after_sending_sends_the_same_again(
+    models: Path, archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def crash(*_: Any) -> None:
+        raise RuntimeError
+
+    with run(models, tmp_path, archive) as node:
+        monkeypatch.setattr(node.records, "add", crash)
+        node.door.admit(write_image(1))
+        wait_until(lambda: len(archive.stored) >= 2)
+    first = list(archive.stored)
+    with run(models, tmp_path, archive) as node:
+        wait_for(node, answered=1)
+    again = archive.stored[len(first) :]
+    assert len(again) == 2
+    assert again == first[:2]
+
+
+def test_a_crash_after_computing_gives_no_second_report(
+    models: Path, archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with run(models, tmp_path, archive) as node:
+        monkeypatch.setattr(node.spool, "drop_image", lambda name: None)
+        node.door.admit(write_image(1))
+        wait_for(node, answered=1)
+    with run(models, tmp_path, archive) as node:
+        wait_until(lambda: not node.spool.list_images())
+    assert archive.count() == (1, 1)
+
+
+def test_a_spool_that_is_lost_doubles_nothing(
+    models: Path, archive: Archive, tmp_path: Path
+) -> None:
+    for folder in ("one", "other"):
+        with run(models, tmp_path / folder, archive) as node:
+            node.door.admit(write_image(1))
+            wait_for(node, answered=1)
+    assert archive.count() == (2, 2)
+    assert len({own.SOPInstanceUID for own in archive.stored}) == 2
+
+
 def test_a_new_model_gives_a_new_report(models: Path, archive: Archive, tmp_path: Path) -> None:
     other = write_tiny_package(tmp_path / "other", locates=True, card="# Another\n")
     for model in (None, str(other)):
