@@ -1,7 +1,8 @@
 """`python -m busi_pipeline ...` is `kedro run ...` on the installed package.
 
-`python -m busi_pipeline predict ...` is `command_line.predict`, and `... serve ...` is
-`serving.command_line.serve`: they start without Kedro.
+`python -m busi_pipeline predict ...` is `command_line.predict`, `... serve ...` is
+`serving.command_line.serve`, and `... dicom-node ...` is `pacs.command_line.dicom_node`: they start
+without Kedro.
 """
 
 import sys
@@ -29,6 +30,10 @@ def _start() -> None:
         from busi_pipeline.serving.command_line import serve
 
         serve(sys.argv[2:], prog_name="python -m busi_pipeline serve")
+    if sys.argv[1:2] == ["dicom-node"]:
+        from busi_pipeline.pacs.command_line import dicom_node
+
+        dicom_node(sys.argv[2:], prog_name="python -m busi_pipeline dicom-node")
     main()
 
 

@@ -54,6 +54,8 @@ _RLE = ("1.2.840.10008.1.2.5",)
 _JPEG = tuple(f"1.2.840.10008.1.2.4.{number}" for number in (50, 51, 57, 70))
 _JPEG_LS = ("1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81")
 _JPEG_2000 = ("1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91")
+TRANSFER_SYNTAXES = (*_NATIVE, *_RLE, *_JPEG, *_JPEG_LS, *_JPEG_2000)
+"""UIDs of those that are read."""
 _ALLOWED = "uncompressed little endian, RLE, JPEG, lossless JPEG, JPEG-LS and JPEG 2000 are read"
 
 _GREY = ("MONOCHROME1", "MONOCHROME2")
@@ -252,7 +254,7 @@ def _parse(source: bytes | BinaryIO) -> _Parsed:
     file.seek(START_LENGTH)
     meta = read_dataset(file, False, True, stop_when=lambda tag, *_: tag >> 16 != 2)
     syntax = UID(str(meta.get("TransferSyntaxUID", "")))
-    if syntax not in (*_NATIVE, *_RLE, *_JPEG, *_JPEG_LS, *_JPEG_2000):
+    if syntax not in TRANSFER_SYNTAXES:
         known = syntax.name if syntax.type == "Transfer Syntax" else "unknown"
         raise UnusableImageError(f"transfer syntax {known}: {_ALLOWED}")
     pixel_elements = [tag for tag in DicomDictionary if tag >> 16 == 0x0028]

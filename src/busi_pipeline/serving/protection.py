@@ -3,13 +3,11 @@
 import asyncio
 import hashlib
 import hmac
-import json
 import logging
 import re
 import time
 import uuid
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
@@ -172,19 +170,3 @@ def _read_host(value: str) -> str:
 def digest_key(text: str) -> bytes:
     """Return 32 bytes of a key, whatever its length: the time of comparing them says nothing."""
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()
-
-
-class JsonLines(logging.Formatter):
-    """A log record as one line of JSON."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Return the line."""
-        line = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
-            "level": record.levelname,
-            "message": record.getMessage(),
-            **getattr(record, "fields", {}),
-        }
-        if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line)

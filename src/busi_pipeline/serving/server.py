@@ -1,8 +1,6 @@
 """uvicorn with limits on what a client may hold open."""
 
 import asyncio
-import logging
-import sys
 from typing import Any
 
 import h11
@@ -10,7 +8,7 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from busi_pipeline.serving.app import create_app
-from busi_pipeline.serving.protection import JsonLines
+from busi_pipeline.serving.logs import log_as_json
 from busi_pipeline.serving.service import Service
 from busi_pipeline.serving.settings import ServiceSettings
 
@@ -52,14 +50,6 @@ class ImpatientProtocol(H11Protocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-
-
-def log_as_json(level: int = logging.INFO) -> None:
-    """Write the service's log to standard error, a line of JSON each."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonLines())
-    logging.basicConfig(level=level, handlers=[handler], force=True)
-    logging.captureWarnings(True)
 
 
 def run_server(settings: ServiceSettings) -> None:

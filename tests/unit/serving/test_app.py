@@ -16,7 +16,7 @@ from PIL import Image
 
 from busi_pipeline.errors import BadInputError
 from busi_pipeline.models.packaged import Answer, PackagedModel
-from busi_pipeline.serving.protection import JsonLines
+from busi_pipeline.serving.logs import JsonLines
 from busi_pipeline.serving.service import Service
 from tests.package_factories import write_tiny_package
 from tests.serving_factories import BRIGHT, SCAN, serve

@@ -4,6 +4,7 @@ import re
 import tomllib
 from configparser import RawConfigParser
 
+from busi_pipeline.pacs.command_line import dicom_node
 from tests.factories import PROJECT
 
 DEPLOY = PROJECT / "deploy"
@@ -36,3 +37,19 @@ def test_both_recipes_start_the_service() -> None:
     recipe = (DEPLOY / "Containerfile").read_text()
     assert 'ENTRYPOINT ["python", "-m", "busi_pipeline", "serve"]' in recipe
     assert "USER busi" in recipe
+
+
+def test_the_unit_of_the_node_starts_it_and_keeps_its_spool() -> None:
+    unit = RawConfigParser(strict=False)
+    unit.read(DEPLOY / "busi_pipeline_node.service")
+    service = unit["Service"]
+    name, options = service["ExecStart"].split(" -m busi_pipeline ")[1].split(" ", 1)
+    assert name == dicom_node.name
+    known = {option for parameter in dicom_node.params for option in parameter.opts}
+    assert set(options.split()[::2]) <= known
+    assert f"--spool /var/lib/{service['StateDirectory']}/" in options
+    text = (DEPLOY / "busi_pipeline_node.service").read_text()
+    variables = re.findall("BUSI_NODE_([A-Z_]+)=", text)
+    assert {f"--{own.lower().replace('_', '-')}" for own in variables} <= known
+    assert int(service["TimeoutStopSec"]) > 120, "longer than it takes to send what is computed"
+    assert service["LimitCORE"] == "0", "a dump of its memory has patients in it"

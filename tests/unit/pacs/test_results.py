@@ -1,0 +1,381 @@
+"""Reports and pictures: the right patient, the right place, the same bytes each time."""
+
+import shutil
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from pydicom import Dataset
+from pydicom.uid import ImplicitVRLittleEndian, JPEGBaseline8Bit, UltrasoundMultiFrameImageStorage
+
+from busi_pipeline.imaging.crops import Window
+from busi_pipeline.imaging.overlays import draw_finding
+from busi_pipeline.imaging.text_cover import cover_text
+from busi_pipeline.models.packaged import REASONS, PackagedModel, load_package
+from busi_pipeline.pacs.picture import make_picture
+from busi_pipeline.pacs.report import make_refusal, make_report
+from busi_pipeline.pacs.results import describe_algorithm
+from busi_pipeline.pacs.seen import Seen, look_at
+from busi_pipeline.pacs.source import Source, is_breast, read_source
+from tests.dicom_factories import compress, make_region, set_pixels, write_dicom
+from tests.package_factories import make_parts, write_tiny_package
+from tests.pacs_factories import (
+    REGION,
+    STUDY,
+    find_items,
+    list_texts,
+    make_image,
+    read_object,
+    write_image,
+)
+
+MOMENT = datetime(2025, 1, 2, 12, 30, tzinfo=UTC)
+NAMES = {
+    "Жукова^Анна": "ISO_IR 144",
+    "Müller^Jörg": "ISO_IR 100",
+    "山田^太郎": "ISO_IR 192",
+    "Yamada^Tarou=山田^太郎=やまだ^たろう": ["", "ISO 2022 IR 87"],
+    "ﾔﾏﾀﾞ^ﾀﾛｳ=山田^太郎": ["ISO 2022 IR 13", "ISO 2022 IR 87"],
+    "Hong^Gildong=洪^吉洞=홍^길동": ["", "ISO 2022 IR 149"],
+    "Wang^XiaoDong=王^小东": "GB18030",
+}
+
+
+def make_both(model: PackagedModel, content: bytes) -> list[bytes]:
+    source, seen = read_source(content), look_at(model, content)
+    algorithm = describe_algorithm(model)
+    return [make(source, seen, algorithm, MOMENT) for make in (make_report, make_picture)]
+
+
+def make_all(model: PackagedModel, content: bytes) -> list[bytes]:
+    refusal = make_refusal(read_source(content), "no", describe_algorithm(model), MOMENT)
+    return [*make_both(model, content), refusal]
+
+
+def list_errors(content: bytes, folder: Path) -> list[str]:
+    (folder / "made.dcm").write_bytes(content)
+    finished = subprocess.run(
+        ["dciodvfy", "-new", str(folder / "made.dcm")], capture_output=True, text=True, check=False
+    )
+    lines = (finished.stdout + finished.stderr).splitlines()
+    assert lines
+    return [line for line in lines if line.startswith("Error")]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_are_copied_byte_for_byte(name: str, model: PackagedModel) -> None:
+    image = make_image(PatientName=name, SpecificCharacterSet=NAMES[name])
+    image.ReferringPhysicianIdentificationSequence = [Dataset()]
+    # Some of its parts in a character set of several, as an institution has no name of a person.
+    text = name.rsplit("=", maxsplit=1)[-1].replace("^", " ")
+    image.ReferringPhysicianIdentificationSequence[0].InstitutionName = text
+    content = write_dicom(image)
+    sent = read_object(content)
+    raw = sent.get_item("PatientName").value
+    for made in map(read_object, make_all(model, content)):
+        assert made.get_item("PatientName").value == raw
+        assert made.PatientName == name
+        (physician,) = made.ReferringPhysicianIdentificationSequence
+        assert physician.InstitutionName == text
+        assert made.SpecificCharacterSet == sent.SpecificCharacterSet
+
+
+def test_what_a_character_set_does_not_explain_stays(model: PackagedModel) -> None:
+    content = write_image(PatientName="Muller^J", SpecificCharacterSet="ISO_IR 192")
+    damaged = content.replace(b"Muller^J", b"M\xfcller^J")
+    for made in map(read_object, make_all(model, damaged)):
+        assert made.get_item("PatientName").value.rstrip() == b"M\xfcller^J"
+
+
+PATIENT = {
+    "PatientSex": "WEIBLICH",
+    "PatientBirthDate": "2.7.1969",
+    "StudyDate": "02.01.2025",
+    "PatientID": "ID/\\1",
+    "IssuerOfPatientID": "HOUSE",
+    "PatientAge": "55",
+    "StudyDescription": "Mamma-Sono",
+}
+
+
+@pytest.mark.parametrize("syntax", ["explicit", "implicit"])
+def test_patient_and_study_are_copied_as_they_are(syntax: str, model: PackagedModel) -> None:
+    image = make_image(**PATIENT)
+    image.ProcedureCodeSequence = [Dataset()]
+    image.ProcedureCodeSequence[0].CodeMeaning = "sono"
+    if syntax == "implicit":
+        image.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
+    for content in make_all(model, write_dicom(image)):
+        # pydicom would read one without a VR as well.
+        assert b"\x08\x00\x04\x01LO\x04\x00sono" in content
+        made = read_object(content)
+        for keyword in (*PATIENT, "PatientName", "ReferringPhysicianName", "AccessionNumber"):
+            assert made[keyword].value == image[keyword].value, keyword
+        assert made.ProcedureCodeSequence[0].CodeMeaning == "sono"
+        assert (made.StudyInstanceUID, made.StudyID) == (STUDY, "S1")
+
+
+def test_what_a_header_does_not_have_is_left_empty(model: PackagedModel) -> None:
+    missing = ("PatientSex", "PatientBirthDate", "AccessionNumber", "StudyID", "StudyDate")
+    content = write_image(**dict.fromkeys(missing))
+    for made in map(read_object, make_all(model, content)):
+        assert all(made[keyword].value in ("", None) for keyword in missing)
+
+
+def test_the_same_image_gives_the_same_bytes(model: PackagedModel) -> None:
+    content = write_image()
+    assert make_all(model, content) == make_all(model, content)
+
+
+def test_uids_follow_image_and_model(model: PackagedModel, tmp_path: Path) -> None:
+    other = write_tiny_package(tmp_path, locates=True, card="# Another\n")
+    made = [
+        read_object(content)
+        for own, number in ((model, 1), (model, 2), (load_package(other), 1))
+        for content in make_both(own, write_image(number))
+    ]
+    assert len({own.SOPInstanceUID for own in made}) == 6
+    assert made[0].SeriesInstanceUID == made[2].SeriesInstanceUID
+    assert len({own.SeriesInstanceUID for own in made}) == 4
+    assert all(len(own.SOPInstanceUID) <= 64 for own in made)
+
+
+def test_times_are_in_the_zone_of_the_header(model: PackagedModel) -> None:
+    content = write_image(TimezoneOffsetFromUTC="-0330")
+    for made in map(read_object, make_all(model, content)):
+        assert (made.ContentDate, made.ContentTime) == ("20250102", "090000")
+        assert made.TimezoneOffsetFromUTC == "-0330"
+
+
+def read_box(report: Dataset) -> list[float]:
+    (region,) = find_items(report, "111030")
+    points = np.array(region.GraphicData).reshape(-1, 2)
+    assert len(points) == 5
+    assert (points[0] == points[-1]).all()
+    return [*points.min(axis=0), *points.max(axis=0)]
+
+
+def test_the_box_is_in_pixels_of_the_whole_frame(model: PackagedModel) -> None:
+    content = write_image()
+    seen = look_at(model, content)
+    box = seen.answer.box
+    assert box is not None
+    report = read_object(make_both(model, content)[0])
+    left, top = REGION[:2]
+    expected = [box.left + left, box.top + top, box.right + left, box.bottom + top]
+    # The localizer's window may go beyond the picture.
+    limits = [left, top, REGION[2] + 1, REGION[3] + 1]
+    inside = [max(a, b) for a, b in zip(expected[:2], limits[:2], strict=True)]
+    inside += [min(a, b) for a, b in zip(expected[2:], limits[2:], strict=True)]
+    assert read_box(report) == pytest.approx(inside)
+
+
+def make_seen(model: PackagedModel, content: bytes, **changes: Any) -> tuple[Source, Seen]:
+    seen = look_at(model, content)
+    answer = seen.answer._replace(**changes)
+    return read_source(content), seen._replace(answer=answer)
+
+
+@pytest.mark.parametrize(
+    ("delta_cm", "unit", "value"), [(0.02, "mm", 10.0), (None, "{pixels}", 50)]
+)
+def test_the_longest_side_is_in_mm_where_they_are_known(
+    delta_cm: float | None, unit: str, value: float, model: PackagedModel
+) -> None:
+    region = make_region(*REGION, delta_cm=delta_cm or 1.0)
+    if delta_cm is None:
+        region.PhysicalUnitsXDirection = 0
+    content = write_image(SequenceOfUltrasoundRegions=[region])
+    source, seen = make_seen(model, content, box=Window(10, 10, 40, 60))
+    report = read_object(make_report(source, seen, describe_algorithm(model), MOMENT))
+    (measured,) = find_items(report, "longest_side")
+    numbers = measured.MeasuredValueSequence[0]
+    assert numbers.MeasurementUnitsCodeSequence[0].CodeValue == unit
+    assert float(numbers.NumericValue) == pytest.approx(value)
+
+
+def test_the_report_says_what_the_model_says(model: PackagedModel) -> None:
+    content = write_image()
+    reasons = ("near_threshold", "noise")
+    source, seen = make_seen(
+        model, content, positive_score=0.125, flagged=False, refer=True, reasons=reasons
+    )
+    report = read_object(make_report(source, seen, describe_algorithm(model), MOMENT))
+    (probability,) = find_items(report, "111047")
+    number = probability.MeasuredValueSequence[0]
+    assert float(number.NumericValue) == 12.5
+    assert number.MeasurementUnitsCodeSequence[0].CodeValue == "%"
+    said = {
+        code: find_items(report, code)[0].ConceptCodeSequence[0].CodeMeaning
+        for code in ("flagged", "refer")
+    }
+    assert said == {"flagged": "No", "refer": "Yes"}
+    found = [item.ConceptCodeSequence[0].CodeMeaning for item in find_items(report, "reason")]
+    assert found == ["near threshold", "noise"]
+    texts = list_texts(report)
+    assert texts[0] == "Not flagged for review"
+    assert "No diagnosis" in texts[-1]
+    assert all(any(REASONS[code] in text for text in texts) for code in reasons)
+    (name,), (version,) = find_items(report, "111001"), find_items(report, "111003")
+    assert (name.TextValue, version.TextValue) == ("tiny", model.version)
+    assert (report.VerificationFlag, report.CompletionFlag) == ("UNVERIFIED", "COMPLETE")
+
+
+def test_the_probability_can_have_another_name(model: PackagedModel) -> None:
+    content = write_image()
+    name = "risk^99SITE^Probability of what we look for"
+    made = make_report(
+        read_source(content), look_at(model, content), describe_algorithm(model), MOMENT, name
+    )
+    report = read_object(made)
+    assert find_items(report, "risk")
+    assert not find_items(report, "111047")
+
+
+def test_of_several_frames_the_one_that_was_seen_is_named(model: PackagedModel) -> None:
+    content = write_image(frames=3, sop_class=UltrasoundMultiFrameImageStorage)
+    report, picture = map(read_object, make_both(model, content))
+    (region,) = find_items(report, "111030")
+    reference = region.ContentSequence[0].ReferencedSOPSequence[0]
+    assert reference.ReferencedFrameNumber == 2
+    assert picture.SourceImageSequence[0].ReferencedFrameNumber == 2
+
+
+@pytest.mark.parametrize("number", [3, 6])
+def test_retired_classes_of_ultrasound_are_read(number: int, model: PackagedModel) -> None:
+    sop_class = f"1.2.840.10008.5.1.4.1.1.{number}"
+    content = write_image(sop_class=sop_class)
+    for made in map(read_object, make_all(model, content)):
+        assert made.PatientID == "PID-4711"
+        named = {
+            element.value
+            for element in made.iterall()
+            if element.keyword == "ReferencedSOPClassUID"
+        }
+        assert named == {sop_class}
+
+
+def test_the_picture_is_the_overlay_with_text_covered(model: PackagedModel) -> None:
+    image = make_image()
+    pixels = image.pixel_array.copy()
+    cv2.putText(pixels, "DOE JANE", (30, 40), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (255,) * 3)
+    set_pixels(image, pixels.tobytes())
+    content = write_dicom(image)
+    seen = look_at(model, content)
+    answer = seen.answer
+    covered = cover_text(seen.pixels)
+    assert (covered != seen.pixels).any()
+    picture = read_object(make_both(model, content)[1])
+    expected = draw_finding(covered, answer.box, False, answer.attribution)
+    assert (picture.pixel_array == expected).all()
+    assert "No diagnosis" in picture.ImageComments
+
+
+@pytest.mark.parametrize(("said", "expected"), [(None, "YES"), ("YES", "YES"), ("NO", "NO")])
+def test_burned_in_names_are_ruled_out_by_the_header_alone(
+    said: str | None, expected: str, model: PackagedModel
+) -> None:
+    content = write_image(**({} if said is None else {"BurnedInAnnotation": said}))
+    assert read_object(make_both(model, content)[1]).BurnedInAnnotation == expected
+
+
+def test_lossy_compression_is_remembered(model: PackagedModel) -> None:
+    content = write_dicom(compress(make_image(LossyImageCompression="01"), JPEGBaseline8Bit))
+    assert read_object(make_both(model, content)[1]).LossyImageCompression == "01"
+
+
+def test_a_model_of_whole_images_needs_no_box(tmp_path: Path) -> None:
+    model = load_package(write_tiny_package(tmp_path))
+    report = read_object(make_both(model, write_image())[0])
+    assert not find_items(report, "111030")
+    (probability,) = find_items(report, "111047")
+    reference = probability.ContentSequence[0].ReferencedSOPSequence[0]
+    assert reference.ReferencedSOPInstanceUID.endswith(".30.1")
+
+
+@pytest.mark.parametrize(
+    ("said", "procedure", "sites"), [("BREAST", "47079000", 1), ("", "16310003", 0)]
+)
+def test_a_breast_is_named_where_the_header_names_it(
+    said: str, procedure: str, sites: int, model: PackagedModel
+) -> None:
+    report = read_object(make_both(model, write_image(BodyPartExamined=said))[0])
+    (reported,) = find_items(report, "121058")
+    assert reported.ConceptCodeSequence[0].CodeValue == procedure
+    assert len(find_items(report, "363698007")) == sites
+
+
+def test_the_side_of_the_header_is_in_both(model: PackagedModel) -> None:
+    report, picture = map(read_object, make_both(model, write_image(ImageLaterality="L")))
+    (site,) = find_items(report, "363698007")
+    assert site.ContentSequence[0].ConceptCodeSequence[0].CodeMeaning == "Left"
+    assert picture.ImageLaterality == "L"
+
+
+def test_a_refusal_says_that_nothing_was_analysed(model: PackagedModel) -> None:
+    made = make_refusal(
+        read_source(write_image()), "it is black", describe_algorithm(model), MOMENT
+    )
+    report = read_object(made)
+    (summary,) = find_items(report, "111065")
+    assert summary.ConceptCodeSequence[0].CodeValue == "111245"
+    assert "could not be analysed: it is black" in list_texts(report)[0]
+    assert not find_items(report, "111047")
+
+
+def test_names_of_classes_fit_every_character_set(tmp_path: Path) -> None:
+    described = {**make_parts(locates=True).description, "title": "nach Helligkeit, größer"}
+    model = load_package(write_tiny_package(tmp_path, locates=True, description=described))
+    report = read_object(make_both(model, write_image())[0])
+    assert any("nach Helligkeit, gr??er" in text for text in list_texts(report))
+
+
+KINDS: dict[str, dict[str, Any]] = {
+    "single": {},
+    "multi-frame": {"frames": 3, "sop_class": UltrasoundMultiFrameImageStorage},
+    "left": {"ImageLaterality": "L"},
+    "japanese": {"PatientName": "山田^太郎", "SpecificCharacterSet": "ISO_IR 192"},
+    "burned in": {"BurnedInAnnotation": "YES"},
+}
+
+
+@pytest.mark.skipif(
+    shutil.which("dciodvfy") is None, reason="dciodvfy is not installed: apt install dicom3tools"
+)
+@pytest.mark.parametrize("kind", KINDS)
+def test_another_program_finds_no_error(kind: str, model: PackagedModel, tmp_path: Path) -> None:
+    for content in make_all(model, write_image(**KINDS[kind])):
+        assert list_errors(content, tmp_path) == []
+
+
+def make_code(value: str, meaning: str) -> Dataset:
+    code = Dataset()
+    code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = value, "SCT", meaning
+    return code
+
+
+@pytest.mark.parametrize(
+    ("elements", "expected"),
+    [
+        ({"BodyPartExamined": None}, None),
+        ({"BodyPartExamined": ""}, None),
+        ({"BodyPartExamined": "BREAST"}, True),
+        ({"BodyPartExamined": "LBREAST"}, True),
+        ({"BodyPartExamined": "Mamma"}, True),
+        ({"BodyPartExamined": "THYROID"}, False),
+        ({"BodyPartExamined": None, "code": ("80248007", "")}, True),
+        ({"BodyPartExamined": None, "code": ("1", "Structure of left breast")}, True),
+        ({"BodyPartExamined": None, "code": ("69748006", "Thyroid")}, False),
+        ({"BodyPartExamined": "CHEST", "code": ("76752008", "Breast")}, True),
+    ],
+)
+def test_the_header_says_whether_it_is_a_breast(
+    elements: dict[str, Any], expected: bool | None
+) -> None:
+    code = elements.pop("code", None) if "code" in elements else None
+    more = {} if code is None else {"AnatomicRegionSequence": [make_code(*code)]}
+    assert is_breast(read_source(write_image(**elements, **more))) is expected

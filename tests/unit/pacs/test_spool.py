@@ -1,0 +1,102 @@
+"""The spool: what is there is complete, and comes in the order of its arrival."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from busi_pipeline.errors import BadInputError
+from busi_pipeline.pacs.records import ANSWERED, OUTCOMES, Records
+from busi_pipeline.pacs.spool import ResultKey, Spool
+
+KEY = ResultKey("a" * 32, "0123456789ab")
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Spool:
+    return Spool(tmp_path / "spool")
+
+
+def list_files(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.rglob("*") if path.is_file())
+
+
+def test_images_come_in_the_order_of_their_arrival(spool: Spool) -> None:
+    for number, name in enumerate(("c", "a", "b")):
+        assert spool.keep_image(name, name.encode())
+        os.utime(spool.folder / "images" / name, (number, number))
+    assert spool.list_images() == ["c", "a", "b"]
+    arrived = spool.read_image("a")
+    assert arrived is not None
+    assert (arrived.content, arrived.moment.timestamp()) == (b"a", 1)
+
+
+def test_of_two_images_with_one_name_the_first_stays(spool: Spool) -> None:
+    assert spool.keep_image("a", b"first")
+    assert not spool.keep_image("a", b"second")
+    arrived = spool.read_image("a")
+    assert arrived is not None
+    assert arrived.content == b"first"
+    assert list_files(spool.folder) == ["a", "lock"]
+
+
+def test_what_was_half_written_is_gone_after_a_crash(spool: Spool) -> None:
+    half = spool.folder / "unfinished" / "x"
+    half.mkdir()
+    (half / "report.dcm").write_bytes(b"half")
+    spool.close()
+    again = Spool(spool.folder)
+    assert again.list_results() == []
+    assert list_files(spool.folder) == ["lock"]
+
+
+def test_a_crash_while_writing_leaves_no_image(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="No space"):
+        spool.keep_image("a", b"content")
+    assert list_files(spool.folder) == ["lock"]
+
+
+def test_results_go_and_come_together(spool: Spool) -> None:
+    objects = {"report.dcm": b"report", "picture.dcm": b"picture"}
+    spool.keep_results(KEY, objects, "hash", ANSWERED)
+    assert spool.list_results() == [KEY]
+    results = spool.read_results(KEY)
+    assert results.objects == (b"report", b"picture")
+    assert (results.content, results.outcome) == ("hash", ANSWERED)
+    assert spool.holds_image(KEY.image)
+    spool.drop_results(KEY)
+    assert not spool.holds_results(KEY)
+    assert list_files(spool.folder) == ["lock"]
+
+
+def test_only_the_owner_can_read_what_is_kept(spool: Spool) -> None:
+    spool.keep_image("a", b"content")
+    spool.keep_results(KEY, {"report.dcm": b"report"}, "hash", ANSWERED)
+    for path in spool.folder.rglob("*"):
+        if path.name != "lock":
+            assert path.stat().st_mode & 0o077 == 0, path.name
+
+
+def test_two_nodes_do_not_share_a_spool(spool: Spool) -> None:
+    with pytest.raises(BadInputError, match="another node uses"):
+        Spool(spool.folder)
+    spool.close()
+    Spool(spool.folder)
+
+
+def test_records_outlive_the_node(tmp_path: Path) -> None:
+    path = tmp_path / "done.sqlite"
+    records = Records(path)
+    records.add(KEY, "hash", ANSWERED)
+    records.close()
+    again = Records(path)
+    assert again.find_content(KEY) == "hash"
+    assert again.find_content(KEY._replace(version="other")) is None
+    assert again.holds_image(KEY.image)
+    assert again.count() == dict.fromkeys(OUTCOMES, 0) | {ANSWERED: 1}
