@@ -12,7 +12,7 @@ help:
 	@echo "make demo       install, make synthetic images, train and evaluate on them"
 	@echo "make serve      the demo's model over HTTP, and the page of a second reader, at http://127.0.0.1:8000"
 	@echo "make test       install and run the whole test suite"
-	@echo "make test-unit  the quick part of it: no training, under a minute"
+	@echo "make test-unit  the quick part of it: no training, some minutes"
 	@echo "make lint       ruff, mypy and the layers of the imports"
 	@echo "make docs       the documentation site, into site/"
 	@echo "make viz        the lineage in the browser"
