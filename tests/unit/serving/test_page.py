@@ -184,6 +184,19 @@ def test_the_answer_follows_the_box(client: TestClient) -> None:
     assert 'value="12"' in without_script.text
 
 
+def test_a_model_of_whole_images_is_not_asked_about_boxes(tmp_path: Path) -> None:
+    write_tiny_package(tmp_path / "06_models" / "tiny" / "package")
+    with serve(tmp_path / "06_models") as (client, _):
+        sign_in(client)
+        case = open_scan(client, BRIGHT)
+        shown = read(client, case, "4A", **BOX).text
+        assert "The model looks at the whole image." in shown
+        assert "Flagged for review" in shown
+        assert "of 100 flagged images, about" in shown
+        assert "Ask about another box" not in shown
+        assert 'class="automatic"' not in shown
+
+
 def test_a_box_outside_the_image_is_refused_in_a_line(client: TestClient) -> None:
     case = open_scan(client)
     shown = read(client, case, **BOX | {"right": "900"})
