@@ -1,15 +1,17 @@
 """The HTTP service against the bare forward pass, and against `mlflow models serve`.
 
-    python benchmarks/service.py data/06_models/resnet50/package
+    python benchmarks/service.py data/06_models/resnet50/package [--trained models:/m-...]
 
 One image at a time, the same one, warm: the service and MLflow get the file, the bare side what the
-networks take, in memory. The sides take turns. Then the time from the start of each server to its
-first answer.
+networks take, in memory. The sides take turns. The time from the start of each server to its first
+answer comes before. `--trained` names the Keras model that the training logged, which MLflow serves
+as well; it gets what the network takes, as JSON that was written before.
 """
 
 import argparse
 import base64
 import io
+import json
 import os
 import socket
 import statistics
@@ -18,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import httpx2 as httpx
@@ -80,12 +82,18 @@ def make_scan() -> tuple[np.ndarray, bytes]:
     return pixels, file.getvalue()
 
 
-def make_bare(model: PackagedModel, pixels: np.ndarray) -> Callable[[], None]:
-    """Return what computes the networks alone."""
+def show(model: PackagedModel, pixels: np.ndarray) -> np.ndarray:
+    """Return what the classifier takes of uint8 (h, w, 3): uint8 (1, size, size, 3)."""
     networks, shape = model.networks, InputDescription(**model.description.get("input", {}))
     size = networks.localizer_size
     box = None if size is None else locate_lesion(networks.draw_maps, size, pixels)[0]
-    shown = show_windows(pixels, box, shape, model.description["image_size"])[None]
+    return show_windows(pixels, box, shape, model.description["image_size"])[None]
+
+
+def make_bare(model: PackagedModel, pixels: np.ndarray) -> Callable[[], None]:
+    """Return what computes the networks alone."""
+    networks, shown = model.networks, show(model, pixels)
+    size = networks.localizer_size
 
     def compute() -> None:
         if size is not None:
@@ -100,6 +108,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("package", type=Path)
     parser.add_argument("--count", type=int, default=40)
+    parser.add_argument("--trained", help="model URI or folder of the Keras model, for MLflow")
     arguments = parser.parse_args()
     model = load_package(arguments.package)
     print(f"{model.name} {model.version}; {arguments.count} answers; {describe_machine()}\n")
@@ -109,24 +118,38 @@ def main() -> None:
         mlflow.set_experiment("benchmark")
         with mlflow.start_run():
             logged = log_package(arguments.package, model.name, model.description)
-        own, other = (f"http://127.0.0.1:{find_port()}" for _ in range(2))
+        own, other, third = (f"http://127.0.0.1:{find_port()}" for _ in range(3))
+        colour = np.repeat(pixels[..., None], 3, axis=2)
         row = {"columns": ["image"], "data": [[base64.b64encode(content).decode()]]}
         serve = ["serve", "--model", str(arguments.package), "--port", own.rsplit(":", 1)[1]]
-        of_mlflow = ["models", "serve", "--model-uri", logged.model_uri, "--env-manager", "local"]
-        os.environ["MLFLOW_TRACKING_URI"] = mlflow.get_tracking_uri()
-        with (
-            start(
-                [sys.executable, "-m", "busi_pipeline", *serve],
-                lambda: answers(f"{own}/readyz"),
-                "service",
-            ),
-            start(
-                [sys.executable, "-m", "mlflow", *of_mlflow, "--port", other.rsplit(":", 1)[1]],
-                lambda: answers(f"{other}/ping"),
-                "mlflow models serve",
-            ),
-            httpx.Client(timeout=WAIT) as client,
-        ):
+        of_mlflow = [sys.executable, "-m", "mlflow", "models", "serve", "--env-manager", "local"]
+        with ExitStack() as started:
+            if arguments.trained:  # in the tracking store where it was logged
+                command = [*of_mlflow, "--model-uri", arguments.trained]
+                started.enter_context(
+                    start(
+                        [*command, "--port", third.rsplit(":", 1)[1]],
+                        lambda: answers(f"{third}/ping"),
+                        "mlflow models serve, Keras",
+                    )
+                )
+            os.environ["MLFLOW_TRACKING_URI"] = mlflow.get_tracking_uri()
+            started.enter_context(
+                start(
+                    [sys.executable, "-m", "busi_pipeline", *serve],
+                    lambda: answers(f"{own}/readyz"),
+                    "service",
+                )
+            )
+            command = [*of_mlflow, "--model-uri", logged.model_uri]
+            started.enter_context(
+                start(
+                    [*command, "--port", other.rsplit(":", 1)[1]],
+                    lambda: answers(f"{other}/ping"),
+                    "mlflow models serve",
+                )
+            )
+            client = started.enter_context(httpx.Client(timeout=WAIT))
 
             def ask_service() -> None:
                 files = {"files": ("scan.png", content)}
@@ -136,11 +159,20 @@ def main() -> None:
                 asked = {"dataframe_split": row}
                 client.post(f"{other}/invocations", json=asked).raise_for_status()
 
+            tensor = json.dumps({"inputs": show(model, colour).tolist()}).encode()
+            as_json = {"content-type": "application/json"}
+
+            def ask_trained() -> None:
+                sent = client.post(f"{third}/invocations", content=tensor, headers=as_json)
+                sent.raise_for_status()
+
             sides = {
-                "bare forward pass": make_bare(model, np.repeat(pixels[..., None], 3, axis=2)),
+                "bare forward pass": make_bare(model, colour),
                 "service": ask_service,
                 "mlflow models serve": ask_mlflow,
             }
+            if arguments.trained:
+                sides["mlflow models serve, Keras"] = ask_trained
             seconds: dict[str, list[float]] = {name: [] for name in sides}
             for number in range(arguments.count + 2):
                 for name, ask in sides.items():
