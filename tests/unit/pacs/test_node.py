@@ -21,6 +21,7 @@ from pynetdicom.sop_class import SecondaryCaptureImageStorage
 from busi_pipeline.pacs import node as node_module
 from busi_pipeline.pacs import reading, receiving, sending
 from busi_pipeline.pacs.node import Node, run_node
+from busi_pipeline.pacs.polling import Poller
 from busi_pipeline.pacs.reading import Reader
 from busi_pipeline.pacs.records import OUTCOMES
 from busi_pipeline.pacs.sending import (
@@ -610,7 +611,7 @@ def test_a_full_disk_ends_not_the_reader(
         wait_for(node, answered=1)
 
 
-@pytest.mark.parametrize("part", ["reader", "sender", "receiver"])
+@pytest.mark.parametrize("part", ["reader", "sender", "receiver", "poller"])
 def test_a_node_without_a_thread_ends_and_says_so(
     part: str,
     models: Path,
@@ -631,11 +632,11 @@ def test_a_node_without_a_thread_ends_and_says_so(
         "reader": (Reader, "_run"),
         "sender": (Sender, "_run"),
         "receiver": (receiving.Server, "service_actions"),
+        "poller": (Poller, "_run"),
     }[part]
     monkeypatch.setattr(own, method, fail)
-    settings = make_node_settings(
-        models=models, spool=tmp_path, to=f"ARCHIVE@127.0.0.1:{archive.port}", port=0
-    )
+    to, poll = f"ARCHIVE@127.0.0.1:{archive.port}", "http://127.0.0.1:9/"
+    settings = make_node_settings(models=models, spool=tmp_path, to=to, port=0, poll=poll)
     with pytest.raises(SystemExit) as caught:
         run_node(settings)
     assert caught.value.code == 1
