@@ -88,7 +88,8 @@ def find_port() -> int:
 def start_archive(**settings: Any) -> Iterator[StartedArchive]:
     """Start Orthanc with a folder of its own, and kill it at the end."""
     with tempfile.TemporaryDirectory() as folder:
-        port, web_port = settings.get("DicomPort") or find_port(), find_port()
+        port = settings.get("DicomPort") or find_port()
+        web_port = settings.get("HttpPort") or find_port()
         config: dict[str, Any] = {
             "StorageDirectory": f"{folder}/storage",
             "IndexDirectory": f"{folder}/index",

@@ -116,12 +116,15 @@ class DicomHeader:
         device: manufacturer and model.
         age: in whole years; "90" is 90 or more.
         view: `left`, `right` or `both`, and the view position.
+        laterality: `left`, `right`, `both` or "".
         pixel_spacing_mm: height and width of a pixel in mm: one number where they are the same,
             else `0.08 x 0.1`.
+        spacing: the same as numbers, None where the header does not say.
         frames: number of frames.
         rows: height in pixels.
         columns: width in pixels.
         region: where the ultrasound picture lies, None where the header does not say.
+        regions: number of places where one does, 0 where the header does not say.
     """
 
     sop_instance_uid: str
@@ -130,11 +133,14 @@ class DicomHeader:
     device: str
     age: str
     view: str
+    laterality: str
     pixel_spacing_mm: str
+    spacing: tuple[float, float] | None
     frames: int
     rows: int
     columns: int
     region: Region | None
+    regions: int
 
 
 def is_dicom(content_start: bytes) -> bool:
@@ -281,7 +287,9 @@ def _describe(dataset: "Dataset") -> DicomHeader:
     identifiers = _list_identifiers(dataset)
     maker, model = _get_text(dataset, "Manufacturer"), _get_text(dataset, "ManufacturerModelName")
     device = " ".join(f"{maker} {model}".split())
-    region = _find_region(dataset)
+    regions = _list_regions(dataset)
+    region = max(regions, key=_measure_area, default=None)
+    spacing = _read_spacing(dataset, region)
     return DicomHeader(
         sop_instance_uid=uid,
         patient_id=_get_text(dataset, "PatientID"),
@@ -289,11 +297,14 @@ def _describe(dataset: "Dataset") -> DicomHeader:
         device="" if any(text in device.casefold() for text in identifiers) else device,
         age=_format_age(_get_text(dataset, "PatientAge")),
         view=_format_view(dataset),
-        pixel_spacing_mm=_format_spacing(dataset, region),
+        laterality=_read_laterality(dataset),
+        pixel_spacing_mm="" if spacing is None else _format_spacing(*spacing),
+        spacing=spacing,
         frames=frames,
         rows=rows,
         columns=columns,
-        region=_place_region(region, rows, columns),
+        region=None if region is None else _place_region(region, rows, columns),
+        regions=len({_place_region(item, rows, columns) for item in regions}),
     )
 
 
@@ -322,22 +333,25 @@ def _format_age(age: str) -> str:
     return str(min(_HIGHEST_AGE, int(int(number) / _AGE_IN_YEARS[unit])))
 
 
-def _format_view(dataset: "Dataset") -> str:
+def _read_laterality(dataset: "Dataset") -> str:
     side = _get_text(dataset, "ImageLaterality") or _get_text(dataset, "Laterality")
+    return _LATERALITY.get(side, "")
+
+
+def _format_view(dataset: "Dataset") -> str:
     position = _get_text(dataset, "ViewPosition")
     # A defined term has a few capitals; what is longer is free text.
     is_term = position.isalpha() and position.isupper() and len(position) <= 4
-    return " ".join(filter(None, [_LATERALITY.get(side, ""), position if is_term else ""]))
+    return " ".join(filter(None, [_read_laterality(dataset), position if is_term else ""]))
 
 
-def _find_region(dataset: "Dataset") -> "Dataset | None":
-    """Return the largest 2D region of tissue; the first of those that are as large."""
-    regions = [
+def _list_regions(dataset: "Dataset") -> "list[Dataset]":
+    """Return the 2D regions of tissue; the first of the largest is the picture."""
+    return [
         item
         for item in dataset.get("SequenceOfUltrasoundRegions") or []
         if item.get("RegionSpatialFormat") == 1 and item.get("RegionDataType") == 1
     ]
-    return max(regions, key=_measure_area, default=None)
 
 
 def _measure_area(region: "Dataset") -> int:
@@ -346,9 +360,7 @@ def _measure_area(region: "Dataset") -> int:
     return max(0, width) * max(0, height)
 
 
-def _place_region(region: "Dataset | None", rows: int, columns: int) -> Region | None:
-    if region is None:
-        return None
+def _place_region(region: "Dataset", rows: int, columns: int) -> Region:
     return Region(
         left=region.RegionLocationMinX0,
         top=region.RegionLocationMinY0,
@@ -357,16 +369,22 @@ def _place_region(region: "Dataset | None", rows: int, columns: int) -> Region |
     )
 
 
-def _format_spacing(dataset: "Dataset", region: "Dataset | None") -> str:
+def _read_spacing(dataset: "Dataset", region: "Dataset | None") -> tuple[float, float] | None:
+    """Return height and width of a pixel in mm."""
     spacing = [float(value) for value in dataset.get("PixelSpacing") or []]
     if len(spacing) != 2 and region is not None:
         units = {region.get(f"PhysicalUnits{axis}Direction") for axis in "XY"}
         if units == {_CENTIMETRE}:
             spacing = [10 * abs(float(region[f"PhysicalDelta{axis}"].value)) for axis in "YX"]
     if len(spacing) != 2 or not all(math.isfinite(v) and v > 0 for v in spacing):
-        return ""
-    height, width = (f"{value:.4g}" for value in spacing)
-    return height if math.isclose(*spacing, rel_tol=0.01) else f"{height} x {width}"
+        return None
+    return spacing[0], spacing[1]
+
+
+def _format_spacing(height: float, width: float) -> str:
+    if math.isclose(height, width, rel_tol=0.01):
+        return f"{height:.4g}"
+    return f"{height:.4g} x {width:.4g}"
 
 
 # Pixels

@@ -10,6 +10,18 @@ from busi_pipeline.errors import BadInputError
 from busi_pipeline.pacs.settings import NodeSettings, make_node_settings
 
 _DEFAULT = NodeSettings(to="")
+
+
+class _Titles(click.types.StringParamType):
+    """AE titles; of a variable with a comma, between commas, since a title may have spaces."""
+
+    def split_envvar_value(self, rv: str) -> Sequence[str]:
+        """Return the titles of an environment variable."""
+        return (
+            [title.strip() for title in rv.split(",") if title.strip()] if "," in rv else rv.split()
+        )
+
+
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _CREDENTIALS = {
     "to_credentials": "BUSI_NODE_TO_CREDENTIALS",
@@ -27,7 +39,9 @@ _CREDENTIALS = {
 @click.option("--ae-title", default=_DEFAULT.ae_title, help="Of the node; callers must name it.")
 @click.option("--host", default=_DEFAULT.host, help="Any other needs --allow.")
 @click.option("--port", type=int, default=_DEFAULT.port)
-@click.option("--allow", multiple=True, help="AE title that may send; once for each.")
+@click.option(
+    "--allow", type=_Titles(), multiple=True, help="AE title that may send; once for each."
+)
 @click.option("--tls-certificate", type=_FILE, help="Of the node, PEM: it listens with TLS.")
 @click.option("--tls-key", type=_FILE, help="Of the certificate, PEM, without a passphrase.")
 @click.option("--tls-ca", type=_FILE, help="PEM: others must have a certificate of it.")
@@ -66,7 +80,8 @@ def dicom_node(allow: Sequence[str], **given: object) -> None:
     """Answer on the ultrasound images of a PACS with structured reports.
 
     Every option can be an environment variable: BUSI_NODE_PORT; several AE titles stand in
-    BUSI_NODE_ALLOW with spaces between. Credentials, `name:password` or `Bearer token`, are
+    BUSI_NODE_ALLOW with spaces or commas between. A title with a space needs a comma after it.
+    Credentials, `name:password` or `Bearer token`, are
     environment variables only: BUSI_NODE_TO_CREDENTIALS and BUSI_NODE_POLL_CREDENTIALS.
     """
     try:

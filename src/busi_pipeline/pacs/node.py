@@ -17,6 +17,8 @@ from busi_pipeline.serving.loaded import LoadedModels
 
 logger = logging.getLogger(__name__)
 
+_LOOK_SECONDS, _STUCK_SECONDS = 1.0, 120.0
+
 
 class Node:
     """All parts of a node.
@@ -30,14 +32,20 @@ class Node:
         archive = make_archive(settings)
         self.models = LoadedModels(settings.models, settings.model, settings.refresh_seconds)
         self.spool = Spool(settings.spool)
-        self.records = Records(settings.spool / "done.sqlite")
+        try:
+            self.records = Records(settings.spool / "done.sqlite")
+        except BaseException:
+            self.spool.close()
+            raise
         self.sender = Sender(self.spool, self.records, archive, settings.retry_seconds)
         self.reader = Reader(self.spool, self.records, self.models, settings, self.sender.notify)
         self.door = Door(self.spool, settings, self.reader.notify)
         try:
             self.receiver = Receiver(self.door, settings)
             self.poller = (
-                None if settings.poll is None else Poller(self.door, settings, self._is_known)
+                None
+                if settings.poll is None
+                else Poller(self.door, settings, self.records, self._is_known)
             )
         except BaseException:
             self.records.close()
@@ -52,6 +60,19 @@ class Node:
         self.receiver.start()
         if self.poller is not None:
             self.poller.start()
+
+    def find_ended(self) -> str | None:
+        """Return the name of a thread that ended unasked; None while all of them run.
+
+        A node without one would take images, and answer none.
+        """
+        parts = (self.receiver, self.reader, self.sender, self.poller)
+        threads = (part.thread for part in parts if part is not None)
+        return next((thread.name for thread in threads if not thread.is_alive()), None)
+
+    def count(self) -> dict[str, int]:
+        """Return what came, and what became of all images, by its name."""
+        return {**(self.door.counts + self.reader.counts), **self.records.count()}
 
     def stop(self) -> None:
         """Accept nothing more, finish what is computed, and leave the rest in the spool."""
@@ -70,7 +91,10 @@ class Node:
 
 
 def run_node(settings: NodeSettings) -> None:
-    """Run a node until the process is asked to stop (SIGTERM, SIGINT); see Node.stop."""
+    """Run a node until the process is asked to stop (SIGTERM, SIGINT); see Node.stop.
+
+    Raises SystemExit, with a status above 0, where one of its threads ends.
+    """
     os.umask(0o077)  # what it writes is a patient's
     log_own_lines()
     asked = threading.Event()
@@ -83,8 +107,17 @@ def run_node(settings: NodeSettings) -> None:
     node.start()
     fields = {"port": node.receiver.port, "waiting": waiting, **node.records.count()}
     logger.info("%s listens at %s", settings.ae_title, settings.host, extra={"fields": fields})
-    asked.wait()
-    counts = node.door.counts
-    node_counts = node.records.count()
+    ended = None
+    while ended is None and not asked.wait(_LOOK_SECONDS):
+        ended = node.find_ended()
+    # A part may be stuck; what is in the spool is safe, and whoever restarts it goes on.
+    last = threading.Timer(_STUCK_SECONDS, os._exit, (1,))
+    if ended is not None:
+        logger.critical("the node stops: its %s ended", ended)
+        last.start()
+    counts = node.count()
     node.stop()
-    logger.info("the node stopped", extra={"fields": {**counts, **node_counts}})
+    last.cancel()
+    logger.info("the node stopped", extra={"fields": counts})
+    if ended is not None:
+        raise SystemExit(1)

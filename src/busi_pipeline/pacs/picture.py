@@ -10,15 +10,18 @@ from pydicom.uid import ExplicitVRLittleEndian
 from busi_pipeline.imaging.overlays import draw_finding
 from busi_pipeline.imaging.text_cover import cover_text
 from busi_pipeline.models.packaged import READER
+from busi_pipeline.pacs.legend import add_legend
 from busi_pipeline.pacs.results import (
     NO_DIAGNOSIS,
     Algorithm,
+    describe_decision,
     finish_object,
     identify,
 )
 from busi_pipeline.pacs.seen import Seen
 from busi_pipeline.pacs.source import Source
 
+NO_LESION = "no_lesion_found"
 _LOSSY = ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod")
 
 
@@ -32,11 +35,13 @@ def make_picture(source: Source, seen: Seen, algorithm: Algorithm, arrived: date
         arrived: when the image came.
     """
     answer = seen.answer
+    # Where no lesion was found, a box would show one.
+    box = None if NO_LESION in answer.reasons or seen.box is None else answer.box
     drawn = draw_finding(
-        cover_text(seen.pixels), answer.box, answer.box_source == READER, answer.attribution
+        cover_text(seen.pixels), box, answer.box_source == READER, answer.attribution
     )
     made = SCImage(
-        drawn,
+        add_legend(drawn, _describe(seen, algorithm, box is not None)),
         PhotometricInterpretationValues.RGB,
         8,
         CoordinateSystemNames.PATIENT,
@@ -51,10 +56,12 @@ def make_picture(source: Source, seen: Seen, algorithm: Algorithm, arrived: date
     else:
         made.Laterality = ""
     made.DerivationDescription = (
-        f"{algorithm.name} {algorithm.version}: box that the model looked at; red speaks for "
+        f"{algorithm.name} {algorithm.version}: box of the likeliest lesion; red speaks for "
         f"{' or '.join(algorithm.positive)}, blue against. Burned-in text is covered."
     )
-    made.ImageComments = NO_DIAGNOSIS
+    made.ConversionType = "WSD"
+    comments = (f"{describe_decision(answer)}.", seen.describe_scope(), NO_DIAGNOSIS)
+    made.ImageComments = " ".join(filter(None, comments))
     made.SourceImageSequence = [_refer(source, seen)]
     header = source.look("BurnedInAnnotation", *_LOSSY)
     # No search for text proves that none is left.
@@ -63,6 +70,20 @@ def make_picture(source: Source, seen: Seen, algorithm: Algorithm, arrived: date
         if keyword in header:
             made[keyword] = header[keyword]
     return finish_object(made, source, arrived)
+
+
+def _describe(seen: Seen, algorithm: Algorithm, has_box: bool) -> str:
+    answer = seen.answer
+    parts = [
+        "AI second look, no diagnosis.",
+        f"{describe_decision(answer)};",
+        f"{' or '.join(algorithm.positive)} {100 * answer.positive_score:.0f} %.",
+        "Box: likeliest lesion." if has_box else "",
+        "No lesion was found." if NO_LESION in answer.reasons else "",
+        "Red speaks for, blue against." if answer.attribution is not None else "",
+        seen.describe_scope(),
+    ]
+    return " ".join(filter(None, parts))
 
 
 def _refer(source: Source, seen: Seen) -> Dataset:

@@ -9,16 +9,25 @@ import sys
 import threading
 import traceback
 from types import TracebackType
+from typing import Any
 
 from busi_pipeline.serving.logs import JsonLines
 
 logger = logging.getLogger("busi_pipeline.pacs")
 
 
+class _QuietLines(JsonLines):
+    """A log record as one line of JSON, of an error its type and place."""
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802  # a name of logging
+        """Return what may stand in the log of an error."""
+        return "" if ei[1] is None else describe_error(ei[1])
+
+
 def log_own_lines() -> None:
     """Write this package's own lines to standard error, as JSON, and nobody else's."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonLines())
+    handler.setFormatter(_QuietLines())
     own = logging.getLogger("busi_pipeline")
     own.handlers, own.propagate = [handler], False
     own.setLevel(logging.INFO)

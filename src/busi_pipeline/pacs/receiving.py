@@ -1,5 +1,6 @@
 """C-ECHO and C-STORE: an image is taken once it lies on the disk."""
 
+import io
 import logging
 import socket
 import ssl
@@ -26,10 +27,11 @@ from busi_pipeline.pacs.settings import NodeSettings
 from busi_pipeline.pacs.source import (
     IMAGE_CLASSES,
     RESULT_CLASSES,
+    hash_dataset,
     is_own_result,
     read_source,
 )
-from busi_pipeline.pacs.spool import Spool
+from busi_pipeline.pacs.spool import OTHER_CONTENT, Spool
 from busi_pipeline.pacs.uids import name_image, shorten
 
 logger = logging.getLogger(__name__)
@@ -44,7 +46,8 @@ CLASS_NOT_SUPPORTED: Final = 0x0122
 _LARGEST_PDU = 1 << 20
 _PDU_BYTES = 128_000
 _SECONDS = 30
-_LAST = 2  # bit of a part of a command or object
+_COMMAND, _LAST = 1, 2  # bits of a part of a command or object
+TOO_LARGE: Final = "larger than --max-bytes"
 
 
 class _TurnedAwayError(Exception):
@@ -79,33 +82,41 @@ class Door:
         try:
             name = self._check(content, instance)
             if name is None:
-                self.counts["own results"] += 1
+                self.counts["results"] += 1
             elif self._keep(name, content):
                 self.counts["images"] += 1
                 logger.info("image taken", extra={"fields": {"image": shorten(name)}})
                 self._notify(name)
         except _TurnedAwayError as error:
-            self.counts["turned away"] += 1
-            fields = {
-                "image": shorten(name_image(instance)) if instance else "",
-                "reason": error.reason,
-                "status": f"0x{error.status:04X}",
-            }
-            logger.warning("object turned away", extra={"fields": fields})
-            return error.status
+            return self.turn_away(error.status, error.reason, instance)
         return SUCCESS
 
+    def turn_away(self, status: int, reason: str, instance: str) -> int:
+        """Count and log that an object is not taken, and return the status of its C-STORE."""
+        self.counts["turned away"] += 1
+        image = shorten(name_image(instance)) if instance else ""
+        fields = {"image": image, "reason": reason, "status": f"0x{status:04X}"}
+        logger.warning("object turned away", extra={"fields": fields})
+        return status
+
     def _check(self, content: bytes, instance: str) -> str | None:
-        """Return the name of an image; None for a result of a node, which comes back."""
+        """Return the name of an image; None for what is no image and needs no answer.
+
+        That is a result of a node, which comes back, and a report or picture of another maker: an
+        archive that forwards whole studies would send what is refused again, for ever.
+        """
         if len(content) > self._settings.max_bytes:
-            raise _TurnedAwayError(NOT_UNDERSTOOD, "larger than --max-bytes")
+            raise _TurnedAwayError(NOT_UNDERSTOOD, TOO_LARGE)
         try:
             source = read_source(content)
         except UnusableImageError as error:
             raise _TurnedAwayError(NOT_UNDERSTOOD, str(error)) from None
         if instance and source.instance != instance:
             raise _TurnedAwayError(OTHER_OBJECT, "not the object that was announced")
-        if is_own_result(source):
+        if source.sop_class in RESULT_CLASSES:
+            if not is_own_result(source):
+                fields = {"image": shorten(name_image(source.instance))}
+                logger.info("object of another maker ignored", extra={"fields": fields})
             return None
         if source.sop_class not in IMAGE_CLASSES:
             raise _TurnedAwayError(CLASS_NOT_SUPPORTED, "no ultrasound image")
@@ -115,7 +126,15 @@ class Door:
         if self._spool.free_bytes - len(content) < self._settings.free_bytes:
             raise _TurnedAwayError(OUT_OF_RESOURCES, "the disk is full")
         try:
-            return self._spool.keep_image(name, content)
+            while not self._spool.keep_image(name, content):
+                waiting = self._spool.read_image(name)
+                if waiting is None:  # it was answered just now; the reader says what this one is
+                    continue
+                if hash_dataset(waiting.content) != hash_dataset(content):
+                    self.counts["other content"] += 1
+                    logger.warning(OTHER_CONTENT, extra={"fields": {"image": shorten(name)}})
+                return False
+            return True
         except OSError as error:
             raise _TurnedAwayError(OUT_OF_RESOURCES, describe_error(error)) from None
 
@@ -215,11 +234,13 @@ class Receiver:
             raise BadInputError(
                 f"cannot listen at {settings.host}, port {settings.port}: {reason}."
             ) from None
-        self._thread = threading.Thread(
+        self.thread = threading.Thread(
             target=self._server.serve_forever, args=(0.1,), name="receiver", daemon=True
         )
         # Bytes of the object that each association is sending.
         self._sizes: weakref.WeakKeyDictionary[Association, int] = weakref.WeakKeyDictionary()
+        # Those whose last object was too large.
+        self._too_large: weakref.WeakSet[Association] = weakref.WeakSet()
 
     @property
     def port(self) -> int:
@@ -229,44 +250,51 @@ class Receiver:
 
     def start(self) -> None:
         """Accept connections."""
-        self._thread.start()
+        self.thread.start()
 
     def stop(self) -> None:
         """Accept nothing more; what is half sent will be sent again."""
         self._server.shutdown()
         for association in self._entity.active_associations:
             association.abort()
-        self._thread.join(_SECONDS)
+        self.thread.join(_SECONDS)
 
     def _echo(self, event: Event) -> int:
         return SUCCESS
 
     def _store(self, event: Event) -> int:
-        if self._sizes.get(event.assoc, 0) > self._most:
-            return NOT_UNDERSTOOD
+        instance = str(getattr(event.request, "AffectedSOPInstanceUID", ""))
+        if event.assoc in self._too_large:
+            self._too_large.discard(event.assoc)
+            return self._door.turn_away(NOT_UNDERSTOOD, TOO_LARGE, instance)
         try:
-            instance = str(getattr(event.request, "AffectedSOPInstanceUID", ""))
             return self._door.admit(event.encoded_dataset(), instance)
         except Exception as error:  # its text may be a patient's
             logger.error("an object was not taken: %s", describe_error(error))
             return NOT_UNDERSTOOD
 
     def _measure(self, event: Event) -> None:
-        """End an association that sends more than an object may have, before all of it came."""
+        """Drop what comes of an object beyond what one may have; its C-STORE is refused then.
+
+        pynetdicom gives a message to its handler before it puts it together, in the same thread.
+        """
         for item in getattr(event.pdu, "presentation_data_value_items", ()):
             value = item.presentation_data_value
-            size = self._sizes.get(event.assoc, 0)
-            if size > self._most:  # ended already
-                return
-            size += len(value) - 1
-            # After the last part another command or object begins.
-            is_last = value[0] & _LAST and size <= self._most
-            self._sizes[event.assoc] = 0 if is_last else size
+            size = self._sizes.get(event.assoc, 0) + len(value) - 1
             if size > self._most:
-                self._door.counts["turned away"] += 1
-                logger.warning("association ended: an object is larger than --max-bytes")
-                event.assoc.abort()
-                return
+                self._drop(event.assoc, item)
+            # After the last part another command or object begins.
+            self._sizes[event.assoc] = 0 if value[0] & _LAST else size
+
+    def _drop(self, association: Association, item: Any) -> None:
+        if item.presentation_data_value[0] & _COMMAND:  # no command is of any size
+            association.abort()
+            return
+        self._too_large.add(association)
+        item.presentation_data_value = item.presentation_data_value[:1]
+        message = association.dimse.message
+        if message is not None:
+            message.data_set = io.BytesIO()
 
     def _note_rejection(self, event: Event) -> None:
         title = str(event.assoc.requestor.ae_title)

@@ -1,8 +1,8 @@
 """The structured report of an image: TID 1500, Imaging Measurement Report."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from highdicom.coding_schemes import CodingSchemeIdentificationItem
@@ -36,10 +36,12 @@ from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
 from busi_pipeline import __version__
+from busi_pipeline.imaging.crops import Window
 from busi_pipeline.models.packaged import REASONS, Answer
 from busi_pipeline.pacs.results import (
     NO_DIAGNOSIS,
     Algorithm,
+    describe_decision,
     finish_object,
     identify,
     to_ascii,
@@ -56,8 +58,9 @@ FLAGGED = CodedConcept("flagged", OWN_CODES, "Flagged for review")
 REFER = CodedConcept("refer", OWN_CODES, "Referred to a reader")
 REASON = CodedConcept("reason", OWN_CODES, "Reason of the referral")
 THRESHOLD = CodedConcept("threshold", OWN_CODES, "Probability from which an image is flagged")
-SIDE = CodedConcept("longest_side", OWN_CODES, "Longest side of the box that was looked at")
-REGION = CodedConcept("looked_at", OWN_CODES, "Region that the model looked at")
+SIDE = CodedConcept("longest_side", OWN_CODES, "Longest side of the box of the likeliest lesion")
+REGION = CodedConcept("looked_at", OWN_CODES, "Box of the likeliest lesion")
+IMAGE = CodedConcept("whole_image", OWN_CODES, "Image that the model looked at")
 
 _PIXELS = CodedConcept("{pixels}", "UCUM", "pixels")
 _QUALITATIVE = CodedConcept("C0034375", "UMLS", "Qualitative Evaluations")
@@ -99,7 +102,7 @@ def make_report(
         measured = [_measure_probability(seen.answer, probability, source, frames)]
         group = MeasurementsAndQualitativeEvaluations(
             tracking,
-            finding_type=REGION,
+            finding_type=IMAGE,
             algorithm_id=named,
             finding_sites=sites,
             measurements=[*measured, _measure_threshold(seen.answer)],
@@ -121,11 +124,11 @@ def make_report(
             measurements=[
                 _measure_probability(seen.answer, probability),
                 _measure_threshold(seen.answer),
-                _measure_side(seen),
+                _measure_side(seen.box, seen.spacing),
             ],
             qualitative_evaluations=evaluations,
         )
-    texts = list(_comment(seen.answer, algorithm))
+    texts = list(_comment(seen, algorithm))
     return _write(source, group, algorithm, texts, frames, arrived)
 
 
@@ -149,8 +152,10 @@ def make_refusal(source: Source, reason: str, algorithm: Algorithm, arrived: dat
             )
         ],
     )
-    text = f"This image could not be analysed: {reason}. It says nothing about the image."
-    return _write(source, group, algorithm, [to_ascii(text), NO_DIAGNOSIS], None, arrived)
+    text = f"This image could not be analysed: {reason}. This report says nothing about the image."
+    # The image may get an answer later: this report must not stand in its place.
+    named = identify("refusal", source, algorithm.version, reason)
+    return _write(source, group, algorithm, [to_ascii(text), NO_DIAGNOSIS], None, arrived, named)
 
 
 def _track(source: Source, algorithm: Algorithm) -> TrackingIdentifier:
@@ -179,12 +184,10 @@ def _measure_threshold(answer: Answer) -> Measurement:
     return Measurement(THRESHOLD, round(100 * answer.threshold, 4), codes.UCUM.Percent)
 
 
-def _measure_side(seen: Seen) -> Measurement:
-    box = seen.box
-    assert box is not None
-    if seen.spacing is None:
+def _measure_side(box: Window, spacing: tuple[float, float] | None) -> Measurement:
+    if spacing is None:
         return Measurement(SIDE, round(max(box.width, box.height), 1), _PIXELS)
-    height, width = seen.spacing
+    height, width = spacing
     side = max(box.height * height, box.width * width)
     return Measurement(SIDE, round(side, 2), codes.UCUM.Millimeter)
 
@@ -200,18 +203,18 @@ def _evaluate(answer: Answer) -> Iterator[QualitativeEvaluation]:
         )
 
 
-def _comment(answer: Answer, algorithm: Algorithm) -> Iterator[str]:
-    """Yield what a person reads."""
-    positive = " or ".join(algorithm.positive)
-    yield "FLAGGED for review" if answer.flagged else "Not flagged for review"
+def _comment(seen: Seen, algorithm: Algorithm) -> Iterator[str]:
+    """Yield what a person reads, first what may not be missed."""
+    answer, positive = seen.answer, " or ".join(algorithm.positive)
+    reasons = "; ".join(REASONS[code] for code in answer.reasons)
+    decision = describe_decision(answer) + (f": {reasons}" if reasons else "")
+    yield " ".join(filter(None, [f"{decision}.", seen.describe_scope()]))
     yield (
         f"{positive}: {100 * answer.positive_score:.2f} %; flagged from "
-        f"{100 * answer.threshold:.2f} % on"
+        f"{100 * answer.threshold:.2f} % on. {algorithm.calibration}"
     )
     shares = (f"{to_ascii(name)} {100 * p:.2f} %" for name, p in answer.probabilities.items())
     yield f"Probabilities: {', '.join(shares)}"
-    for code in answer.reasons:
-        yield f"REFERRED to a reader: {REASONS[code]}"
     yield f"Model: {algorithm.title}, {algorithm.name} {algorithm.version}"
     yield NO_DIAGNOSIS
 
@@ -223,6 +226,7 @@ def _write(
     texts: Sequence[str],
     frames: list[int] | None,
     arrived: datetime,
+    named: Mapping[str, Any] | None = None,
 ) -> bytes:
     device = DeviceObserverIdentifyingAttributes(
         derive_uid("device", __version__, algorithm.version),
@@ -248,7 +252,7 @@ def _write(
                 OWN_CODES, f"Codes of {MANUFACTURER}", responsible_organization=MANUFACTURER
             )
         ],
-        **identify("report", source, algorithm.version),
+        **(named or identify("report", source, algorithm.version)),
     )
     return finish_object(made, source, arrived)
 

@@ -1,8 +1,10 @@
 """What both objects that a node makes have in common: whose they are, when, of which model."""
 
+import csv
 import io
 from datetime import datetime
-from functools import partial
+from functools import lru_cache, partial
+from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import highdicom
@@ -12,15 +14,16 @@ from pydicom.dataelem import RawDataElement
 from pydicom.filewriter import correct_ambiguous_vr
 
 from busi_pipeline import __version__
-from busi_pipeline.models.packaged import PackagedModel
+from busi_pipeline.models.packaged import TESTED_FILE, Answer, PackagedModel
 from busi_pipeline.pacs.source import MANUFACTURER, Source, place_in_time
 from busi_pipeline.pacs.uids import derive_uid
 
 NO_DIAGNOSIS = "No diagnosis. For a second look by a reader."
-_SERIES_NUMBERS = {"report": 9801, "picture": 9802}
+_SERIES_NUMBERS = {"report": 9801, "picture": 9802, "refusal": 9803}
 _SERIES_TEXTS = {
     "report": "AI second look: report",
     "picture": "AI second look: box and attribution",
+    "refusal": "AI second look: no answer",
 }
 _MOMENTS = (("InstanceCreation", ""), ("Content", ""), ("", "OfSecondaryCapture"))
 # Beside patient and study, what the texts and times of the header mean.
@@ -28,23 +31,61 @@ _MEANING = ("SpecificCharacterSet", "TimezoneOffsetFromUTC")
 
 
 class Algorithm(NamedTuple):
-    """Attributes: `name`, `title` and `version` of the model; `positive`, its positive classes."""
+    """What results say of a model.
+
+    Attributes:
+        name, title, version: of the model.
+        positive: its positive classes.
+        calibration: on which images its probabilities are right, a sentence.
+    """
 
     name: str
     title: str
     version: str
     positive: tuple[str, ...]
+    calibration: str
 
 
 def describe_algorithm(model: PackagedModel) -> Algorithm:
     """Return what the results say of a model."""
     described = model.description
+    positive = tuple(described["positive_classes"])
     return Algorithm(
         to_ascii(model.name),
         to_ascii(str(described["title"])),
         model.version,
-        tuple(to_ascii(name) for name in described["positive_classes"]),
+        tuple(map(to_ascii, positive)),
+        _describe_calibration(model.folder / TESTED_FILE, model.version, positive),
     )
+
+
+@lru_cache(maxsize=8)
+def _describe_calibration(path: Path, version: str, positive: tuple[str, ...]) -> str:
+    """Return on which images probabilities are right.
+
+    Args:
+        path: of what the package says it was tested on.
+        version: of the package, whose files its loading has checked.
+        positive: classes.
+    """
+    meant = "Calibrated to images like those that the model was tested on"
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = [(row["repeat"], row["label"]) for row in csv.DictReader(file)]
+    except (OSError, KeyError, ValueError):  # it was moved since
+        return f"{meant}."
+    labels = [label for repeat, label in rows if repeat == rows[0][0]]
+    if not labels:
+        return f"{meant}."
+    share = sum(label in positive for label in labels) / len(labels)
+    return f"{meant}: {100 * share:.0f} % of {len(labels)} were {to_ascii(' or '.join(positive))}."
+
+
+def describe_decision(answer: Answer) -> str:
+    """Return what is decided, a referral first of all, in a few words."""
+    if answer.flagged:
+        return "FLAGGED for review" + (", and referred to a reader" if answer.refer else "")
+    return "Not flagged, but referred to a reader" if answer.refer else "Not flagged for review"
 
 
 def to_ascii(text: str) -> str:
@@ -52,19 +93,20 @@ def to_ascii(text: str) -> str:
     return text.encode("ascii", "replace").decode("ascii").replace("\\", "/")
 
 
-def identify(kind: str, source: Source, version: str) -> dict[str, Any]:
+def identify(kind: str, source: Source, version: str, *more: str) -> dict[str, Any]:
     """Return what highdicom asks of an object: UIDs, series, equipment.
 
     Args:
-        kind: `report` or `picture`.
+        kind: `report`, `picture` or `refusal`.
         source: the image.
         version: of the model.
+        more: what else its UID depends on.
     """
     return {
         "series_instance_uid": derive_uid("series", kind, source.study, version),
         "series_number": _SERIES_NUMBERS[kind],
         "series_description": _SERIES_TEXTS[kind],
-        "sop_instance_uid": derive_uid(kind, source.instance, version),
+        "sop_instance_uid": derive_uid(kind, source.instance, version, *more),
         "instance_number": source.number,
         "manufacturer": MANUFACTURER,
         "manufacturer_model_name": "second look",

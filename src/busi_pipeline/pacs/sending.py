@@ -1,11 +1,13 @@
 """Results go to the archive: again and again until it has them, or refuses them for good."""
 
 import logging
+import sqlite3
 import threading
 import time
-from collections.abc import Sequence
+import uuid
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import requests
 from dicomweb_client import DICOMwebClient
@@ -19,7 +21,7 @@ from busi_pipeline.pacs.records import REFUSED, Records
 from busi_pipeline.pacs.results import read_file
 from busi_pipeline.pacs.settings import NodeSettings, is_web, parse_store_address
 from busi_pipeline.pacs.source import RESULT_CLASSES
-from busi_pipeline.pacs.spool import ResultKey, Spool
+from busi_pipeline.pacs.spool import ResultKey, Results, Spool
 from busi_pipeline.pacs.uids import shorten
 
 logger = logging.getLogger(__name__)
@@ -28,11 +30,18 @@ REFUSALS: Final = 5
 """After so many an object stays refused."""
 _FIRST_WAIT = 1.0
 _CONNECT_SECONDS, _ANSWER_SECONDS, _LAST_SECONDS = 10, 60, 20
+WEB_SECONDS: Final = (_CONNECT_SECONDS, _ANSWER_SECONDS)
+"""To connect to a DICOMweb service, and between two parts of its answer."""
 
 # Stored, as they are or with elements changed; or there already.
 _STORED = (0x0000, 0xB000, 0xB006, 0xB007, 0x0111)
 _OUT_OF_RESOURCES = range(0xA700, 0xA800)
-_REFUSING_CODES = (400, 409, 413, 415, 422)
+_PROCESSING_FAILURE = 0x0110
+# Of HTTP: those whose body says what became of each object, and those that refuse all.
+_ANSWERING_CODES, _REFUSING_CODES = (200, 202, 409), (400, 409, 413, 415, 422)
+_JSON = ("application/dicom+json", "application/json")
+# Of DICOM JSON: sequences of an answer of STOW-RS, and what their items say.
+_FAILED, _STORED_OBJECTS, _REASON, _INSTANCE = "00081198", "00081199", "00081197", "00081155"
 
 
 class UnreachableError(Exception):
@@ -40,14 +49,22 @@ class UnreachableError(Exception):
 
 
 class RefusedError(Exception):
-    """The archive does not take these objects."""
+    """The archive does not take some objects; attribute `refused`: their places, from 0."""
+
+    def __init__(self, reason: str, refused: Sequence[int] = (0,)):
+        super().__init__(reason)
+        self.refused = tuple(refused)
 
 
 class Archive(Protocol):
     """Where results go."""
 
     def send(self, objects: Sequence[bytes]) -> None:
-        """Have all objects stored; raises UnreachableError or RefusedError, without their text."""
+        """Have all objects stored; each is tried, whether or not another one is refused.
+
+        Raises UnreachableError where the archive does not say of each what became of it, and
+        RefusedError, both without text of the objects.
+        """
 
 
 class StoreArchive:
@@ -80,12 +97,17 @@ class StoreArchive:
             raise UnreachableError(
                 "it rejects the association" if association.is_rejected else "no association"
             )
+        refused: dict[int, str] = {}
         try:
-            for dataset in datasets:
-                _check_status(self._store(association, dataset))
+            for place, dataset in enumerate(datasets):
+                try:
+                    _check_status(self._store(association, dataset))
+                except RefusedError as error:
+                    refused[place] = str(error)
         finally:
             if association.is_established:
                 association.release()
+        _raise_refusals(refused)
 
     def _store(self, association: object, dataset: Dataset) -> int:
         try:
@@ -100,28 +122,126 @@ class StoreArchive:
 
 
 class WebArchive:
-    """An archive that takes STOW-RS."""
+    """An archive that takes STOW-RS.
+
+    Not by dicomweb-client: it says nothing where an answer is of a type that it does not know, and
+    follows a redirection, which turns a POST into a GET.
+    """
 
     def __init__(self, settings: NodeSettings):
         """Take its address."""
-        self._client = make_web_client(settings.to, settings.to_credentials, settings)
+        self._address = f"{settings.to.rstrip('/')}/studies"
+        self._session = make_session(settings.to_credentials, settings)
 
     def send(self, objects: Sequence[bytes]) -> None:
-        """Send all objects in one request."""
+        """Send all objects in one request; in one each, where the archive refuses it as a whole."""
+        answer = self._post(objects)
+        if answer.code in _ANSWERING_CODES and answer.has_objects:
+            _raise_refusals(_check_answer(answer, objects))
+        elif answer.code not in _REFUSING_CODES:
+            _raise_unconfirmed(answer.code)
+        elif len(objects) == 1:
+            raise RefusedError(f"HTTP status {answer.code}")
+        else:
+            self._send_each(objects)
+
+    def _send_each(self, objects: Sequence[bytes]) -> None:
+        refused: dict[int, str] = {}
+        for place, content in enumerate(objects):
+            try:
+                self.send([content])
+            except RefusedError as error:
+                refused[place] = str(error)
+        _raise_refusals(refused)
+
+    def _post(self, objects: Sequence[bytes]) -> "_WebAnswer":
+        boundary = uuid.uuid4().hex
+        start = f"\r\n--{boundary}\r\nContent-Type: application/dicom\r\n\r\n".encode()
+        body = b"".join(start + content for content in objects) + f"\r\n--{boundary}--".encode()
+        kind = f'multipart/related; type="application/dicom"; boundary="{boundary}"'
         try:
-            answer = self._client.store_instances([read_file(content) for content in objects])
-        except requests.HTTPError as error:
-            response = error.response
-            assert response is not None
-            if response.status_code not in _REFUSING_CODES:
-                raise UnreachableError(f"HTTP status {response.status_code}") from None
-            answer = _read_failures(response)
-            if not answer.get("FailedSOPSequence"):
-                raise RefusedError(f"HTTP status {response.status_code}") from None
+            response = self._session.post(
+                self._address,
+                data=body,
+                headers={"Content-Type": kind, "Accept": _JSON[0]},
+                timeout=WEB_SECONDS,
+                allow_redirects=False,
+            )
+            return _read_answer(response)
         except requests.RequestException as error:
             raise UnreachableError(type(error).__name__) from None
-        for item in answer.get("FailedSOPSequence") or ():
-            _check_status(int(item.get("FailureReason") or 0x0110))
+
+
+class _WebAnswer(NamedTuple):
+    """What STOW-RS answers.
+
+    Attributes:
+        code: of HTTP.
+        stored: SOP Instance UIDs of the objects that are.
+        failed: {SOP Instance UID: status} of those that are not.
+    """
+
+    code: int
+    stored: frozenset[str] = frozenset()
+    failed: Mapping[str, int] = {}
+
+    @property
+    def has_objects(self) -> bool:
+        """Whether it says of any object what became of it."""
+        return bool(self.stored or self.failed)
+
+
+def _read_answer(response: requests.Response) -> _WebAnswer:
+    """Return what an answer says of each object; of one that is not DICOM JSON, the code alone."""
+    kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    if kind not in _JSON:
+        return _WebAnswer(response.status_code)
+    try:
+        answer: dict[str, Any] = response.json()
+        stored = frozenset(_read_value(item, _INSTANCE) for item in _list(answer, _STORED_OBJECTS))
+        failed = {
+            _read_value(item, _INSTANCE): int(_read_value(item, _REASON) or _PROCESSING_FAILURE)
+            for item in _list(answer, _FAILED)
+        }
+    except (AttributeError, TypeError, ValueError):  # another form of JSON
+        return _WebAnswer(response.status_code)
+    return _WebAnswer(response.status_code, stored, failed)
+
+
+def _list(answer: dict[str, Any], tag: str) -> list[dict[str, Any]]:
+    return answer.get(tag, {}).get("Value") or []
+
+
+def _read_value(item: dict[str, Any], tag: str) -> str:
+    values = _list(item, tag)
+    return str(values[0]) if values else ""
+
+
+def _check_answer(answer: _WebAnswer, objects: Sequence[bytes]) -> dict[int, str]:
+    """Return {place: reason} of the objects that are refused.
+
+    Raises UnreachableError where an object is neither stored nor refused.
+    """
+    refused: dict[int, str] = {}
+    for place, content in enumerate(objects):
+        instance = str(read_file(content).SOPInstanceUID)
+        if instance in answer.failed:
+            try:
+                _check_status(answer.failed[instance])
+            except RefusedError as error:
+                refused[place] = str(error)
+        elif instance not in answer.stored:
+            _raise_unconfirmed(answer.code)
+    return refused
+
+
+def _raise_unconfirmed(code: int) -> None:
+    raise UnreachableError(f"it does not say that it stored them, HTTP status {code}")
+
+
+def _raise_refusals(refused: Mapping[int, str]) -> None:
+    if refused:
+        raise RefusedError("; ".join(dict.fromkeys(refused.values())), tuple(refused))
 
 
 def make_archive(settings: NodeSettings) -> Archive:
@@ -129,14 +249,8 @@ def make_archive(settings: NodeSettings) -> Archive:
     return WebArchive(settings) if is_web(settings.to) else StoreArchive(settings)
 
 
-def make_web_client(
-    address: str, credentials: str | None, settings: NodeSettings
-) -> DICOMwebClient:
-    """Return a client of a DICOMweb service.
-
-    It tries once: sender and poller know themselves when to try again. And dicomweb-client sends
-    nothing the second time where it sends in parts, so it has to send in one.
-    """
+def make_session(credentials: str | None, settings: NodeSettings) -> requests.Session:
+    """Return what asks a DICOMweb service, once: its callers know when to try again."""
     session = requests.Session()
     session.trust_env = False  # no proxy, and no password, that nobody named here
     session.verify = True if settings.tls_ca is None else str(settings.tls_ca)
@@ -147,18 +261,14 @@ def make_web_client(
     elif credentials is not None:
         name, _, password = credentials.partition(":")
         session.auth = (name, password)
-    client = DICOMwebClient(
-        address, session, chunk_size=1 << 40, timeout=(_CONNECT_SECONDS, _ANSWER_SECONDS)
-    )
+    return session
+
+
+def make_web_client(address: str, session: requests.Session) -> DICOMwebClient:
+    """Return a client that searches at a DICOMweb service."""
+    client = DICOMwebClient(address, session, timeout=WEB_SECONDS)
     client.set_http_retry_params(retry=False)
     return client
-
-
-def _read_failures(response: requests.Response) -> Dataset:
-    try:
-        return Dataset.from_json(response.json())
-    except Exception:
-        return Dataset()
 
 
 def _check_status(status: int) -> None:
@@ -171,10 +281,19 @@ def _check_status(status: int) -> None:
 
 @dataclass
 class _Waiting:
-    """Attributes: `refusals` so far; `due`, the time from which it is sent (time.monotonic)."""
+    """What is known of results that wait.
+
+    Attributes:
+        refusals: so far.
+        due: time from which they are sent (time.monotonic).
+        is_sent: whether the archive has them, and only the record misses.
+        failures: to record them.
+    """
 
     refusals: int = 0
     due: float = 0.0
+    is_sent: bool = False
+    failures: int = 0
 
 
 class Sender:
@@ -192,13 +311,13 @@ class Sender:
         self._changed = threading.Condition()
         self._failures, self._open_from = 0, 0.0
         self._is_stopped = False
-        self._thread = threading.Thread(target=self._run, name="sender", daemon=True)
+        self.thread = threading.Thread(target=self._run, name="sender", daemon=True)
 
     def start(self) -> None:
         """Send what waits from before, and go on."""
         for key in self._spool.list_results():
             self.notify(key)
-        self._thread.start()
+        self.thread.start()
 
     def notify(self, key: ResultKey) -> None:
         """Send results that are in the spool now."""
@@ -211,8 +330,8 @@ class Sender:
         with self._changed:
             self._is_stopped = True
             self._changed.notify()
-        if self._thread.is_alive():
-            self._thread.join(_LAST_SECONDS + _ANSWER_SECONDS)
+        if self.thread.is_alive():
+            self.thread.join(_LAST_SECONDS + _ANSWER_SECONDS)
 
     def _run(self) -> None:
         while (key := self._wait_for_due()) is not None:
@@ -245,20 +364,36 @@ class Sender:
         except Exception as error:
             self._leave(key, f"they are damaged: {describe_error(error)}", fields)
             return
+        own = self._waiting[key]
         try:
-            self._archive.send(results.objects)
-            self._records.add(key, results.content, results.outcome)
-            self._spool.drop_results(key)
+            if not own.is_sent:
+                self._archive.send(results.objects)
+                own.is_sent, self._failures = True, 0
+                logger.info("results sent", extra={"fields": fields})
         except UnreachableError as error:
             self._fail(key, str(error), fields)
         except RefusedError as error:
-            self._refuse(key, str(error), results.content, fields)
-        except Exception as error:  # its text may be a patient's; the disk may be full
+            self._refuse(key, error, fields)
+        except Exception as error:  # its text may be a patient's
             self._fail(key, describe_error(error), fields)
         else:
+            self._record(key, results, fields)
+
+    def _record(self, key: ResultKey, results: Results, fields: dict[str, object]) -> None:
+        """Keep that results are sent; where that fails, again later, without sending."""
+        try:
+            self._records.add(key, results.outcome)
+            self._spool.drop_results(key)
+        except Exception as error:  # the disk may be full, the file damaged
+            with self._changed:
+                own = self._waiting[key]
+                wait = self._grow(own.failures)
+                own.failures += 1
+                own.due = time.monotonic() + wait
+            more = {"reason": describe_error(error), "seconds": wait}
+            logger.error("results are sent, but not recorded", extra={"fields": fields | more})
+        else:
             self._forget(key)
-            self._failures = 0
-            logger.info("results sent", extra={"fields": fields})
 
     def _fail(self, key: ResultKey, reason: str, fields: dict[str, object]) -> None:
         with self._changed:
@@ -270,26 +405,35 @@ class Sender:
         more = {"reason": reason, "seconds": wait, "waiting": len(self._waiting)}
         logger.warning("the archive cannot be reached", extra={"fields": fields | more})
 
-    def _refuse(self, key: ResultKey, reason: str, content: str, fields: dict[str, object]) -> None:
+    def _refuse(self, key: ResultKey, error: RefusedError, fields: dict[str, object]) -> None:
         self._failures = 0
         with self._changed:
             own = self._waiting[key]
             own.refusals += 1
             own.due = time.monotonic() + self._grow(own.refusals - 1)
-        more = {"reason": reason, "times": own.refusals}
+        more = {"reason": str(error), "objects": len(error.refused), "times": own.refusals}
         if own.refusals < REFUSALS:
             logger.warning("the archive refuses results", extra={"fields": fields | more})
             return
-        self._records.add(key, content, REFUSED)
-        self._leave(key, reason, fields)
+        try:
+            self._records.add(key, REFUSED)
+        except sqlite3.Error as problem:  # the folder of what was refused says it, too
+            logger.error("the refusal is not recorded: %s", describe_error(problem))
+        self._leave(key, str(error), fields, error.refused)
 
-    def _leave(self, key: ResultKey, reason: str, fields: dict[str, object]) -> None:
-        """Put results where they hold up nobody."""
+    def _leave(
+        self,
+        key: ResultKey,
+        reason: str,
+        fields: dict[str, object],
+        refused: Sequence[int] | None = None,
+    ) -> None:
+        """Put results, of some only the refused ones, where they hold up nobody."""
         logger.error("results stay here", extra={"fields": fields | {"reason": reason}})
         self._forget(key)
         try:
-            self._spool.refuse_results(key)
-        except OSError as error:
+            self._spool.refuse_results(key, refused)
+        except Exception as error:  # they may be damaged
             logger.error("they cannot be moved: %s", describe_error(error))
 
     def _forget(self, key: ResultKey) -> None:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from busi_pipeline.errors import BadInputError
 from busi_pipeline.serving.settings import is_loopback
 
-PROBABILITY: Final = "111047^DCM^Probability of cancer"
+PROBABILITY: Final = "positive^99BUSI^Probability of the positive classes"
 """Of the positive classes together: code^scheme^meaning."""
 Count = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0)]
@@ -110,6 +110,15 @@ def make_node_settings(**given: Any) -> NodeSettings:
         path = getattr(settings, option)
         if path is not None and not path.is_file():
             raise BadInputError(f"--{option.replace('_', '-')} {path}: there is no such file.")
+    if (
+        settings.tls_ca is not None
+        and settings.tls_certificate is None
+        and not _is_encrypted(settings)
+    ):
+        raise BadInputError(
+            "--tls-ca alone encrypts nothing: the node listens with TLS by --tls-certificate and "
+            "--tls-key, and sends with it by --to-tls or https://."
+        )
     if not is_web(settings.to):
         parse_store_address(settings.to)
     if settings.to_tls and is_web(settings.to):
@@ -125,6 +134,12 @@ def make_node_settings(**given: Any) -> NodeSettings:
             f"{settings.probability!r}"
         )
     return settings
+
+
+def _is_encrypted(settings: NodeSettings) -> bool:
+    """Return whether the node connects to any archive over TLS."""
+    addresses = (settings.to, settings.poll or "")
+    return settings.to_tls or any(own.startswith("https://") for own in addresses)
 
 
 def is_web(address: str) -> bool:

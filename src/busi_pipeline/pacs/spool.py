@@ -1,30 +1,34 @@
 """What came and is not yet answered, on disk: nothing of it is lost when the node dies.
 
-    images/<name>                an image that came
-    results/<name>.<version>/    results that the archive does not have yet
-    refused/<name>.<version>/    results that the archive refused
-    failed/<name>                images of which no result could be made
-    done.sqlite                  see pacs.records
+    images/<name>                          an image that came
+    results/<name>.<version>.<content>/    results that the archive does not have yet
+    refused/<name>.<version>.<content>/    results that the archive refused
+    failed/<name>                          images of which no result could be made
+    unfinished/                            what is being written; gone at the next start
+    tries/<name>                           how often an image was begun
+    done.sqlite                            see pacs.records
 
-A name is a hash. What is written is on the disk before it gets its name, and each step takes a
-thing away only after the next one has it.
+A name is a hash, of the image's UID or its content. What is written is on the disk before it gets
+its name, and each step takes a thing away only after the next one has it.
 """
 
 import json
 import os
 import shutil
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, Final, NamedTuple
 
 from filelock import FileLock, Timeout
 
 from busi_pipeline.errors import BadInputError
 
 _ABOUT = "about.json"
+OTHER_CONTENT: Final = "image came again, with other content"
+"""In the log, of an image that has results, or waits for some."""
 
 
 class Arrived(NamedTuple):
@@ -35,22 +39,22 @@ class Arrived(NamedTuple):
 
 
 class ResultKey(NamedTuple):
-    """Attributes: `image`, its name; `version` of the model."""
+    """Attributes: `image`, its name; `version` of the model; `content`, a hash of the image's."""
 
     image: str
     version: str
+    content: str
 
     @property
     def folder(self) -> str:
         """Name of the folder."""
-        return f"{self.image}.{self.version}"
+        return ".".join(self)
 
 
 class Results(NamedTuple):
-    """Attributes: `objects` to send; `content`, SHA-256 of the image's file; `outcome`."""
+    """Attributes: `objects` to send; `outcome` of the image."""
 
     objects: tuple[bytes, ...]
-    content: str
     outcome: str
 
 
@@ -157,35 +161,58 @@ class Spool:
 
     # Results
 
-    def keep_results(
-        self, key: ResultKey, objects: Mapping[str, bytes], content: str, outcome: str
-    ) -> None:
-        """Keep results durably, all or none."""
-        unfinished = self._unfinished / uuid.uuid4().hex
-        unfinished.mkdir(mode=0o700)
-        for name, own in objects.items():
-            _write(unfinished / name, own)
-        about = {"objects": list(objects), "content": content, "outcome": outcome}
-        _write(unfinished / _ABOUT, json.dumps(about).encode())
-        _sync_folder(unfinished)
-        os.rename(unfinished, self._results / key.folder)
-        _sync_folder(self._results)
+    def keep_results(self, key: ResultKey, objects: Mapping[str, bytes], outcome: str) -> None:
+        """Keep results durably, all or none; those that are there already stay."""
+        self._keep_folder(self._results, key, objects, outcome)
 
-    def holds_results(self, key: ResultKey) -> bool:
-        """Return whether results wait, or were refused."""
-        return any((own / key.folder).exists() for own in (self._results, self._refused))
+    def _keep_folder(
+        self, folder: Path, key: ResultKey, objects: Mapping[str, bytes], outcome: str
+    ) -> None:
+        if (folder / key.folder).exists():
+            return
+        unfinished = self._unfinished / uuid.uuid4().hex
+        try:
+            unfinished.mkdir(mode=0o700)
+            for name, own in objects.items():
+                _write(unfinished / name, own)
+            about = {"objects": list(objects), "outcome": outcome}
+            _write(unfinished / _ABOUT, json.dumps(about).encode())
+            _sync_folder(unfinished)
+            os.rename(unfinished, folder / key.folder)
+        except BaseException:
+            # The disk may be full because of it.
+            shutil.rmtree(unfinished, ignore_errors=True)
+            raise
+        _sync_folder(folder)
+
+    def find_outcomes(self, image: str, version: str) -> dict[str, str]:
+        """Return {content: outcome} of an image's results that wait, or were refused.
+
+        The outcome of damaged ones is "".
+        """
+        outcomes = {}
+        for own in (self._results, self._refused):
+            for path in own.glob(f"{image}.{version}.*"):
+                try:
+                    outcome = str(_read_about(path)["outcome"])
+                except FileNotFoundError:  # sent just now
+                    continue
+                except (OSError, KeyError, TypeError, ValueError):  # damaged
+                    outcome = ""
+                outcomes[path.name.rpartition(".")[2]] = outcome
+        return outcomes
 
     def list_results(self) -> list[ResultKey]:
         """Return the keys of results that wait, the first that were made first."""
-        names = (path.name.partition(".") for path in _sort(self._results))
-        return [ResultKey(image, version) for image, _, version in names]
+        names = (path.name.split(".") for path in _sort(self._results))
+        return [ResultKey(*parts) for parts in names if len(parts) == len(ResultKey._fields)]
 
     def read_results(self, key: ResultKey) -> Results:
         """Return results."""
         folder = self._results / key.folder
-        about = json.loads((folder / _ABOUT).read_bytes())
+        about = _read_about(folder)
         objects = tuple((folder / name).read_bytes() for name in about["objects"])
-        return Results(objects, about["content"], about["outcome"])
+        return Results(objects, about["outcome"])
 
     def drop_results(self, key: ResultKey) -> None:
         """Take results away."""
@@ -194,13 +221,29 @@ class Spool:
         _sync_folder(self._results)
         shutil.rmtree(unfinished, ignore_errors=True)
 
-    def refuse_results(self, key: ResultKey) -> None:
-        """Keep results that the archive refused where they hold up nobody."""
-        refused = self._refused / key.folder
-        shutil.rmtree(refused, ignore_errors=True)
-        os.rename(self._results / key.folder, refused)
-        _sync_folder(self._refused)
-        _sync_folder(self._results)
+    def refuse_results(self, key: ResultKey, places: Sequence[int] | None = None) -> None:
+        """Keep results that the archive refused where they hold up nobody.
+
+        Args:
+            key: of the results.
+            places: of the objects that it refused, from 0; None for all, damaged ones included.
+        """
+        shutil.rmtree(self._refused / key.folder, ignore_errors=True)
+        if places is None:
+            os.rename(self._results / key.folder, self._refused / key.folder)
+            _sync_folder(self._refused)
+            _sync_folder(self._results)
+            return
+        results = self.read_results(key)
+        names = _read_about(self._results / key.folder)["objects"]
+        refused = {names[place]: results.objects[place] for place in places}
+        self._keep_folder(self._refused, key, refused, results.outcome)
+        self.drop_results(key)
+
+
+def _read_about(folder: Path) -> dict[str, Any]:
+    about: dict[str, Any] = json.loads((folder / _ABOUT).read_bytes())
+    return about
 
 
 def _write(path: Path, content: bytes) -> None:

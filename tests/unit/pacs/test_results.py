@@ -151,6 +151,12 @@ def test_times_are_in_the_zone_of_the_header(model: PackagedModel) -> None:
         assert made.TimezoneOffsetFromUTC == "-0330"
 
 
+@pytest.mark.parametrize("offset", ["+2400", "-1530", "+0175", "0100", "+01"])
+def test_a_zone_that_does_not_exist_is_none(offset: str, model: PackagedModel) -> None:
+    for made in map(read_object, make_all(model, write_image(TimezoneOffsetFromUTC=offset))):
+        assert made.ContentDate == MOMENT.astimezone().strftime("%Y%m%d")
+
+
 def read_box(report: Dataset) -> list[float]:
     (region,) = find_items(report, "111030")
     points = np.array(region.GraphicData).reshape(-1, 2)
@@ -205,7 +211,7 @@ def test_the_report_says_what_the_model_says(model: PackagedModel) -> None:
         model, content, positive_score=0.125, flagged=False, refer=True, reasons=reasons
     )
     report = read_object(make_report(source, seen, describe_algorithm(model), MOMENT))
-    (probability,) = find_items(report, "111047")
+    (probability,) = find_items(report, "positive")
     number = probability.MeasuredValueSequence[0]
     assert float(number.NumericValue) == 12.5
     assert number.MeasurementUnitsCodeSequence[0].CodeValue == "%"
@@ -217,9 +223,10 @@ def test_the_report_says_what_the_model_says(model: PackagedModel) -> None:
     found = [item.ConceptCodeSequence[0].CodeMeaning for item in find_items(report, "reason")]
     assert found == ["near threshold", "noise"]
     texts = list_texts(report)
-    assert texts[0] == "Not flagged for review"
+    assert texts[0].startswith("Not flagged, but referred to a reader: ")
+    assert all(REASONS[code] in texts[0] for code in reasons)
+    assert "33 % of 60 were malignant" in texts[1]
     assert "No diagnosis" in texts[-1]
-    assert all(any(REASONS[code] in text for text in texts) for code in reasons)
     (name,), (version,) = find_items(report, "111001"), find_items(report, "111003")
     assert (name.TextValue, version.TextValue) == ("tiny", model.version)
     assert (report.VerificationFlag, report.CompletionFlag) == ("UNVERIFIED", "COMPLETE")
@@ -233,7 +240,7 @@ def test_the_probability_can_have_another_name(model: PackagedModel) -> None:
     )
     report = read_object(made)
     assert find_items(report, "risk")
-    assert not find_items(report, "111047")
+    assert not find_items(report, "positive")
 
 
 def test_of_several_frames_the_one_that_was_seen_is_named(model: PackagedModel) -> None:
@@ -243,6 +250,69 @@ def test_of_several_frames_the_one_that_was_seen_is_named(model: PackagedModel) 
     reference = region.ContentSequence[0].ReferencedSOPSequence[0]
     assert reference.ReferencedFrameNumber == 2
     assert picture.SourceImageSequence[0].ReferencedFrameNumber == 2
+
+
+def test_frames_of_the_class_of_one_frame_are_named(model: PackagedModel) -> None:
+    content = write_image(frames=3)
+    report, picture = map(read_object, make_both(model, content))
+    (region,) = find_items(report, "111030")
+    reference = region.ContentSequence[0].ReferencedSOPSequence[0]
+    assert reference.ReferencedFrameNumber == 2
+    assert reference.ReferencedSOPClassUID == read_object(content).SOPClassUID
+    assert picture.SourceImageSequence[0].ReferencedFrameNumber == 2
+
+
+def test_both_say_how_little_was_looked_at(model: PackagedModel) -> None:
+    regions = [make_region(*REGION), make_region(145, 10, 158, 40)]
+    content = write_image(
+        frames=120,
+        sop_class=UltrasoundMultiFrameImageStorage,
+        SequenceOfUltrasoundRegions=regions,
+    )
+    report, picture = map(read_object, make_both(model, content))
+    scope = (
+        "Only frame 60 of 120 was looked at. Only the largest of 2 ultrasound regions was looked "
+        "at: pixels 20 to 139 from the left, 10 to 109 from the top."
+    )
+    assert scope in list_texts(report)[0]
+    assert scope in picture.ImageComments
+
+
+def test_of_all_that_was_looked_at_nothing_is_said(model: PackagedModel) -> None:
+    report, picture = map(read_object, make_both(model, write_image()))
+    assert "Only" not in list_texts(report)[0] + picture.ImageComments
+
+
+def test_without_labels_the_report_gives_no_share(tmp_path: Path) -> None:
+    model = load_package(write_tiny_package(tmp_path))
+    (model.folder / "tested.csv").unlink()
+    assert describe_algorithm(model).calibration == (
+        "Calibrated to images like those that the model was tested on."
+    )
+
+
+@pytest.mark.parametrize("box", [Window(200, 10, 220, 40), Window(-30, 10, -5, 40)])
+def test_a_box_beyond_the_picture_is_none(box: Window, model: PackagedModel) -> None:
+    source, seen = make_seen(model, write_image(), box=box)
+    algorithm = describe_algorithm(model)
+    report = read_object(make_report(source, seen, algorithm, MOMENT))
+    assert not find_items(report, "111030")
+    assert find_items(report, "positive")
+    assert make_picture(source, seen, algorithm, MOMENT)
+
+
+def test_a_box_is_cut_to_the_picture(model: PackagedModel) -> None:
+    source, seen = make_seen(model, write_image(), box=Window(-5, 20, 500, 60))
+    report = read_object(make_report(source, seen, describe_algorithm(model), MOMENT))
+    assert read_box(report) == [REGION[0], REGION[1] + 20, REGION[2] + 1, REGION[1] + 60]
+
+
+def test_refusals_take_no_place_of_an_answer(model: PackagedModel) -> None:
+    source, algorithm = read_source(write_image()), describe_algorithm(model)
+    refusals = [make_refusal(source, why, algorithm, MOMENT) for why in ("black", "small")]
+    answer = make_both(model, write_image())[0]
+    made = [read_object(content) for content in (*refusals, answer)]
+    assert len({own.SOPInstanceUID for own in made}) == 3
 
 
 @pytest.mark.parametrize("number", [3, 6])
@@ -271,8 +341,32 @@ def test_the_picture_is_the_overlay_with_text_covered(model: PackagedModel) -> N
     assert (covered != seen.pixels).any()
     picture = read_object(make_both(model, content)[1])
     expected = draw_finding(covered, answer.box, False, answer.attribution)
-    assert (picture.pixel_array == expected).all()
+    height = len(expected)
+    assert (picture.pixel_array[:height] == expected).all()
     assert "No diagnosis" in picture.ImageComments
+    assert picture.ConversionType == "WSD"
+
+
+def test_the_picture_says_below_what_it_is(model: PackagedModel) -> None:
+    content, algorithm = write_image(), describe_algorithm(model)
+    pictures = [
+        read_object(make_picture(*make_seen(model, content, flagged=flagged), algorithm, MOMENT))
+        for flagged in (False, True)
+    ]
+    height = len(look_at(model, content).pixels)
+    one, other = (own.pixel_array for own in pictures)
+    assert len(one) > height + 11
+    assert one[height:].max() == 255, "white letters"
+    assert one.shape != other.shape or (one[height:] != other[height:]).any()
+    assert (one[:height] == other[:height]).all()
+
+
+def test_where_no_lesion_was_found_no_box_is_drawn(model: PackagedModel) -> None:
+    content = write_image()
+    source, seen = make_seen(model, content, refer=True, reasons=("no_lesion_found",))
+    picture = read_object(make_picture(source, seen, describe_algorithm(model), MOMENT))
+    expected = draw_finding(cover_text(seen.pixels), None, False, seen.answer.attribution)
+    assert (picture.pixel_array[: len(expected)] == expected).all()
 
 
 @pytest.mark.parametrize(("said", "expected"), [(None, "YES"), ("YES", "YES"), ("NO", "NO")])
@@ -292,7 +386,7 @@ def test_a_model_of_whole_images_needs_no_box(tmp_path: Path) -> None:
     model = load_package(write_tiny_package(tmp_path))
     report = read_object(make_both(model, write_image())[0])
     assert not find_items(report, "111030")
-    (probability,) = find_items(report, "111047")
+    (probability,) = find_items(report, "positive")
     reference = probability.ContentSequence[0].ReferencedSOPSequence[0]
     assert reference.ReferencedSOPInstanceUID.endswith(".30.1")
 
@@ -316,6 +410,14 @@ def test_the_side_of_the_header_is_in_both(model: PackagedModel) -> None:
     assert picture.ImageLaterality == "L"
 
 
+@pytest.mark.parametrize("position", ["LONG", "LAT", "RAD"])
+def test_a_view_is_no_side(position: str, model: PackagedModel) -> None:
+    report, picture = map(read_object, make_both(model, write_image(ViewPosition=position)))
+    (site,) = find_items(report, "363698007")
+    assert "ContentSequence" not in site
+    assert "ImageLaterality" not in picture
+
+
 def test_a_refusal_says_that_nothing_was_analysed(model: PackagedModel) -> None:
     made = make_refusal(
         read_source(write_image()), "it is black", describe_algorithm(model), MOMENT
@@ -323,8 +425,10 @@ def test_a_refusal_says_that_nothing_was_analysed(model: PackagedModel) -> None:
     report = read_object(made)
     (summary,) = find_items(report, "111065")
     assert summary.ConceptCodeSequence[0].CodeValue == "111245"
-    assert "could not be analysed: it is black" in list_texts(report)[0]
-    assert not find_items(report, "111047")
+    assert list_texts(report)[0] == (
+        "This image could not be analysed: it is black. This report says nothing about the image."
+    )
+    assert not find_items(report, "positive")
 
 
 def test_names_of_classes_fit_every_character_set(tmp_path: Path) -> None:
@@ -358,9 +462,24 @@ def make_code(value: str, meaning: str) -> Dataset:
     return code
 
 
+OTHERS = (
+    *("THYROID", "LIVER", "KIDNEY", "ABDOMEN", "HEART", "NECK", "LKNEE", "SHOULDER", "PELVIS"),
+    *("UTERUS", "OVARY", "PROSTATE", "TESTIS", "CAROTID", "Schilddruese", "HIP", "WHOLE LEG"),
+)
+BREASTS = ("MAMA", "SEIN", "SENO IZQ", "BRUST", "MAMMOGRAPHY")
+OPEN = ("CHEST", "AXILLA", "SMALL PARTS", "SMALLPARTS", "SOFT_TISSUE", "UNKNOWN", "OTHER", "TEST")
+
+
 @pytest.mark.parametrize(
     ("elements", "expected"),
     [
+        *(({"BodyPartExamined": own}, False) for own in OTHERS),
+        *(({"BodyPartExamined": own}, True) for own in BREASTS),
+        *(({"BodyPartExamined": own}, None) for own in OPEN),
+        ({"BodyPartExamined": "THYROID", "StudyDescription": "US Breast, thyroid"}, True),
+        ({"BodyPartExamined": "ABDOMEN", "ProtocolName": "Mamma"}, True),
+        ({"BodyPartExamined": "CHEST", "StudyDescription": "Liver"}, None),
+        ({"BodyPartExamined": None, "code": ("10200004", "")}, False),
         ({"BodyPartExamined": None}, None),
         ({"BodyPartExamined": ""}, None),
         ({"BodyPartExamined": "BREAST"}, True),

@@ -53,6 +53,7 @@ WRONG: dict[str, dict[str, Any]] = {
     "poll unencrypted": {"poll": "http://archive/dicom-web", "poll_credentials": PASSWORD},
     "tls-key": {"tls_key": Path("key.pem")},
     "tls-ca": {"tls_ca": Path("/nowhere/ca.pem")},
+    "tls-ca alone": {"tls_ca": Path(__file__)},
     "probability": {"probability": "111047"},
     "poll_days": {"poll_days": 0},
     "colour": {"colour": "red"},
@@ -66,6 +67,25 @@ def test_a_wrong_setting_is_one_line(name: str) -> None:
     assert "\n" not in str(caught.value)
     assert name.partition(" ")[0] in str(caught.value).lower()
     assert "secret" not in str(caught.value)
+
+
+def test_an_authority_serves_where_the_node_sends_with_tls() -> None:
+    make_node_settings(to=TO, to_tls=True, tls_ca=Path(__file__))
+    make_node_settings(to="https://archive/dicom-web", tls_ca=Path(__file__))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("US1 US2", ("US1", "US2")), ("US ONE,US2", ("US ONE", "US2")), ("US ONE,", ("US ONE",))],
+)
+def test_titles_of_the_environment_may_have_spaces(
+    text: str, expected: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[NodeSettings] = []
+    monkeypatch.setattr(node, "run_node", given.append)
+    finished = CliRunner().invoke(dicom_node, [], env={"BUSI_NODE_TO": TO, "BUSI_NODE_ALLOW": text})
+    assert finished.exit_code == 0, finished.output
+    assert given[0].allow == expected
 
 
 def test_options_and_credentials_come_from_the_environment(

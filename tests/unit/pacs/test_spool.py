@@ -1,6 +1,7 @@
 """The spool: what is there is complete, and comes in the order of its arrival."""
 
 import os
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from busi_pipeline.errors import BadInputError
 from busi_pipeline.pacs.records import ANSWERED, OUTCOMES, Records
 from busi_pipeline.pacs.spool import ResultKey, Spool
 
-KEY = ResultKey("a" * 32, "0123456789ab")
+KEY = ResultKey("a" * 32, "0123456789ab", "c" * 16)
 
 
 @pytest.fixture
@@ -64,20 +65,56 @@ def test_a_crash_while_writing_leaves_no_image(
 
 def test_results_go_and_come_together(spool: Spool) -> None:
     objects = {"report.dcm": b"report", "picture.dcm": b"picture"}
-    spool.keep_results(KEY, objects, "hash", ANSWERED)
+    spool.keep_results(KEY, objects, ANSWERED)
     assert spool.list_results() == [KEY]
     results = spool.read_results(KEY)
     assert results.objects == (b"report", b"picture")
-    assert (results.content, results.outcome) == ("hash", ANSWERED)
+    assert results.outcome == ANSWERED
+    assert spool.find_outcomes(KEY.image, KEY.version) == {KEY.content: ANSWERED}
     assert spool.holds_image(KEY.image)
     spool.drop_results(KEY)
-    assert not spool.holds_results(KEY)
+    assert spool.find_outcomes(KEY.image, KEY.version) == {}
     assert list_files(spool.folder) == ["lock"]
+
+
+def test_results_that_cannot_be_written_leave_nothing(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="No space"):
+        spool.keep_results(KEY, {"report.dcm": b"report"}, ANSWERED)
+    assert list((spool.folder / "unfinished").iterdir()) == []
+
+
+def test_of_refused_results_only_the_refused_objects_stay(spool: Spool) -> None:
+    spool.keep_results(KEY, {"report.dcm": b"report", "picture.dcm": b"picture"}, ANSWERED)
+    spool.refuse_results(KEY, [1])
+    assert spool.list_results() == []
+    (kept,) = (spool.folder / "refused").iterdir()
+    assert list_files(kept) == ["about.json", "picture.dcm"]
+    kept.rename(spool.folder / "results" / kept.name)
+    assert spool.read_results(KEY).objects == (b"picture",)
+
+
+def test_damaged_results_hide_no_image(spool: Spool) -> None:
+    spool.keep_results(KEY, {"report.dcm": b"report"}, ANSWERED)
+    (spool.folder / "results" / KEY.folder / "about.json").write_bytes(b"{")
+    assert spool.find_outcomes(KEY.image, KEY.version) == {KEY.content: ""}
+
+
+def test_a_damaged_table_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "done.sqlite").write_bytes(b"no table" * 1000)
+    with pytest.raises(BadInputError, match="put a copy of it back, or move it away") as caught:
+        Records(tmp_path / "done.sqlite")
+    assert "\n" not in str(caught.value)
 
 
 def test_only_the_owner_can_read_what_is_kept(spool: Spool) -> None:
     spool.keep_image("a", b"content")
-    spool.keep_results(KEY, {"report.dcm": b"report"}, "hash", ANSWERED)
+    spool.keep_results(KEY, {"report.dcm": b"report"}, ANSWERED)
     for path in spool.folder.rglob("*"):
         if path.name != "lock":
             assert path.stat().st_mode & 0o077 == 0, path.name
@@ -93,10 +130,14 @@ def test_two_nodes_do_not_share_a_spool(spool: Spool) -> None:
 def test_records_outlive_the_node(tmp_path: Path) -> None:
     path = tmp_path / "done.sqlite"
     records = Records(path)
-    records.add(KEY, "hash", ANSWERED)
+    records.add(KEY, ANSWERED)
+    records.add_turned_away("b")
+    records.keep_look(date(2025, 1, 2))
     records.close()
     again = Records(path)
-    assert again.find_content(KEY) == "hash"
-    assert again.find_content(KEY._replace(version="other")) is None
+    assert again.find_outcome(KEY.image, KEY.version) == (KEY.content, ANSWERED)
+    assert again.find_outcome(KEY.image, "other") is None
+    assert (again.holds_turned_away("b"), again.holds_turned_away("c")) == (True, False)
+    assert again.find_look() == date(2025, 1, 2)
     assert again.holds_image(KEY.image)
     assert again.count() == dict.fromkeys(OUTCOMES, 0) | {ANSWERED: 1}

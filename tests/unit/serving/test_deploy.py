@@ -53,3 +53,5 @@ def test_the_unit_of_the_node_starts_it_and_keeps_its_spool() -> None:
     assert {f"--{own.lower().replace('_', '-')}" for own in variables} <= known
     assert int(service["TimeoutStopSec"]) > 120, "longer than it takes to send what is computed"
     assert service["LimitCORE"] == "0", "a dump of its memory has patients in it"
+    assert service["Restart"] == "always", "it ends where one of its threads does"
+    assert "LoadCredential=key.pem:" in text, "its user can read no key of root"
