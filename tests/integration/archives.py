@@ -56,7 +56,7 @@ class StartedArchive(NamedTuple):
         tags = ("0020000D", "0020000E", "00080018")
         return self.client.retrieve_instance(*(found[tag]["Value"][0] for tag in tags))
 
-    def wait_for(self, modality: str, count: int, seconds: float = 60) -> list[dict[str, Any]]:
+    def wait_for(self, modality: str, count: int, seconds: float = 150) -> list[dict[str, Any]]:
         """Return what QIDO-RS says once there are so many; the test fails where there are not."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
@@ -117,7 +117,7 @@ def start_archive(**settings: Any) -> Iterator[StartedArchive]:
 
 
 def _wait_for(started: StartedArchive, log: Path) -> None:
-    end = time.monotonic() + 60
+    end = time.monotonic() + 150
     while started.process.poll() is None and time.monotonic() < end:
         try:
             if httpx.get(f"{started.address}/dicom-web/studies").status_code == 200:

@@ -6,9 +6,11 @@ from contextlib import contextmanager
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+# Other tests run beside these.
+expect.set_options(timeout=30_000)
 needs_chromium = pytest.mark.skipif(
     CHROMIUM is None, reason="there is no Chromium: apt install chromium"
 )

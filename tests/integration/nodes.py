@@ -35,7 +35,7 @@ class StartedNode(NamedTuple):
         """Return how many lines begin like this."""
         return sum(line["message"].startswith(message) for line in self.read_log())
 
-    def wait_for(self, message: str, count: int = 1, seconds: float = 60) -> None:
+    def wait_for(self, message: str, count: int = 1, seconds: float = 150) -> None:
         """Wait for so many lines; the test fails where they do not come."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
@@ -67,7 +67,7 @@ def start_node(
 
 
 def _wait_for(process: "subprocess.Popen[bytes]", log: Path) -> int:
-    end = time.monotonic() + 60
+    end = time.monotonic() + 150
     while process.poll() is None and time.monotonic() < end:
         for line in log.read_text().splitlines():
             if "listens at" in line and line.endswith("}"):
