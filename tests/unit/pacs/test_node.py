@@ -86,7 +86,7 @@ def run(models: Path, spool: Path, archive: Archive, **settings: Any) -> Iterato
         node.stop()
 
 
-def wait_until(test: Any, seconds: float = 20) -> None:
+def wait_until(test: Any, seconds: float = 60) -> None:
     end = time.monotonic() + seconds
     while not test():
         assert time.monotonic() < end, "it does not come"
