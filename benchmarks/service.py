@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
 import httpx2 as httpx
@@ -64,6 +64,15 @@ def start(
         finally:
             os.killpg(process.pid, 9)
             process.wait()
+
+
+def start_mlflow(
+    model: str, address: str, name: str
+) -> AbstractContextManager["subprocess.Popen[bytes]"]:
+    """Run MLflow's server of a model at an address; see `start`."""
+    command = [sys.executable, "-m", "mlflow", "models", "serve", "--env-manager", "local"]
+    command += ["--model-uri", model, "--port", address.rsplit(":", 1)[1]]
+    return start(command, lambda: answers(f"{address}/ping"), name)
 
 
 def answers(address: str) -> bool:
@@ -122,17 +131,10 @@ def main() -> None:
         colour = np.repeat(pixels[..., None], 3, axis=2)
         row = {"columns": ["image"], "data": [[base64.b64encode(content).decode()]]}
         serve = ["serve", "--model", str(arguments.package), "--port", own.rsplit(":", 1)[1]]
-        of_mlflow = [sys.executable, "-m", "mlflow", "models", "serve", "--env-manager", "local"]
         with ExitStack() as started:
             if arguments.trained:  # in the tracking store where it was logged
-                command = [*of_mlflow, "--model-uri", arguments.trained]
-                started.enter_context(
-                    start(
-                        [*command, "--port", third.rsplit(":", 1)[1]],
-                        lambda: answers(f"{third}/ping"),
-                        "mlflow models serve, Keras",
-                    )
-                )
+                name = "mlflow models serve, Keras"
+                started.enter_context(start_mlflow(arguments.trained, third, name))
             os.environ["MLFLOW_TRACKING_URI"] = mlflow.get_tracking_uri()
             started.enter_context(
                 start(
@@ -141,14 +143,7 @@ def main() -> None:
                     "service",
                 )
             )
-            command = [*of_mlflow, "--model-uri", logged.model_uri]
-            started.enter_context(
-                start(
-                    [*command, "--port", other.rsplit(":", 1)[1]],
-                    lambda: answers(f"{other}/ping"),
-                    "mlflow models serve",
-                )
-            )
+            started.enter_context(start_mlflow(logged.model_uri, other, "mlflow models serve"))
             client = started.enter_context(httpx.Client(timeout=WAIT))
 
             def ask_service() -> None:

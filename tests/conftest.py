@@ -12,7 +12,7 @@ import pytest
 import busi_pipeline  # noqa: F401  # sets the telemetry switches before MLflow is imported
 from tests.factories import MACHINE_VARIABLES, close_mlflow
 
-pytest_plugins = ["tests.small_project"]
+pytest_plugins = ["tests.small_project", "tests.tiny_models"]
 
 if TYPE_CHECKING:
     import mlflow

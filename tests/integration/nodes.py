@@ -1,10 +1,6 @@
 """A DICOM node as a process of its own."""
 
-import json
-import os
 import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +9,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from tests.integration.services import WITHOUT
+from tests.integration.services import WITHOUT, read_lines, run_without
 
 # Nor is what the HTTP service needs.
 WITHOUT_MORE = (*WITHOUT, "fastapi", "starlette", "uvicorn", "prometheus_client")
@@ -28,8 +24,7 @@ class StartedNode(NamedTuple):
 
     def read_log(self) -> list[dict[str, Any]]:
         """Return the lines so far; one that is not finished is left out."""
-        text = self.log.read_text()
-        return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+        return read_lines(self.log)
 
     def count_lines(self, message: str) -> int:
         """Return how many lines begin like this."""
@@ -50,27 +45,7 @@ def start_node(
     models: Path, spool: Path, to: str, *options: str, **variables: str
 ) -> Iterator[StartedNode]:
     """Start a node at a free port, and kill it at the end."""
-    code = (
-        "import runpy, sys\n"
-        f"sys.modules.update(dict.fromkeys({WITHOUT_MORE!r}))\n"
-        "runpy.run_module('busi_pipeline', run_name='__main__')\n"
-    )
-    command = [sys.executable, "-c", code, "dicom-node", "--models", str(models), "--to", to]
-    command += ["--spool", str(spool), "--port", "0", "--free-bytes", "1000", *options]
-    with tempfile.TemporaryDirectory() as folder, (Path(folder) / "log").open("wb") as log:
-        process = subprocess.Popen(command, stderr=log, env={**os.environ, **variables})
-        try:
-            yield StartedNode(_wait_for(process, Path(log.name)), process, Path(log.name))
-        finally:
-            process.kill()
-            process.wait()
-
-
-def _wait_for(process: "subprocess.Popen[bytes]", log: Path) -> int:
-    end = time.monotonic() + 150
-    while process.poll() is None and time.monotonic() < end:
-        for line in log.read_text().splitlines():
-            if "listens at" in line and line.endswith("}"):
-                return int(json.loads(line)["port"])
-        time.sleep(0.05)
-    return pytest.fail(f"the node did not start: {log.read_text()}")
+    arguments = ["dicom-node", "--models", str(models), "--to", to, "--spool", str(spool)]
+    arguments += ["--port", "0", "--free-bytes", "1000", *options]
+    with run_without(WITHOUT_MORE, arguments, "listens at", **variables) as (process, log, line):
+        yield StartedNode(int(line["port"]), process, log)

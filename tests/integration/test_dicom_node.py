@@ -26,17 +26,9 @@ from tests.integration.archives import (
     start_archive,
 )
 from tests.integration.nodes import StartedNode, start_node
-from tests.package_factories import write_tiny_package
 from tests.pacs_factories import NODE, ask_to_echo, find_items, make_image, send, write_image
 
 needs_orthanc = pytest.mark.skipif(IS_MISSING, reason=WHY_MISSING)
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models")
-    write_tiny_package(folder / "tiny" / "package", locates=True)
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,6 @@ import pytest
 
 from busi_pipeline.models.ledger import CHAMPION, PREVIOUS
 from tests.integration.services import start
-from tests.package_factories import write_tiny_package
 from tests.serving_factories import SCAN, THRESHOLDS, give_roles, write_model
 
 
@@ -24,13 +23,6 @@ def post(address: str, **options: Any) -> httpx.Response:
     return httpx.post(
         f"{address}/v1/predictions", files={"files": ("a.png", SCAN)}, timeout=30, **options
     )
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models")
-    write_tiny_package(folder / "tiny" / "package", locates=True)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -100,8 +92,8 @@ def test_a_refusal_does_not_wait_for_the_rest_of_the_body(address: str) -> None:
     [
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
         b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\n\r\n",
-        b"GET / HTTP/1.1\r\nHost: [::1]\r\nX: " + b"a" * 100_000 + b"\r\n\r\n",
-        b"GET / HTTP/1.1\r\nHost: [::1]\r\nX-Request-ID: a\r\n b: c\r\nConnection: close\r\n\r\n",
+        b"GET /none HTTP/1.1\r\nHost: [::1]\r\nX: " + b"a" * 100_000 + b"\r\n\r\n",
+        b"GET /none HTTP/1.1\r\nHost: [::1]\r\nX-Request-ID: a\r\n b: c\r\nConnection: close\r\n\r\n",
         b"POST /v1/predictions HTTP/1.1\r\nHost: [::1]\r\nContent-Length: 5\r\n"
         b"Content-Length: 6\r\n\r\nabcdef",
         b"POST /v1/predictions HTTP/1.1\r\nHost: [::1]\r\nContent-Length: 99999999999\r\n\r\n",

@@ -81,7 +81,7 @@ _PIXEL_DATA = 0x7FE00010
 _MOST_FRAMES = 10_000
 # Of sequences, in the first megabytes: pydicom keeps two kilobytes for an item of eight bytes.
 _MOST_ITEMS = 50_000
-_ITEM = b"\xfe\xff\x00\xe0"
+ITEM = b"\xfe\xff\x00\xe0"
 _LATERALITY = {"L": "left", "R": "right", "B": "both"}
 _AGE_IN_YEARS = {"Y": 1.0, "M": 12.0, "W": 52.18, "D": 365.25}
 # Ages above it are an identifier by the rules of HIPAA, so they are one group.
@@ -255,7 +255,7 @@ def _parse(source: bytes | BinaryIO) -> _Parsed:
     start = file.read(4 << 20)
     if not is_dicom(start):
         raise UnusableImageError("no DICOM file: the mark DICM at byte 128 is missing")
-    if start.count(_ITEM) > _MOST_ITEMS:
+    if start.count(ITEM) > _MOST_ITEMS:
         raise UnusableImageError(f"more than {_MOST_ITEMS} items in one DICOM header")
     file.seek(START_LENGTH)
     meta = read_dataset(file, False, True, stop_when=lambda tag, *_: tag >> 16 != 2)

@@ -104,11 +104,7 @@ def _conclude(
     score = float(np.asarray(answer["positive_score"])[0])
     threshold = description["threshold"]
     if is_drawn and "threshold_given_lesion" in description:
-        classes = Classes(
-            description["classes"],
-            description["positive_classes"],
-            description["lesion_free_classes"],
-        )
+        classes = read_classes(description)
         probabilities = classes.given_lesion(probabilities)
         score = float(classes.positive_score(probabilities)[0])
         threshold = description["threshold_given_lesion"]
@@ -120,4 +116,13 @@ def _conclude(
         dict(zip(description["classes"], probabilities[0].tolist(), strict=True)),
         box,
         confidence,
+    )
+
+
+def read_classes(description: Mapping[str, Any]) -> Classes:
+    """Return the classes of a delivered model, of its description."""
+    return Classes(
+        description["classes"],
+        description["positive_classes"],
+        description.get("lesion_free_classes", ()),
     )

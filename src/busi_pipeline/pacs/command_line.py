@@ -8,6 +8,7 @@ import click
 
 from busi_pipeline.errors import BadInputError
 from busi_pipeline.pacs.settings import NodeSettings, make_node_settings
+from busi_pipeline.serving.command_line import choose_model
 
 _DEFAULT = NodeSettings(to="")
 
@@ -60,11 +61,7 @@ _CREDENTIALS = {
     help="What the probability is called in reports: code^scheme^meaning.",
 )
 @click.option("--models", type=click.Path(path_type=Path), default=_DEFAULT.models)
-@click.option(
-    "--model",
-    help="Name of an experiment, champion, challenger or previous, a version, or the folder of a "
-    "package; by default the champion, or the only one.",
-)
+@choose_model
 @click.option("--max-bytes", type=int, default=_DEFAULT.max_bytes, help="Of an object.")
 @click.option("--associations", type=int, default=_DEFAULT.associations, help="At once.")
 @click.option(

@@ -5,15 +5,13 @@ import string
 from pathlib import Path
 from typing import Annotated, Any, Final, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from busi_pipeline.errors import BadInputError
-from busi_pipeline.serving.settings import is_loopback
+from busi_pipeline.serving.settings import Count, Seconds, check_settings, is_loopback
 
 PROBABILITY: Final = "positive^99BUSI^Probability of the positive classes"
 """Of the positive classes together: code^scheme^meaning."""
-Count = Annotated[int, Field(ge=1)]
-Seconds = Annotated[float, Field(gt=0)]
 _STORE = re.compile(r"([^@]+)@(\[[0-9A-Fa-f:.]+\]|[^@:/\s]+):(\d{1,5})")
 _WEB = re.compile(r"(https?)://(\[[0-9A-Fa-f:.]+\]|[^@:/\s?#]+)(:\d{1,5})?(/[^\s?#]*)?")
 _CODE = re.compile(r"[!-\]_-~]{1,16}\^[!-\]_-~]{1,16}\^[ -\]_-~]{1,64}")
@@ -88,13 +86,7 @@ class NodeSettings(BaseModel):
 
 def make_node_settings(**given: Any) -> NodeSettings:
     """Return checked settings; raises BadInputError, one line, for the first that is wrong."""
-    try:
-        settings = NodeSettings.model_validate(given)
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"])
-        shown = "" if name.endswith("credentials") else f"; got {first.get('input')!r}"
-        raise BadInputError(f"{name}: {first['msg']}{shown}") from None
+    settings = check_settings(NodeSettings, given)
     for option, title in [("--ae-title", settings.ae_title)] + [
         ("--allow", title) for title in settings.allow
     ]:

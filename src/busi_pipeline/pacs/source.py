@@ -15,6 +15,7 @@ from pydicom.uid import (
 )
 
 from busi_pipeline.imaging.decoding import UnusableImageError
+from busi_pipeline.imaging.dicom import ITEM
 
 MANUFACTURER = "busi_pipeline"
 REPORT_CLASS = "1.2.840.10008.5.1.4.1.1.88.33"
@@ -25,7 +26,7 @@ _MULTI_FRAME = (str(UltrasoundMultiFrameImageStorage), "1.2.840.10008.5.1.4.1.1.
 IMAGE_CLASSES = (str(UltrasoundImageStorage), "1.2.840.10008.5.1.4.1.1.6", *_MULTI_FRAME)
 
 _NEEDED = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
-_ITEM, _MOST_ITEMS = b"\xfe\xff\x00\xe0", 100_000
+_MOST_ITEMS = 100_000  # in the whole file
 _START_LENGTH, _META_GROUP = 132, 0x0002
 # SNOMED CT, and the older codes of the same: breast, right, left, both.
 _BREAST_CODES = {
@@ -107,7 +108,7 @@ def read_source(content: bytes) -> Source:
     Raises UnusableImageError, without text of the file, where no result could be filed: it is
     damaged, or does not say of which study it is.
     """
-    if content.count(_ITEM) > _MOST_ITEMS:
+    if content.count(ITEM) > _MOST_ITEMS:
         raise UnusableImageError(f"more than {_MOST_ITEMS} items in one DICOM file")
     header = _read_header(content)
     try:

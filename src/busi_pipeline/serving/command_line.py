@@ -9,17 +9,18 @@ from busi_pipeline.serving.settings import ServiceSettings, make_settings
 
 _KEY = "BUSI_SERVE_API_KEY"
 _DEFAULT = ServiceSettings()
+choose_model = click.option(
+    "--model",
+    help="Name of an experiment, champion, challenger or previous, a version, or the folder of a "
+    "package; by default the champion, or the only one.",
+)
 
 
 @click.command(
     name="serve", context_settings={"auto_envvar_prefix": "BUSI_SERVE", "show_default": True}
 )
 @click.option("--models", type=click.Path(path_type=Path), default=_DEFAULT.models)
-@click.option(
-    "--model",
-    help="Name of an experiment, champion, challenger or previous, a version, or the folder of a "
-    "package; by default the champion, or the only one.",
-)
+@choose_model
 @click.option("--host", default=_DEFAULT.host, help="Any other needs a key.")
 @click.option("--port", type=int, default=_DEFAULT.port)
 @click.option("--max-bytes", type=int, default=_DEFAULT.max_bytes, help="Of a request.")

@@ -2,8 +2,9 @@
 
 import ipaddress
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -12,6 +13,7 @@ from busi_pipeline.errors import BadInputError
 SHORTEST_KEY = 16
 Count = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0)]
+_Settings = TypeVar("_Settings", bound=BaseModel)
 
 
 class ServiceSettings(BaseModel):
@@ -72,14 +74,23 @@ class ServiceSettings(BaseModel):
         return beside if self.readings is None else self.readings
 
 
-def make_settings(**given: object) -> ServiceSettings:
-    """Return checked settings; raises BadInputError, one line, for the first that is wrong."""
+def check_settings(schema: type[_Settings], given: Mapping[str, object]) -> _Settings:
+    """Return settings of a schema; raises BadInputError, one line, for the first that is wrong.
+
+    What was given for credentials is not said.
+    """
     try:
-        settings = ServiceSettings.model_validate(given)
+        return schema.model_validate(given)
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
-        raise BadInputError(f"{name}: {first['msg']}; got {first['input']!r}") from None
+        shown = "" if name.endswith("credentials") else f"; got {first['input']!r}"
+        raise BadInputError(f"{name}: {first['msg']}{shown}") from None
+
+
+def make_settings(**given: object) -> ServiceSettings:
+    """Return checked settings; raises BadInputError, one line, for the first that is wrong."""
+    settings = check_settings(ServiceSettings, given)
     key = settings.api_key
     if key is None and not is_loopback(settings.host):
         raise BadInputError(

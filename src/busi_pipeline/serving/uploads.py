@@ -1,11 +1,12 @@
 """What a request sends: files, and readers' boxes."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import NamedTuple
 
 from fastapi import Request
-from starlette.datastructures import UploadFile
+from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException
 
@@ -38,33 +39,51 @@ async def read_uploads(request: Request, most: int) -> list[Upload]:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "multipart/form-data":
         raise RequestError(415, "send multipart/form-data with the images as parts named `files`")
+    async with open_form(request, most, most, _LONGEST_FIELD) as form:
+        files, boxes = form.getlist("files"), form.getlist("box")
+        if other := sorted(set(form) - {"files", "box"}):
+            raise RequestError(
+                422, f"parts are `files` and `box`; got {clean_name(', '.join(other))}"
+            )
+        if not files or not all(isinstance(file, UploadFile) for file in files):
+            raise RequestError(422, "send at least one file, as a part named `files`")
+        if (boxes and len(boxes) != len(files)) or not all(isinstance(b, str) for b in boxes):
+            raise RequestError(
+                422, "send a `box` for each file, in their order, empty where there is none"
+            )
+        return [
+            Upload(
+                clean_name(file.filename or ""),
+                await file.read(),
+                box.split(",") if box.strip() else None,
+            )
+            for file, box in zip(files, boxes or [""] * len(files), strict=True)
+            if isinstance(file, UploadFile) and isinstance(box, str)
+        ]
+
+
+@asynccontextmanager
+async def open_form(
+    request: Request, most_files: int, most_fields: int, longest_field: int
+) -> AsyncIterator[FormData]:
+    """Yield the fields of a form, and close its files; raises RequestError where it is damaged.
+
+    Args:
+        request: that brings it.
+        most_files, most_fields: that there may be.
+        longest_field: bytes of a field that is no file.
+    """
     try:
-        async with request.form(
-            max_files=most, max_fields=most, max_part_size=_LONGEST_FIELD
-        ) as form:
-            files, boxes = form.getlist("files"), form.getlist("box")
-            if other := sorted(set(form) - {"files", "box"}):
-                raise RequestError(
-                    422, f"parts are `files` and `box`; got {clean_name(', '.join(other))}"
-                )
-            if not files or not all(isinstance(file, UploadFile) for file in files):
-                raise RequestError(422, "send at least one file, as a part named `files`")
-            if (boxes and len(boxes) != len(files)) or not all(isinstance(b, str) for b in boxes):
-                raise RequestError(
-                    422, "send a `box` for each file, in their order, empty where there is none"
-                )
-            return [
-                Upload(
-                    clean_name(file.filename or ""),
-                    await file.read(),
-                    box.split(",") if box.strip() else None,
-                )
-                for file, box in zip(files, boxes or [""] * len(files), strict=True)
-                if isinstance(file, UploadFile) and isinstance(box, str)
-            ]
+        form = await request.form(
+            max_files=most_files, max_fields=most_fields, max_part_size=longest_field
+        )
     except (MultiPartException, HTTPException, KeyError, UnicodeDecodeError, ValueError) as error:
         detail = getattr(error, "detail", None) or getattr(error, "message", None)
         raise RequestError(400, str(detail or "the body is no multipart/form-data")) from None
+    try:
+        yield form
+    finally:
+        await form.close()
 
 
 def clean_name(name: str) -> str:

@@ -86,6 +86,20 @@ def run(models: Path, spool: Path, archive: Archive, **settings: Any) -> Iterato
         node.stop()
 
 
+def fail_at_first(
+    monkeypatch: pytest.MonkeyPatch, owner: object, name: str, errors: list[Exception]
+) -> None:
+    """Let a method raise these errors, one a call, and then do what it does."""
+    works, left = getattr(owner, name), list(errors)
+
+    def fail(*given: Any) -> None:
+        if left:
+            raise left.pop()
+        works(*given)
+
+    monkeypatch.setattr(owner, name, fail)
+
+
 def wait_until(test: Any, seconds: float = 60) -> None:
     end = time.monotonic() + seconds
     while not test():
@@ -303,14 +317,8 @@ def test_an_image_waits_while_the_disk_is_full(
 ) -> None:
     monkeypatch.setattr(reading, "_DISK_SECONDS", 0.01)
     with run(models, tmp_path, archive) as node:
-        keep, failures = node.spool.keep_results, [OSError(28, "full")] * (reading.TRIES + 2)
-
-        def fail(*given: Any) -> None:
-            if failures:
-                raise failures.pop()
-            keep(*given)
-
-        monkeypatch.setattr(node.spool, "keep_results", fail)
+        errors = [OSError(28, "full")] * (reading.TRIES + 2)
+        fail_at_first(monkeypatch, node.spool, "keep_results", errors)
         node.door.admit(write_image(1))
         wait_for(node, answered=1)
     assert archive.count() == (1, 1)
@@ -566,14 +574,7 @@ def test_what_is_sent_and_not_recorded_is_not_sent_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with run(models, tmp_path, archive) as node:
-        add, failures = node.records.add, [error] * 3
-
-        def fail(*given: Any) -> None:
-            if failures:
-                raise failures.pop()
-            add(*given)
-
-        monkeypatch.setattr(node.records, "add", fail)
+        fail_at_first(monkeypatch, node.records, "add", [error] * 3)
         node.door.admit(write_image(1))
         wait_for(node, answered=1)
     assert archive.count() == (1, 1)

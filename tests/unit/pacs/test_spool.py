@@ -51,13 +51,16 @@ def test_what_was_half_written_is_gone_after_a_crash(spool: Spool) -> None:
     assert list_files(spool.folder) == ["lock"]
 
 
-def test_a_crash_while_writing_leaves_no_image(
-    spool: Spool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", fail)
+
+
+@pytest.mark.usefixtures("full_disk")
+def test_a_crash_while_writing_leaves_no_image(spool: Spool) -> None:
     with pytest.raises(OSError, match="No space"):
         spool.keep_image("a", b"content")
     assert list_files(spool.folder) == ["lock"]
@@ -77,13 +80,8 @@ def test_results_go_and_come_together(spool: Spool) -> None:
     assert list_files(spool.folder) == ["lock"]
 
 
-def test_results_that_cannot_be_written_leave_nothing(
-    spool: Spool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", fail)
+@pytest.mark.usefixtures("full_disk")
+def test_results_that_cannot_be_written_leave_nothing(spool: Spool) -> None:
     with pytest.raises(OSError, match="No space"):
         spool.keep_results(KEY, {"report.dcm": b"report"}, ANSWERED)
     assert list((spool.folder / "unfinished").iterdir()) == []

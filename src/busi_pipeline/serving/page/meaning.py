@@ -8,6 +8,7 @@ import pandas as pd
 from busi_pipeline.errors import BadInputError
 from busi_pipeline.models.package_parts import read_tested
 from busi_pipeline.models.packaged import PackagedModel
+from busi_pipeline.models.reading import read_classes
 from busi_pipeline.stats.bootstrap import HIGH, LOW, add_intervals
 from busi_pipeline.stats.classes import Classes
 from busi_pipeline.stats.operating_point import list_flag_denominators, score_flag
@@ -43,16 +44,6 @@ class Meaning(NamedTuple):
     positives: int
 
 
-def read_classes(model: PackagedModel) -> Classes:
-    """Return the classes of a model."""
-    described = model.description
-    return Classes(
-        tuple(described["classes"]),
-        tuple(described["positive_classes"]),
-        tuple(described.get("lesion_free_classes", ())),
-    )
-
-
 class Meanings:
     """What the flags of models mean, computed once for each prevalence."""
 
@@ -73,7 +64,9 @@ class Meanings:
         if key not in self._known:
             if len(self._known) >= _MOST_KNOWN:
                 self._known.clear()
-            self._known[key] = measure_flag(read_tested(model), read_classes(model), prevalence)
+            self._known[key] = measure_flag(
+                read_tested(model), read_classes(model.description), prevalence
+            )
         return self._known[key]
 
 

@@ -15,15 +15,14 @@ from urllib.parse import urlsplit
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import RedirectResponse, Response
 from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import FormData, UploadFile
-from starlette.exceptions import HTTPException
-from starlette.formparsers import MultiPartException
+from starlette.datastructures import UploadFile
 from starlette.staticfiles import StaticFiles
 
 from busi_pipeline.errors import BadInputError
 from busi_pipeline.imaging.decoding import UnusableImageError
 from busi_pipeline.models.packaged import READER, REASONS, Answer
-from busi_pipeline.serving.page.meaning import Meanings, read_classes
+from busi_pipeline.models.reading import read_classes
+from busi_pipeline.serving.page.meaning import Meanings
 from busi_pipeline.serving.page.reading import EDGES, Desk, read_box
 from busi_pipeline.serving.page.readings import COLUMNS, Readings, read_truths
 from busi_pipeline.serving.page.sessions import Box, Case, Session, Sessions
@@ -32,7 +31,7 @@ from busi_pipeline.serving.page.worklist import Worklist, read_item
 from busi_pipeline.serving.problems import RequestError
 from busi_pipeline.serving.protection import PAGE_PATH, digest_key
 from busi_pipeline.serving.service import Service
-from busi_pipeline.serving.uploads import clean_name, clean_text
+from busi_pipeline.serving.uploads import clean_name, clean_text, open_form
 from busi_pipeline.stats.readers import CATEGORIES, INCOMPLETE, SUSPICIOUS, count_changes
 
 logger = logging.getLogger(__name__)
@@ -133,14 +132,13 @@ class Page:
     async def show_list(self, request: Request) -> Response:
         """Show what there is to read; to whoever is not signed in, the way in."""
         session = self._find_session(request)
-        model = self._desk.service.models.serving.model
         if session is None:
             return self._render(
                 request,
                 "sign_in",
                 needs_key=self._key is not None,
                 ended="ended" in request.query_params,
-                model=model.description,
+                model=self._desk.service.models.serving.model.description,
             )
         problems, session.problems = session.problems, []
         items = [] if self._worklist is None else await run_in_threadpool(self._worklist.list_items)
@@ -155,7 +153,6 @@ class Page:
                 (item, of_item.get(item.key), has_read(session.reader, item.key)) for item in items
             ],
             has_worklist=self._worklist is not None,
-            model=model.description,
             settings=self._settings,
         )
 
@@ -209,24 +206,26 @@ class Page:
         case = session.cases.get(str(form.get("case") or ""))
         if case is None:
             return RedirectResponse(f"{PAGE_PATH}/", 303)
-        box = read_box(_as_texts(form), case)
+        box = read_box(form, case)
         return RedirectResponse(f"{PAGE_PATH}/cases/{case.key}?{_as_query(box)}#answer", 303)
 
     async def take_files(self, request: Request) -> Response:
         """Open a case of each file; what cannot be used is said on the list."""
         session = self._need_session(request)
-        form = await _read_form(request, self._settings.max_files)
+        _check_origin(request)
         opened = []
-        uploads = [file for file in form.getlist("files") if isinstance(file, UploadFile)]
-        for file in uploads:
-            name, content = clean_name(file.filename or ""), await file.read()
-            if not name and not content:
-                continue
-            try:
-                opened.append(await self._desk.open(session, name, content))
-            except (UnusableImageError, RequestError) as error:
-                session.problems.append(f"{name}: {error}")
-        await form.close()
+        most = self._settings.max_files
+        async with open_form(request, most, _MOST_FIELDS, _LONGEST_FIELD) as form:
+            for file in form.getlist("files"):
+                if not isinstance(file, UploadFile):
+                    continue
+                name, content = clean_name(file.filename or ""), await file.read()
+                if not name and not content:
+                    continue
+                try:
+                    opened.append(await self._desk.open(session, name, content))
+                except (UnusableImageError, RequestError) as error:
+                    session.problems.append(f"{name}: {error}")
         if not opened and not session.problems:
             session.problems.append(find_wording(request).translate("choose at least one file"))
         alone = len(opened) == 1 and not session.problems
@@ -269,7 +268,9 @@ class Page:
         if own.first:
             box = read_box(request.query_params, own)
             answer = await self._desk.answer(session, own, box, request)
-        waiting = [other for other in session.cases.values() if not other.final and other != own]
+        waiting = [
+            other for other in session.cases.values() if not other.final and other is not own
+        ]
         return self._render(
             request,
             "case",
@@ -306,7 +307,7 @@ class Page:
         session = self._need_session(request)
         own = _find_case(session, case)
         form = await _read_form(request)
-        box = read_box(_as_texts(form), own)
+        box = read_box(form, own)
         await self._desk.read(session, own, str(form.get("birads") or ""), box)
         return RedirectResponse(f"{PAGE_PATH}/cases/{own.key}#answer", 303)
 
@@ -314,7 +315,7 @@ class Page:
         """Show what the model says with the reader's box."""
         session = self._need_session(request)
         own = _find_case(session, case)
-        box = read_box(_as_texts(await _read_form(request)), own)
+        box = read_box(await _read_form(request), own)
         answer = await self._desk.answer(session, own, box, request)
         if not _is_asked_by_script(request):
             return RedirectResponse(f"{PAGE_PATH}/cases/{own.key}?{_as_query(box)}#answer", 303)
@@ -332,7 +333,7 @@ class Page:
     async def show_readers(self, request: Request) -> Response:
         """Show how often readers changed their category, rightly or wrongly."""
         self._need_results(request)
-        classes = read_classes(self._desk.service.models.serving.model)
+        classes = read_classes(self._desk.service.models.serving.model.description)
         truths = await run_in_threadpool(read_truths, self._settings.truth, classes)
         reads = await run_in_threadpool(self._desk.readings.list_reads, truths)
         table = count_changes(reads)
@@ -446,26 +447,11 @@ def _find_case(session: Session, key: str) -> Case:
     return session.cases[key]
 
 
-async def _read_form(request: Request, most_files: int = 0) -> FormData:
-    """Return the fields of a form of this page; raises RequestError for any other."""
+async def _read_form(request: Request) -> dict[str, str]:
+    """Return the fields of a form of this page that has no files; raises RequestError."""
     _check_origin(request)
-    try:
-        return await request.form(
-            max_files=most_files, max_fields=_MOST_FIELDS, max_part_size=_LONGEST_FIELD
-        )
-    except (
-        MultiPartException,
-        HTTPException,
-        KeyError,
-        UnicodeDecodeError,
-        ValueError,
-    ) as error:
-        detail = (
-            getattr(error, "detail", None)
-            or getattr(error, "message", None)
-            or "the form cannot be read"
-        )
-        raise RequestError(400, str(detail)) from None
+    async with open_form(request, 0, _MOST_FIELDS, _LONGEST_FIELD) as form:
+        return {name: str(value) for name, value in form.items()}
 
 
 def _check_origin(request: Request) -> None:
@@ -477,10 +463,6 @@ def _check_origin(request: Request) -> None:
         "none",
     ):
         raise RequestError(403, "this form was sent by another site")
-
-
-def _as_texts(form: FormData) -> dict[str, str]:
-    return {name: str(value) for name, value in form.items()}
 
 
 def _as_query(box: Box) -> str:

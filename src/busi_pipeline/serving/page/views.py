@@ -1,7 +1,7 @@
 """The page's HTML, in the language of whoever asks."""
 
 from collections.abc import Collection
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -74,6 +74,7 @@ def render(request: Request, template: str, status: int = 200, **values: Any) ->
     return response
 
 
+@lru_cache(maxsize=32)
 def render_card(card: str) -> Markup:
     """Return the HTML of a model card. HTML within it stays text."""
     return Markup(_make_markdown().render(card))

@@ -1,4 +1,4 @@
-"""A folder with one model that looks at lesions."""
+"""Fixtures: a folder with one model that looks at lesions, and the model."""
 
 from pathlib import Path
 
