@@ -93,7 +93,7 @@ def test_a_refusal_does_not_wait_for_the_rest_of_the_body(address: str) -> None:
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
         b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\n\r\n",
         b"GET /none HTTP/1.1\r\nHost: [::1]\r\nX: " + b"a" * 100_000 + b"\r\n\r\n",
-        b"GET /none HTTP/1.1\r\nHost: [::1]\r\nX-Request-ID: a\r\n b: c\r\nConnection: close\r\n\r\n",
+        b"GET /no HTTP/1.1\r\nHost: [::1]\r\nX-Request-ID: a\r\n b: c\r\nConnection: close\r\n\r\n",
         b"POST /v1/predictions HTTP/1.1\r\nHost: [::1]\r\nContent-Length: 5\r\n"
         b"Content-Length: 6\r\n\r\nabcdef",
         b"POST /v1/predictions HTTP/1.1\r\nHost: [::1]\r\nContent-Length: 99999999999\r\n\r\n",
