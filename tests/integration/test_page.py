@@ -79,22 +79,28 @@ def page(browser: Browser, service: Started) -> Iterator[Page]:
     assert troubles == []
 
 
+def wait_for(page: Page, selector: str) -> None:
+    """Wait until it shows and the page's script, which is deferred, has run."""
+    expect(page.locator(selector).first).to_be_visible()
+    page.wait_for_load_state("domcontentloaded")
+
+
 def sign_in(page: Page, reader: str) -> None:
     page.fill("#reader", reader)
     page.click("main button")
-    expect(page.locator("h1")).to_have_text("Images")
+    wait_for(page, "h1:text-is('Images')")
 
 
 def open_file(page: Page, content: bytes = SCAN, name: str = "scan.png") -> None:
     page.set_input_files("#files", {"name": name, "mimeType": "image/png", "buffer": content})
     page.click("#upload button")
-    expect(page.locator("#viewer")).to_be_visible()
+    wait_for(page, "#viewer")
 
 
 def put_on_record(page: Page, category: str) -> None:
     page.check(f"input[name=birads][value='{category}']")
     page.click("text=Put on record and see the answer")
-    expect(page.locator("#answer-text")).to_be_visible()
+    wait_for(page, "#answer-text")
 
 
 def drag(page: Page, start: tuple[float, float], stop: tuple[float, float]) -> None:
@@ -193,7 +199,7 @@ def test_a_bad_file_is_said_and_nothing_opens(page: Page) -> None:
     bad = {"name": "<b>bad.png", "mimeType": "image/png", "buffer": b"none"}
     page.set_input_files("#files", bad)
     page.click("#upload button")
-    expect(page.get_by_role("alert").first).to_contain_text("<b>bad.png: ")
+    wait_for(page, "[role=alert]:has-text('<b>bad.png: ')")
     assert list_violations(page) == []
     large = {"name": "large.png", "mimeType": "image/png", "buffer": bytes(2_000_001)}
     page.set_input_files("#files", large)
@@ -327,7 +333,7 @@ def test_the_keyboard_alone_suffices(page: Page) -> None:
     expect(page.locator("h1")).to_have_text("Images")
     tab_to(".worklist button")
     page.keyboard.press("Enter")
-    expect(page.locator("#viewer")).to_be_visible()
+    wait_for(page, "#viewer")
     tab_to("#window")
     page.keyboard.press("+")
     tab_to("input[name=birads]")
@@ -340,7 +346,7 @@ def test_the_keyboard_alone_suffices(page: Page) -> None:
     expect(page.locator("#box")).to_have_attribute("width", "180")
     tab_to("#read > p > button")
     page.keyboard.press("Enter")
-    expect(page.locator("#answer-text")).to_be_visible()
+    wait_for(page, "#answer-text")
     tab_to("#opacity")
     page.keyboard.press("End")
     assert page.locator("#heat").evaluate("(heat) => heat.style.opacity") == "1"
@@ -376,7 +382,7 @@ def test_the_page_speaks_german(page: Page) -> None:
     expect(page.locator("html")).to_have_attribute("lang", "de")
     page.fill("#reader", "Deutsch")
     page.click("main button")
-    expect(page.locator("h1")).to_have_text("Bilder")
+    wait_for(page, "h1:text-is('Bilder')")
     open_file(page)
     page.check("input[name=birads][value='3']")
     page.click("text=Festhalten und Antwort ansehen")
