@@ -12,7 +12,12 @@ INK = 250
 
 def make_named_picture(height: int = 120, width: int = 160) -> np.ndarray:
     """Return a grey picture with a name in its middle, uint8 (height, width, 3)."""
-    picture = np.full((height, width, 3), 60, dtype=np.uint8)
+    return write_name(np.full((height, width, 3), 60, dtype=np.uint8))
+
+
+def write_name(picture: np.ndarray) -> np.ndarray:
+    """Write a name into the middle of uint8 (height, width, 3), and return it."""
+    height, width = picture.shape[:2]
     place, ink = (width // 8, height // 2), (INK, INK, INK)
     return cv2.putText(picture, "ERIKA M", place, cv2.FONT_HERSHEY_SIMPLEX, 0.55, ink, 1)
 

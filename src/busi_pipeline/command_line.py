@@ -80,11 +80,10 @@ def _write_overlay(file: Path, answer: "Answer", path: Path) -> None:
     from PIL import Image
 
     from busi_pipeline.imaging.overlays import draw_finding
-    from busi_pipeline.imaging.text_cover import cover_text
     from busi_pipeline.models.packaged import READER, decode_any
 
     drawn = draw_finding(
-        cover_text(decode_any(file.read_bytes())),
+        decode_any(file.read_bytes()),  # whole: a cover could hide a lesion
         answer.box,
         answer.box_source == READER,
         answer.attribution,

@@ -9,6 +9,7 @@ from PIL import Image
 
 from busi_pipeline.command_line import predict
 from tests.package_factories import draw_scan, write_tiny_package
+from tests.privacy_factories import INK, write_name
 
 
 @pytest.fixture
@@ -36,6 +37,16 @@ def test_the_overlay_shows_box_and_attribution(scan: Path, tmp_path: Path) -> No
     redness = picture[..., 0] - picture[..., 2]
     assert redness[20:40, 14:34].max() < -20
     assert redness[20:40, 46:66].min() > 20
+
+
+def test_the_overlay_shows_the_whole_image_with_its_text(tmp_path: Path) -> None:
+    named = write_name(draw_scan(3, 120, 160))
+    scan, seen = tmp_path / "named.png", tmp_path / "seen.png"
+    Image.fromarray(named).save(scan)
+    ask(tmp_path, scan, "--box", "100,80,150,110", "--overlay", seen)
+    picture, ink = np.asarray(Image.open(seen)), (named == INK).all(axis=2)
+    letters = picture[ink].max(axis=1).astype(int)
+    assert letters.min() > 200, "the text is there"
 
 
 def test_an_overlay_is_of_one_image(scan: Path, tmp_path: Path) -> None:

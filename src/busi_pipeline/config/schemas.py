@@ -173,7 +173,7 @@ class PrivacySettings(Settings):
     """What may leave with a run."""
 
     cover_text: bool
-    """Cover burned-in text in every picture that is written."""
+    """Smooth burned-in text away in every picture that a run writes."""
 
 
 class DeduplicationSettings(Settings):

@@ -113,7 +113,7 @@ def show_input(
     if is_plain(shape):
         return resize_image(pixels, size)
     if shape.remove_text:
-        pixels = cover_text(pixels)
+        pixels = cover_text(pixels, framed=False)
     if shape.grey:
         pixels = np.repeat(to_grey(pixels)[..., None], 3, axis=2)
     content = _find_content(pixels, shape)
@@ -153,7 +153,7 @@ def find_windows(pixels: UInt8Array, box: Window | None, shape: InputShape) -> t
 def _find_content_of_raw(pixels: UInt8Array, shape: InputShape) -> Window:
     """Return the content of an image that may have text on its borders."""
     if shape.remove_text and shape.remove_borders:
-        pixels = cover_text(pixels)
+        pixels = cover_text(pixels, framed=False)
     return _find_content(pixels, shape)
 
 

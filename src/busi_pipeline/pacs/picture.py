@@ -8,7 +8,6 @@ from pydicom import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
 
 from busi_pipeline.imaging.overlays import draw_finding
-from busi_pipeline.imaging.text_cover import cover_text
 from busi_pipeline.models.packaged import READER
 from busi_pipeline.pacs.legend import add_legend
 from busi_pipeline.pacs.results import (
@@ -26,7 +25,7 @@ _LOSSY = ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageComp
 
 
 def make_picture(source: Source, seen: Seen, algorithm: Algorithm, arrived: datetime) -> bytes:
-    """Return the file of the picture of an image, its burned-in text covered.
+    """Return the file of the picture of an image.
 
     Args:
         source: what the header of the image says.
@@ -37,9 +36,8 @@ def make_picture(source: Source, seen: Seen, algorithm: Algorithm, arrived: date
     answer = seen.answer
     # Where no lesion was found, a box would show one.
     box = None if NO_LESION in answer.reasons or seen.box is None else answer.box
-    drawn = draw_finding(
-        cover_text(seen.pixels), box, answer.box_source == READER, answer.attribution
-    )
+    # Whole: a cover could hide a lesion, and the archive has the image as it is.
+    drawn = draw_finding(seen.pixels, box, answer.box_source == READER, answer.attribution)
     made = SCImage(
         add_legend(drawn, _describe(seen, algorithm, box is not None)),
         PhotometricInterpretationValues.RGB,
@@ -57,7 +55,7 @@ def make_picture(source: Source, seen: Seen, algorithm: Algorithm, arrived: date
         made.Laterality = ""
     made.DerivationDescription = (
         f"{algorithm.name} {algorithm.version}: box of the likeliest lesion; red speaks for "
-        f"{' or '.join(algorithm.positive)}, blue against. Burned-in text is covered."
+        f"{' or '.join(algorithm.positive)}, blue against."
     )
     made.ConversionType = "WSD"
     comments = (f"{describe_decision(answer)}.", seen.describe_scope(), NO_DIAGNOSIS)

@@ -196,7 +196,7 @@ def create_app(service: Service) -> FastAPI:
     async def draw(request: Request, attribution: bool = True) -> Response:
         """Draw the box of the lesion, and in red and blue what speaks for and against.
 
-        Burned-in text is covered. `attribution=false` draws the box alone.
+        The image is shown whole, with burned-in text. `attribution=false` draws the box alone.
         """
         (upload,) = await read_uploads(request, 1)
         return Response(await service.draw(upload, attribution, request), media_type="image/png")

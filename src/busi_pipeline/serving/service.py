@@ -9,7 +9,6 @@ from starlette.requests import ClientDisconnect, Request
 from busi_pipeline.errors import BadInputError
 from busi_pipeline.imaging.decoding import UnusableImageError
 from busi_pipeline.imaging.overlays import draw_finding, encode_png
-from busi_pipeline.imaging.text_cover import cover_text
 from busi_pipeline.models.ledger import CHALLENGER
 from busi_pipeline.models.packaged import READER, Answer, PackagedModel, decode_any
 from busi_pipeline.serving.loaded import LoadedModels
@@ -145,7 +144,7 @@ def _draw(model: PackagedModel, upload: Upload, shows_attribution: bool) -> "byt
     except (UnusableImageError, BadInputError) as error:
         return Unusable(str(error))
     drawn = draw_finding(
-        cover_text(pixels),
+        pixels,  # whole: a cover could hide a lesion, and who asks has the image
         answer.box,
         answer.box_source == READER,
         answer.attribution if shows_attribution else None,

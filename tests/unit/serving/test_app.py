@@ -18,7 +18,9 @@ from busi_pipeline.errors import BadInputError
 from busi_pipeline.models.packaged import Answer, PackagedModel
 from busi_pipeline.serving.logs import JsonLines
 from busi_pipeline.serving.service import Service
-from tests.package_factories import write_tiny_package
+from tests.factories import encode_image
+from tests.package_factories import draw_scan, write_tiny_package
+from tests.privacy_factories import INK, write_name
 from tests.serving_factories import BRIGHT, SCAN, serve
 
 KEY = "0123456789abcdef"
@@ -162,9 +164,9 @@ def test_a_file_name_comes_back_harmless(name: str, expected: str, client: TestC
 
 
 def test_the_overlay_is_drawn_on_demand(client: TestClient) -> None:
-    def draw(**options: str) -> np.ndarray:
+    def draw(content: bytes = SCAN, **options: str) -> np.ndarray:
         sent = client.post(
-            "/v1/overlays", files=as_files(SCAN), data={"box": "10,10,70,50"}, params=options
+            "/v1/overlays", files=as_files(content), data={"box": "10,10,70,50"}, params=options
         )
         assert sent.headers["content-type"] == "image/png"
         return np.asarray(Image.open(io.BytesIO(sent.content))).astype(int)
@@ -173,6 +175,10 @@ def test_the_overlay_is_drawn_on_demand(client: TestClient) -> None:
     assert tuple(both[30, 10]) == tuple(alone[30, 10]) == (0, 114, 178)
     assert np.ptp(alone[20:40, 20:60], axis=-1).max() == 0, "grey"
     assert np.ptp(both[20:40, 20:60], axis=-1).max() > 40, "red and blue"
+    named = write_name(draw_scan(3, 120, 160))
+    whole = draw(encode_image(Image.fromarray(named)), attribution="false")
+    assert (whole[80:] == named[80:]).all()
+    assert (whole == INK).any(axis=2).sum() > 20, "the text is there"
     refused = client.post("/v1/overlays", files=as_files(b"none"))
     assert (refused.status_code, refused.headers["content-type"]) == (
         422,

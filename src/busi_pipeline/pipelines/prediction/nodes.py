@@ -387,7 +387,7 @@ def draw_overlays(
         raw_images: the images.
         findings: of `read_images`.
         attribution: of `read_images`; each image that has some is drawn a second time, with it.
-        privacy: whether burned-in text is covered.
+        privacy: whether burned-in text is smoothed away.
     """
     usable = findings[findings["problem"] == ""]
 

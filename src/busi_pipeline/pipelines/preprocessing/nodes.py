@@ -32,7 +32,7 @@ from busi_pipeline.imaging.decoding import UInt8Array, UnusableImageError, decod
 from busi_pipeline.imaging.masks import draw_lesion, hash_masks, list_drawn_lesions, load_mask
 from busi_pipeline.imaging.network_input import show_input, show_lesion_mask
 from busi_pipeline.imaging.resizing import resize_image
-from busi_pipeline.imaging.text_cover import cover_text
+from busi_pipeline.imaging.text_cover import COVER_VERSION, cover_text
 from busi_pipeline.plotting.style import new_picture_grid, show_picture
 from busi_pipeline.progress import track
 
@@ -236,7 +236,10 @@ def prepare_input_masks(
 
 
 def _identify_input(settings: ModelSettings) -> dict[str, Any]:
-    return {"input": settings.input.model_dump(mode="json"), "size": settings.image_size}
+    shape = settings.input.model_dump(mode="json")
+    # The version of the cover counts where there is one: the others' images need not be made anew.
+    cover = {"cover": COVER_VERSION} if settings.input.remove_text else {}
+    return {"input": shape, "size": settings.image_size, **cover}
 
 
 def _find_boxes(manifest: pd.DataFrame, lesion_boxes: pd.DataFrame | None) -> list[Window | None]:

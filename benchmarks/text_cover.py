@@ -1,0 +1,52 @@
+"""How much of the lesions the text cover smooths away, in images with masks.
+
+    python benchmarks/text_cover.py /path/to/Dataset_BUSI_with_GT
+
+Prints in how many images something is smoothed, in how many more than a tenth, a quarter and half
+of the lesion's area, and how much of all pixels.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+from busi_pipeline.imaging.decoding import decode_image
+from busi_pipeline.imaging.masks import DrawnLesion, draw_lesion
+from busi_pipeline.imaging.raw_files import RawFiles
+from busi_pipeline.imaging.text_cover import find_text_boxes
+from busi_pipeline.layouts import LAYOUTS
+from busi_pipeline.layouts.recognition import recognise_layout
+from busi_pipeline.progress import track
+
+LABELS = ("benign", "malignant", "normal")
+
+
+def main() -> None:
+    """Print the shares."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    folder = parser.parse_args().folder
+    paths = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    files = RawFiles({path.relative_to(folder).as_posix(): path.read_bytes for path in paths})
+    found = recognise_layout(files, LAYOUTS, LABELS)
+    of_lesions, of_images = [], []
+    for image in track(found.layout.read(found.files, LABELS).images, "images", "image"):
+        pixels = decode_image(found.files[image.path]()).pixels
+        shape = pixels.shape[:2]
+        lesion = draw_lesion(found.files, DrawnLesion(list(image.masks), None), shape)
+        if lesion is None or not lesion.any():
+            continue
+        smoothed = np.zeros(shape, dtype=bool)
+        for box in find_text_boxes(pixels):
+            smoothed[box.top : box.bottom, box.left : box.right] = True
+        of_lesions.append(smoothed[lesion > 0].mean())
+        of_images.append(smoothed.mean())
+    shares = np.array(of_lesions)
+    print(f"{len(shares)} images with a lesion; {np.mean(of_images):.1%} of all pixels smoothed")
+    for least in (0, 0.1, 0.25, 0.5):
+        print(f"more than {least:.0%} of the lesion: {(shares > least).mean():.1%} of the images")
+
+
+if __name__ == "__main__":
+    main()
