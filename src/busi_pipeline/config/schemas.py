@@ -279,7 +279,7 @@ class InputSettings(Settings):
     stretch_intensity: bool
     """Stretch the grey values of what is shown from 0 to 255, without the outermost hundredths."""
     remove_text: bool
-    """Cover burned-in text before anything is cut out."""
+    """Smooth burned-in text away before anything is cut out."""
     remove_borders: bool
     """Cut off rows and columns at the edges that show nothing."""
 

@@ -83,7 +83,7 @@ def draw_finding(
     """Return uint8 (h, w, 3): an image with the box that was looked at.
 
     Args:
-        pixels: uint8 (h, w, 3), RGB, its burned-in text covered.
+        pixels: uint8 (h, w, 3), RGB.
         box: of the lesion; None for none.
         by_reader: whether a reader drew it, or the localizer found it.
         attribution: to draw under the box.

@@ -130,9 +130,10 @@ def cover_text(pixels: UInt8Array, framed: bool = True) -> UInt8Array:
 
     Finds lines of two or more characters that are brighter than what surrounds them, or dark on a
     light bar, with capitals of about 5 to 40 pixels. In a rectangle around each, the median over a
-    square as high as the letters takes the place of the pixels: strokes vanish, and what is larger,
-    as a lesion between callipers, stays as a shape. Some tissue may be smoothed as well. A single
-    character, text that runs downwards, and faint or smaller text may stay.
+    square as high as the letters takes the place of the pixels: strokes vanish, and what is larger
+    than the letters stays as a shape. Some tissue may be smoothed as well, and a lesion that is
+    no larger than letters beside it may vanish. A single character, text that runs downwards, and
+    faint, smaller or larger text may stay.
 
     Args:
         pixels: the picture.
@@ -155,10 +156,12 @@ def _smooth(pixels: UInt8Array, box: Box) -> UInt8Array:
     """Return the median around each pixel of a box of uint8 (h, w, 3)."""
     height = box.bottom - box.top
     side = min(_LARGEST_WINDOW, max(_LEAST_WINDOW, height)) | 1
-    top, left = max(0, box.top - side // 2), max(0, box.left - side // 2)
-    near = pixels[top : box.bottom + side // 2, left : box.right + side // 2]
+    half = side // 2
+    # OpenCV's median repeats the edge, and with it letters that touch it.
+    around = cv2.copyMakeBorder(pixels, half, half, half, half, cv2.BORDER_REFLECT_101)
+    near = around[box.top : box.bottom + 2 * half, box.left : box.right + 2 * half]
     smooth = cv2.medianBlur(np.ascontiguousarray(near), side).astype(np.uint8, copy=False)
-    return smooth[box.top - top :, box.left - left :][:height, : box.right - box.left]
+    return smooth[half : half + height, half : half + box.right - box.left]
 
 
 def find_text_boxes(pixels: UInt8Array) -> list[Box]:
@@ -262,7 +265,7 @@ def _list_strokes(
     group = connected_components(links, directed=False)[1]
     left, top, width, height = boxes[:, :4].T
     strokes = _Strokes(left, top, left + width, top + height, highest, brightest)
-    fits = (height <= search.tallest) & (width <= search.tallest)
+    fits = (height <= search.tallest) & (width <= 2 * search.tallest)  # a W is wide
     fits[0] = False  # the background
     return strokes.select(fits), group[fits]
 

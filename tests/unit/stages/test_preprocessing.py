@@ -20,6 +20,7 @@ from busi_pipeline.imaging.affine import (
     list_transforms,
 )
 from busi_pipeline.imaging.text_cover import cover_text
+from busi_pipeline.pipelines.preprocessing import nodes
 from busi_pipeline.pipelines.preprocessing.nodes import (
     PLAN_COLUMNS,
     plan_all_images,
@@ -296,3 +297,15 @@ def test_the_plot_covers_names_before_it_turns_them(
     rows = [expected, *(apply_affine(expected, move) for move in list_transforms(first))]
     for shown, wanted in zip(list_pictures(figure)[:6], rows, strict=True):
         assert (shown == wanted).all()
+
+
+def test_images_are_made_anew_where_the_cover_of_text_is_another() -> None:
+    def identify(**shape: Any) -> dict[str, Any]:
+        return nodes._identify_input(make_settings("T", input=shape))
+
+    plain = identify(remove_text=False)
+    with pytest.MonkeyPatch.context() as patch:
+        removed = identify(remove_text=True)
+        patch.setattr(nodes, "COVER_VERSION", 99)
+        assert identify(remove_text=True) != removed
+        assert identify(remove_text=False) == plain

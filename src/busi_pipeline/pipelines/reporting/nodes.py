@@ -389,7 +389,7 @@ def describe_input(settings: Mapping[str, Any]) -> str:
         "stretched": not shape.keep_aspect,
         "without colour": shape.grey,
         "grey values stretched": shape.stretch_intensity,
-        "burned-in text covered": shape.remove_text,
+        "burned-in text smoothed away": shape.remove_text,
         "empty borders cut off": shape.remove_borders,
     }
     how = ", ".join(change for change, is_made in changes.items() if is_made)
