@@ -16,16 +16,14 @@ import numpy as np
 from busi_pipeline.imaging.decoding import decode_image
 from busi_pipeline.imaging.masks import DrawnLesion, draw_lesion
 from busi_pipeline.imaging.raw_files import RawFiles
-from busi_pipeline.imaging.text_cover import cover_text, find_text_boxes
+from busi_pipeline.imaging.text_cover import cover_text, find_text_boxes, mark_boxes
 from busi_pipeline.layouts import LAYOUTS
 from busi_pipeline.layouts.recognition import recognise_layout
 from busi_pipeline.progress import track
 
 LABELS = ("benign", "malignant", "normal")
-
-
-AROUND = 31
-SOME = 10
+# Pixels across and down that a lesion is enlarged by, and the least contrast that counts as some.
+AROUND, SOME = 31, 10
 
 
 def measure_contrast(pixels: np.ndarray, lesion: np.ndarray) -> float:
@@ -51,9 +49,7 @@ def main() -> None:
         lesion = draw_lesion(found.files, DrawnLesion(list(image.masks), None), shape)
         if lesion is None or not lesion.any():
             continue
-        smoothed = np.zeros(shape, dtype=bool)
-        for box in find_text_boxes(pixels):
-            smoothed[box.top : box.bottom, box.left : box.right] = True
+        smoothed = mark_boxes(find_text_boxes(pixels), shape)
         of_lesions.append(smoothed[lesion > 0].mean())
         of_images.append(smoothed.mean())
         before = measure_contrast(pixels, lesion)

@@ -6,7 +6,7 @@ upright strokes, not for the shapes of letters, and finds letters five pixels hi
 proves that no name is left.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import cv2
@@ -140,26 +140,39 @@ def cover_text(pixels: UInt8Array, framed: bool = True) -> UInt8Array:
         framed: whether a thin grey line marks what was smoothed, for those who look at it.
     """
     covered = pixels.copy()
-    inside = np.zeros(pixels.shape[:2], dtype=np.uint8)
+    boxes = find_text_boxes(pixels)
+    # OpenCV's median repeats the edge, and with it letters that touch it.
+    around = cv2.copyMakeBorder(pixels, *4 * (_LARGEST_WINDOW // 2,), cv2.BORDER_REFLECT_101)
     # Where they overlap, the one of the larger letters counts.
-    for box in sorted(find_text_boxes(pixels), key=lambda box: box.bottom - box.top):
-        place = np.s_[box.top : box.bottom, box.left : box.right]
-        covered[place] = _smooth(pixels, box)
-        inside[place] = 1
+    for box in sorted(boxes, key=lambda box: box.bottom - box.top):
+        covered[box.top : box.bottom, box.left : box.right] = _smooth(around, box)
     if framed:
+        inside = mark_boxes(boxes, pixels.shape[:2])
         outlines, _ = cv2.findContours(inside, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
         cv2.drawContours(covered, outlines, -1, 3 * (FRAME_GREY,))
     return covered
 
 
-def _smooth(pixels: UInt8Array, box: Box) -> UInt8Array:
-    """Return the median around each pixel of a box of uint8 (h, w, 3)."""
+def mark_boxes(boxes: Sequence[Box], shape: tuple[int, ...]) -> UInt8Array:
+    """Return uint8 of a shape (height, width), 1 where a box is."""
+    inside = np.zeros(shape, dtype=np.uint8)
+    for box in boxes:
+        inside[box.top : box.bottom, box.left : box.right] = 1
+    return inside
+
+
+def _smooth(around: np.ndarray, box: Box) -> UInt8Array:
+    """Return the median around each pixel of a box.
+
+    Args:
+        around: uint8, a picture that has half of the largest window more at each side.
+        box: in the picture.
+    """
     height = box.bottom - box.top
     side = min(_LARGEST_WINDOW, max(_LEAST_WINDOW, height)) | 1
     half = side // 2
-    # OpenCV's median repeats the edge, and with it letters that touch it.
-    around = cv2.copyMakeBorder(pixels, half, half, half, half, cv2.BORDER_REFLECT_101)
-    near = around[box.top : box.bottom + 2 * half, box.left : box.right + 2 * half]
+    top, left = (edge + _LARGEST_WINDOW // 2 - half for edge in (box.top, box.left))
+    near = around[top : top + height + 2 * half, left : left + box.right - box.left + 2 * half]
     smooth = cv2.medianBlur(np.ascontiguousarray(near), side).astype(np.uint8, copy=False)
     return smooth[half : half + height, half : half + box.right - box.left]
 

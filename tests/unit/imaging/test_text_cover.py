@@ -11,7 +11,7 @@ from matplotlib import font_manager
 from PIL import Image, ImageDraw, ImageFont
 
 from busi_pipeline.imaging.resizing import resize_image
-from busi_pipeline.imaging.text_cover import FRAME_GREY, cover_text, find_text_boxes
+from busi_pipeline.imaging.text_cover import FRAME_GREY, cover_text, find_text_boxes, mark_boxes
 from tests.privacy_factories import INK, make_named_picture
 
 SANS, BOLD = (
@@ -63,9 +63,7 @@ def shrink(ink: np.ndarray) -> np.ndarray:
 def share_covered(picture: np.ndarray, ink: np.ndarray) -> float:
     """Return the share of the ink that rectangles cover; see that nothing shows through them."""
     assert (ink > 0.5).sum() > 20
-    inside = np.zeros(ink.shape, dtype=bool)
-    for box in find_text_boxes(picture):
-        inside[box.top : box.bottom, box.left : box.right] = True
+    inside = mark_boxes(find_text_boxes(picture), ink.shape) > 0
     assert measure_legibility(cover_text(picture, framed=False), ink, inside) < LEGIBLE
     return float(inside[ink > 0.5].mean())
 

@@ -299,13 +299,13 @@ def test_the_plot_covers_names_before_it_turns_them(
         assert (shown == wanted).all()
 
 
-def test_images_are_made_anew_where_the_cover_of_text_is_another() -> None:
+def test_images_are_made_anew_where_the_cover_of_text_is_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def identify(**shape: Any) -> dict[str, Any]:
         return nodes._identify_input(make_settings("T", input=shape))
 
-    plain = identify(remove_text=False)
-    with pytest.MonkeyPatch.context() as patch:
-        removed = identify(remove_text=True)
-        patch.setattr(nodes, "COVER_VERSION", 99)
-        assert identify(remove_text=True) != removed
-        assert identify(remove_text=False) == plain
+    plain, removed = identify(remove_text=False), identify(remove_text=True)
+    monkeypatch.setattr(nodes, "COVER_VERSION", 99)
+    assert identify(remove_text=True) != removed
+    assert identify(remove_text=False) == plain
