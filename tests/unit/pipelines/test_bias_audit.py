@@ -17,6 +17,7 @@ from busi_pipeline.pipelines.bias_audit.nodes import (
     predict_from_bounding_box,
 )
 from busi_pipeline.pipelines.bias_audit.plots import plot_bias_audit, plot_burned_in_annotations
+from busi_pipeline.plotting.style import NothingToShow
 from busi_pipeline.stats.classes import Classes
 from tests.evaluation_factories import EVALUATION, FOUR, THREE, TWO, make_predictions
 from tests.factories import as_raw_images, encode_image, make_settings, store_array
@@ -144,6 +145,14 @@ def test_annotations_are_shown_where_they_were_found() -> None:
     figure = plot_burned_in_annotations(raw, manifest, found, UNCOVERED)
     assert "callipers on 1 of 2, text on 0 of 2, colour on 1 of 2" in figure.get_suptitle()
     assert sum(bool(axis.images) for axis in figure.axes) == 1
+
+
+def test_no_annotation_is_no_picture() -> None:
+    found = pd.DataFrame({"image_id": ["a"], "text_score": [None]})
+    found = found.assign(**dict.fromkeys(ANNOTATIONS, False))
+    nothing = plot_burned_in_annotations({}, found.assign(path="a.png"), found, UNCOVERED)
+    assert isinstance(nothing, NothingToShow)
+    assert "text on 0 of 1" in nothing
 
 
 @pytest.mark.parametrize("privacy", [COVERED, UNCOVERED])

@@ -104,6 +104,20 @@ def test_gallery_shows_misclassified_positives_first(flagged: bool, count: int, 
     )
 
 
+def test_the_gallery_has_a_colour_bar_of_the_colours_shown() -> None:
+    gradcam, masks, predictions = make_case()
+    images = store_array(predictions["image_id"], np.full((3, 8, 8, 3), 90, dtype=np.uint8))
+    figure = plot_gradcam_gallery(gradcam, images, masks, predictions, SETTINGS, UNCOVERED, THREE)
+    bar = figure.axes[-1]
+    assert "spoke for the likeliest class" in bar.get_xlabel()
+    heat = figure.axes[0].images[1]
+    assert heat.get_clim() == (0, 1)
+    assert float(np.max(heat.get_array())) == 1
+    lowest, highest = (heat.cmap(value) for value in (0.0, 1.0))
+    assert lowest[3] == 0
+    assert highest[:3] == bar.collections[-1].cmap(1.0)[:3]
+
+
 def test_gallery_without_misclassified_positives_says_so() -> None:
     gradcam, masks, predictions = make_case()
     images = store_array(predictions["image_id"], np.full((3, 8, 8, 3), 90, dtype=np.uint8))

@@ -41,6 +41,9 @@ def test_summary_corrects_over_all_experiments() -> None:
     assert table["p_corrected"].min() == pytest.approx(len(table) * table["p_value"].min())
     figure = plot_leakage(table, {"a": make_settings("InceptionV3, AdamW")})
     assert [axis.get_title() for axis in figure.axes] == list(dict.fromkeys(table["metric"]))
+    auc = next(axis for axis in figure.axes if axis.get_title().startswith("AUC"))
+    assert max(line.get_xdata().max() for line in auc.lines) <= 1
+    assert "points" not in auc.get_xlabel() + figure.get_suptitle()
     labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert labels == [
         "InceptionV3, AdamW\nfine-tuned",

@@ -3,12 +3,14 @@
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from busi_pipeline.config.schemas import PrivacySettings
 from busi_pipeline.imaging.crops import Window, list_whole_window, place_in_window, show_whole
 from busi_pipeline.imaging.text_cover import cover_text
 from busi_pipeline.pipelines.localization.plots import plot_lesion_boxes
+from busi_pipeline.plotting.style import NothingToShow
 from tests.factories import as_raw_images, encode_image, load_parameters
 from tests.privacy_factories import COVERED, UNCOVERED, list_pictures, make_named_picture
 
@@ -34,6 +36,7 @@ def test_test_images_are_shown_with_both_boxes_and_without_names(privacy: Privac
         }
     )
     figure = plot_lesion_boxes(raw, boxes, manifest, split, SETTINGS, privacy)
+    assert isinstance(figure, Figure)
     shown = [axis for axis in figure.axes if axis.images]
     assert all(axis.get_title().startswith("a\n") for axis in shown), "of test images with a lesion"
     expected = cover_text(picture) if privacy.cover_text else picture
@@ -46,3 +49,12 @@ def test_test_images_are_shown_with_both_boxes_and_without_names(privacy: Privac
         (*patch.get_xy(), patch.get_width(), patch.get_height()) for patch in shown[0].patches
     ]
     assert patches == [(box.left, box.top, box.width, box.height) for box in framed]
+
+
+def test_no_box_is_no_picture() -> None:
+    boxes = pd.DataFrame(columns=["image_id", "iou"])
+    images = pd.DataFrame(
+        {"image_id": ["a"], "path": "a.png", "height": 1, "width": 1, "split": "test"}
+    )
+    nothing = plot_lesion_boxes({}, boxes, images, images, SETTINGS, UNCOVERED)
+    assert isinstance(nothing, NothingToShow)

@@ -14,6 +14,7 @@ from busi_pipeline.pipelines.model_comparison.plots import (
     plot_model_comparison,
     plot_pairwise_comparisons,
 )
+from busi_pipeline.plotting.style import NothingToShow
 from busi_pipeline.stats.classes import Classes
 from busi_pipeline.stats.comparison import COLUMNS, compare_predictions
 from tests.evaluation_factories import CLASS_SETS, EVALUATION, THREE, make_metrics, make_predictions
@@ -22,8 +23,12 @@ from tests.factories import make_settings
 COUNTS = {"benign": 437, "malignant": 210, "normal": 133}
 SUMMARY = {"images": COUNTS | {"all": 780}}
 BUSI = DatasetSettings(name="BUSI", images=COUNTS)
+OWN = {"benign": 12, "malignant": 12, "normal": 12}
 PUBLISHED = {
     "source": "published notebook",
+    "dataset": "BUSI",
+    "images": COUNTS,
+    "split_method": "random",
     "accuracy": 0.65,
     "loss": 0.9,
     "positive_sensitivity": 0.77,
@@ -76,14 +81,42 @@ def test_results_of_a_model_stand_together(metrics: dict[str, Any]) -> None:
     np.testing.assert_allclose(ends[1][:, 0], expected)
 
 
-@pytest.mark.parametrize(
-    "summary", [None, {"images": {"benign": 12, "malignant": 12, "normal": 12, "all": 36}}]
-)
+@pytest.mark.parametrize("counts", [None, OWN, COUNTS | {"normal": 134}, COUNTS | {"cyst": 1}])
+@pytest.mark.parametrize("described", [COUNTS, OWN, None])
 def test_other_images_have_no_published_result(
-    metrics: dict[str, Any], summary: dict[str, Any] | None
+    metrics: dict[str, Any],
+    counts: dict[str, int] | None,
+    described: dict[str, int | None] | None,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    """Whatever `dataset` says of them: a published result says itself what it is of."""
     vgg16 = entitle(metrics, "VGG16", published=PUBLISHED)
-    table = compare_experiments(THREE, BUSI, summary, vgg16=vgg16)
+    own = DatasetSettings(name="Own", images=described)
+    summary = {"images": counts | {"all": sum(counts.values())}} if counts else None
+    with caplog.at_level("INFO"):
+        table = compare_experiments(THREE, own, summary, vgg16=vgg16)
+    assert table["source"].tolist() == ["this project"]
+    assert "left out: they are of BUSI" in caplog.text
+
+
+def test_a_published_row_names_data_and_split(metrics: dict[str, Any]) -> None:
+    vgg16 = entitle(metrics, "VGG16", published=PUBLISHED)
+    published, ours = compare_experiments(THREE, BUSI, SUMMARY, vgg16=vgg16).to_dict("records")
+    assert (published["data"], published["split_method"]) == ("BUSI, 780 images", "random")
+    assert (ours["data"], ours["split_method"]) == ("BUSI, 780 images", "grouped")
+    assert "a random split, those of this project of a grouped one" in published["note"]
+    random = metrics | {"depends_on": metrics["depends_on"] | {"split_method": "random"}}
+    alike = compare_experiments(
+        THREE, BUSI, SUMMARY, vgg16=entitle(random, "VGG16", published=PUBLISHED)
+    )
+    assert alike["note"].iloc[0] == "", "the same split needs no note"
+
+
+def test_a_published_result_of_an_earlier_version_is_left_out(metrics: dict[str, Any]) -> None:
+    earlier = {name: value for name, value in PUBLISHED.items() if name != "images"}
+    table = compare_experiments(
+        THREE, BUSI, SUMMARY, vgg16=entitle(metrics, "VGG16", published=earlier)
+    )
     assert table["source"].tolist() == ["this project"]
 
 
@@ -134,15 +167,22 @@ def test_pairs_are_named_by_their_titles() -> None:
         "InceptionV3, AdamW\nvs gone",
         "Ensemble\nvs gone",
     ]
+    for axis, metric in zip(figure.axes, pairs["metric"].unique(), strict=True):
+        dots = [line.get_xdata() for line in axis.lines if line.get_marker() == "o"]
+        shown = [place[0] for place in dots if len(place)]
+        unit = 1 if metric == "AUC of malignant" else 100
+        expected = unit * pairs.loc[pairs["metric"] == metric, "difference"]
+        np.testing.assert_allclose(shown, expected)
+        assert ("percentage points" in axis.get_xlabel()) == (unit == 100)
     legend = [text.get_text() for text in figure.legends[0].get_texts()]
     assert legend == ["first is better", "first is worse", "inconclusive"]
 
 
 def test_no_pair_is_said_and_no_error() -> None:
     ensemble = EnsembleSettings(title="Ensemble")
-    figure = plot_pairwise_comparisons(pd.DataFrame(columns=COLUMNS), {}, ensemble)
-    assert figure.get_suptitle().startswith("Fewer than two experiments")
-    assert not figure.axes
+    nothing = plot_pairwise_comparisons(pd.DataFrame(columns=COLUMNS), {}, ensemble)
+    assert isinstance(nothing, NothingToShow)
+    assert nothing.startswith("Fewer than two experiments")
 
 
 def test_pipelines_read_every_experiment() -> None:

@@ -1,7 +1,6 @@
 """The report says what was found, of the data that it was found on, and names what was not run."""
 
 import base64
-import json
 import re
 from html import unescape
 from typing import Any
@@ -9,25 +8,13 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from busi_pipeline.config.experiments import ENSEMBLE, name_item
-from busi_pipeline.config.schemas import DatasetSettings, EnsembleSettings, ModelSettings
-from busi_pipeline.learning.linear_probe import BOUNDING_BOX, OCCLUDED, VISIBLE
+from busi_pipeline.errors import BadInputError
 from busi_pipeline.pipelines.model_comparison.nodes import compare_experiments
 from busi_pipeline.pipelines.reporting import create_experiment_pipeline, create_pipeline
 from busi_pipeline.pipelines.reporting.checklists import ITEMS
-from busi_pipeline.pipelines.reporting.nodes import (
-    INTERVALS,
-    describe_training,
-    show_table,
-    stack_interval,
-    write_model_card,
-    write_report,
-)
-from busi_pipeline.pipelines.reporting.pipeline import (
-    COMMON,
-    OF_CROSS_VALIDATION,
-    OF_EXPERIMENT,
-)
+from busi_pipeline.pipelines.reporting.nodes import write_model_card
+from busi_pipeline.pipelines.reporting.rendering import INTERVALS, show_table, stack_interval
+from busi_pipeline.pipelines.reporting.wording import describe_plan
 from busi_pipeline.plotting.style import DEMO_BANNER
 from busi_pipeline.stats.classes import Classes
 from busi_pipeline.stats.comparison import compare_predictions
@@ -43,64 +30,25 @@ from tests.evaluation_factories import (
     make_predictions,
 )
 from tests.factories import load_parameters, make_settings
-
-PICTURE = b"\x89PNG picture"
-FACT, LIMITATION = "Collected in Cairo.", "One hospital alone."
-
-
-def describe_dataset(classes: Classes, **changes: Any) -> DatasetSettings:
-    """Return facts of a set with ten images of each class."""
-    values: dict[str, Any] = {
-        "name": "BUSI",
-        "citation": "Al-Dhabyani 2020",
-        "facts": (FACT,),
-        "limitations": (LIMITATION,),
-        "images": dict.fromkeys(classes, 10),
-    }
-    return DatasetSettings(**values | changes)
-
-
-def summarise_data(classes: Classes, of_each: int = 10) -> dict[str, Any]:
-    counts = dict.fromkeys(classes, of_each) | {"all": of_each * len(classes)}
-    return {"images": counts, "masks": 7, "colour_overlays": 2, "quarantined": 3}
+from tests.report_factories import (
+    FACT,
+    LIMITATION,
+    PICTURE,
+    describe_dataset,
+    evaluate,
+    make_audit,
+    make_training_card,
+    summarise_data,
+    summarise_duplicates,
+    summarise_split,
+    write_card,
+    write_page,
+)
 
 
-def summarise_split(classes: Classes) -> dict[str, Any]:
-    part = {"all": 10 * len(classes)} | dict.fromkeys(classes, 10)
-    parts = dict.fromkeys(("train", "validation", "test"), part)
-    more = {"excluded": {"all": 19}, "test_images_with_duplicate_in_train": 0}
-    return {"split": parts | more}
-
-
-def write(classes: Classes = THREE, dataset: DatasetSettings | None = None, **found: Any) -> str:
-    """Write the report of a project in which nothing was run but `found`."""
-    arguments: dict[str, Any] = dict.fromkeys(COMMON)
-    of_all = (
-        ("resnet50", OF_EXPERIMENT),
-        ("other", OF_EXPERIMENT),
-        (ENSEMBLE, OF_CROSS_VALIDATION),
-    )
-    for experiment, items in of_all:
-        arguments |= {name_item(experiment, item): None for item in items}
-    arguments["other__external_results"] = {}
-    page = write_report(
-        classes,
-        dataset or describe_dataset(classes),
-        EVALUATION,
-        {
-            "resnet50": make_settings("ResNet <50>", training={"weights": "imagenet"}),
-            "other": make_settings("Another", in_default=False),
-        },
-        EnsembleSettings(title="All together"),
-        **arguments | found,
-    )
-    return re.sub(r"\s+", " ", page)
-
-
-def evaluate(classes: Classes, skill: float = 2.0, **depends_on: str) -> dict[str, Any]:
-    predictions = make_predictions(classes, skill=skill, folds=5)
-    metrics = make_metrics(predictions, classes)
-    return metrics | {"depends_on": metrics["depends_on"] | depends_on}
+def write(classes: Classes = THREE, **found: Any) -> str:
+    """Return the page with single spaces."""
+    return re.sub(r"\s+", " ", write_page(classes, **found))
 
 
 def test_what_was_not_run_is_named() -> None:
@@ -121,33 +69,24 @@ def test_what_was_not_run_is_named() -> None:
 def test_an_experiment_beside_the_default_is_there_once_it_was_run() -> None:
     assert "bias_audit_other" not in write()
     page = write(other__cross_validation_metrics=evaluate(THREE))
-    assert "<strong>Another</strong> has the highest AUC" in page
+    assert "<strong>Another</strong>: AUC for malignant" in page
     assert "kedro run --pipeline=bias_audit_other<" in page
 
 
 def test_report_says_how_much_the_lesion_carries() -> None:
-    def audit(visible: float, occluded: float) -> pd.DataFrame:
-        rows = {VISIBLE: visible, OCCLUDED: occluded, BOUNDING_BOX: 0.849}
-        return pd.DataFrame(
-            [
-                {"question": q, "lesion_auc": v, "lesion_auc_ci_low": v, "lesion_auc_ci_high": v}
-                for q, v in rows.items()
-            ]
-        )
-
     page = write(
-        resnet50__bias_audit=audit(0.93, 0.887),
+        resnet50__bias_audit=make_audit(0.93, 0.887),
         resnet50__bias_audit_plot=PICTURE,
-        other__bias_audit=audit(0.5, 0.6),
+        other__bias_audit=make_audit(0.5, 0.6),
         other__bias_audit_plot=PICTURE,
     )
     assert "0.887" in page
     assert "<td>10 %</td>" in page, "0.043 of 0.43"
     assert "0.849" in page
     assert "<td>–</td>" in page, "it knows nothing to lose"
-    negative = write(resnet50__bias_audit=audit(0.9, 0.95), resnet50__bias_audit_plot=PICTURE)
+    negative = write(resnet50__bias_audit=make_audit(0.9, 0.95), resnet50__bias_audit_plot=PICTURE)
     assert "<td>–</td>" in negative, "no share"
-    assert "goes with the lesion" not in write(resnet50__bias_audit=audit(*[float("nan")] * 2))
+    assert "goes with the lesion" not in write(resnet50__bias_audit=make_audit(*[float("nan")] * 2))
 
 
 @pytest.mark.parametrize("classes", CLASS_SETS, ids=len)
@@ -172,7 +111,7 @@ def test_report_holds_every_class_whatever_its_name(classes: Classes) -> None:
     assert f"<h1>Breast ultrasound: {', '.join(first)} or {last}</h1>" in page
     for name in classes:
         assert f"10 {name}" in page
-        assert format_share(better["test"][name], "sensitivity") in page
+        assert str(stack_interval(format_share(better["test"][name], "sensitivity"))) in page
     for scores in (metrics["test"], better["test"], probe["test"]):
         assert format_number(scores["positive"], "auc").split(" ")[0] in page
     for scores in (metrics["test"], better["test"]):
@@ -218,16 +157,7 @@ def test_figures_and_pictures_are_on_the_page() -> None:
         leakage_table=pd.DataFrame(
             {"experiment": ["resnet50", "<b>"], "random": 0.91, "p_value": 0.1, "p_corrected": 1e-5}
         ),
-        duplicate_summary={
-            "duplicates": {
-                "groups": 590,
-                "groups_with_duplicates": 153,
-                "images_in_them": 343,
-                "largest_group": 5,
-                "groups_of_mixed_labels": 8,
-                "images_of_mixed_labels": 19,
-            }
-        },
+        duplicate_summary=summarise_duplicates(),
     )
     assert "343 images belong to 153 groups" in page
     encoded = base64.b64encode(PICTURE).decode()
@@ -270,7 +200,7 @@ def test_facts_appear_only_where_counts_match() -> None:
 def test_synthetic_data_put_a_banner_on_the_page() -> None:
     demo = describe_dataset(THREE, synthetic=True)
     page = write(dataset=demo, data_summary=summarise_data(THREE, 12))
-    assert f'<p class="demo">{DEMO_BANNER}</p> <h1>' in page
+    assert f'<aside class="demo" aria-label="Warning"><p>{DEMO_BANNER}</p></aside>' in page
     assert "there are no patients" in page
     assert "not configured" not in page
     assert "DEMO" not in write()
@@ -332,42 +262,6 @@ def test_checklists_hold_for_any_data_set() -> None:
         assert word not in text
 
 
-def write_card(
-    classes: Classes = THREE,
-    best_epoch: dict[str, int] | None = None,
-    dataset: DatasetSettings | None = None,
-    weights: str = "imagenet",
-    external: dict[str, Any] | None = None,
-    newest: dict[str, Any] | None = None,
-    settings: ModelSettings | None = None,
-) -> str:
-    metrics = make_metrics(make_predictions(classes), classes)
-    metrics["depends_on"] = metrics["depends_on"] | {"weights": weights, "training_sha256": "t"}
-    averaged = make_settings(training={"average_with_pretuned": True, "tta_horizontal_flip": True})
-    described = describe_training(
-        settings or averaged,
-        {"training": {"best_epoch": best_epoch or {"head": 1, "fine_tuning": 7}, "folds": 5}},
-        metrics,
-        {
-            "operating_point": {
-                "threshold": 0.0731,
-                "temperature": 0.9,
-                "offsets": [-0.2] * len(classes),
-                "target_sensitivity": 0.95,
-                "threshold_rule": "conformal",
-                "expected_sensitivity": 30 / 31,
-            }
-        },
-        summarise_data(classes),
-        summarise_split(classes),
-        EVALUATION,
-        dataset or describe_dataset(classes),
-        classes,
-    )
-    # Written beside the model, and read again where the model is used.
-    return write_model_card(json.loads(json.dumps(described)), external or {}, newest)
-
-
 def test_model_card_of_a_model_that_was_tested_nowhere_else_says_so() -> None:
     card = write_card()
     assert "The model was not tested on another site." in card
@@ -404,7 +298,7 @@ def test_report_sets_external_figures_before_all_others() -> None:
         external_comparison_plots={"elsewhere": PICTURE},
     )
     auc = format_number(of_site["external"]["images"], "auc")
-    inside = page.index("has the highest AUC")
+    inside = page.index("<strong>ResNet &lt;50&gt;</strong>: AUC for malignant")
     assert page.index(f"ResNet &lt;50&gt; has an AUC of {auc}") < inside
     assert page.count("<img") == 2
     assert "finding, cost missed" in page
@@ -424,7 +318,7 @@ def test_report_names_external_figures_of_an_earlier_model_as_such() -> None:
 @pytest.mark.parametrize(
     ("best_epoch", "expected"),
     [
-        ({"head": 1}, "features of the frozen network; averaged over the image"),
+        ({"head": 1}, "the frozen network; no fine-tuning; averaged over the image"),
         ({"head": 1, "fine_tuning": 0}, "was rolled back; averaged over the image"),
         (
             {"head": 1, "fine_tuning": 7},
@@ -433,13 +327,83 @@ def test_report_names_external_figures_of_an_earlier_model_as_such() -> None:
     ],
 )
 def test_model_card_says_how_it_was_trained(best_epoch: dict[str, int], expected: str) -> None:
-    (line,) = (
-        line
-        for line in write_card(best_epoch=best_epoch).splitlines()
-        if line.startswith("| training |")
-    )
-    assert expected in line
+    assert expected in read_row(write_card(best_epoch=best_epoch), "training")
+
+
+def read_row(card: str, name: str) -> str:
+    """Return a row of the card's table, which is one line."""
+    (line,) = (line for line in card.splitlines() if line.startswith(f"| {name} |"))
     assert line.count("|") == 3, "one row of the table"
+    return line
+
+
+@pytest.mark.parametrize(
+    ("best_epoch", "training", "learned"),
+    [
+        ({"head": 1, "fine_tuning": 7}, {}, "8 of each training image: rotated"),
+        ({"head": 1, "fine_tuning": 0}, {}, "none: what is delivered has learned from the"),
+        ({"head": 1}, {}, "none: what is delivered has learned from the images as they are"),
+        ({"head": 1, "fine_tuning": 0}, {"head_learns_from": "all"}, "8 of each training image"),
+        ({"head": 3}, {"head_solver": "gradient"}, "8 of each training image"),
+    ],
+)
+def test_model_card_says_which_images_were_augmented(
+    best_epoch: dict[str, int], training: dict[str, Any], learned: str
+) -> None:
+    settings = make_settings(augmentation={"per_image": 8}, training=training)
+    card = write_card(best_epoch=best_epoch, settings=settings)
+    assert learned in read_row(card, "augmented images")
+
+
+def test_what_was_rolled_back_is_nowhere_called_fine_tuned() -> None:
+    best_epoch = {"head": 1, "fine_tuning": 0}
+    card = write_card(best_epoch=best_epoch)
+    page = write(
+        resnet50__metrics=evaluate(THREE, folds=1),
+        resnet50__training_card=make_training_card(best_epoch=best_epoch),
+    )
+    for text in (card, page):
+        assert "fine-tuning was no better on validation images and was rolled back" in text
+        assert "fine-tuned for" not in text
+        assert "averaged with the network before fine-tuning" not in text
+    assert "as set" not in page[page.index('<h2 id="models">') :].partition("Another")[0]
+
+
+def test_models_without_a_record_are_described_as_set() -> None:
+    page = write(resnet50__cross_validation_metrics=evaluate(THREE))
+    assert "as set: up to" in page
+    frozen = make_settings(training={"fine_tuning": {"epochs": 0}})
+    assert describe_plan(frozen).endswith("of the frozen network; no fine-tuning")
+
+
+def test_model_card_of_the_fold_networks_has_no_test_images() -> None:
+    bag = load_parameters()["experiments"]["lesion_ensemble"]
+    card = write_card(settings=bag)
+    assert "## Out of fold" in card
+    assert "On the test images" not in card
+    assert "test images leave much to chance" not in card
+    assert "as each member's" in read_row(card, "augmented images")
+    assert "for testing" not in card
+
+
+def test_model_card_says_where_the_target_cannot_be_promised() -> None:
+    too_few = write_card(expected_sensitivity=11 / 12)
+    assert "below the target, since there were too few malignant images" in too_few
+    assert "below the target" not in write_card()
+
+
+def test_commands_of_a_card_have_the_environment_of_its_run() -> None:
+    commands = re.findall(r"kedro run[^`]*", write_card())
+    assert len(commands) == 3
+    assert all(own.startswith("kedro run --env=demo --pipeline=") for own in commands)
+    earlier = make_training_card()
+    del earlier["run"]
+    assert "`kedro run --pipeline=reporting`" in write_model_card(earlier, {})
+
+
+def test_a_card_without_a_record_of_the_training_is_refused() -> None:
+    with pytest.raises(BadInputError, match="train the experiment again"):
+        write_model_card(None, {})
 
 
 def test_model_card_of_joined_members_names_them() -> None:
@@ -507,7 +471,7 @@ def test_model_card_holds_facts_of_its_own_data_alone() -> None:
 
 def test_model_card_of_random_weights_says_so() -> None:
     card = write_card(weights="none")
-    assert "| initial weights | trained from random weights |" in card
+    assert "| initial weights | random |" in card
     assert "ImageNet" not in card
 
 
@@ -538,7 +502,7 @@ def test_a_figure_of_a_table_carries_its_interval() -> None:
     cells = re.findall(r"<t[hd]>(.*?)</t[hd]>", show_table(table))
     assert cells == [
         *("model", "positive auc", "seconds", "found"),
-        *("&lt;new&gt;", "0.900 (0.850 to 0.950)", "540", "this"),
+        *("&lt;new&gt;", '0.900 <span class="interval">(0.850 to 0.950)</span>', "540", "this"),
         *("old", "0.800", "5349", "–"),
     ]
 

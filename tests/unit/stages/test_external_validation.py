@@ -34,6 +34,7 @@ from busi_pipeline.pipelines.external_validation.plots import (
 )
 from busi_pipeline.pipelines.external_validation.properties import measure_properties
 from busi_pipeline.pipelines.external_validation.summary import compare_sites, write_summary
+from busi_pipeline.plotting.style import NothingToShow
 from busi_pipeline.stats.classes import Classes
 from busi_pipeline.stats.scoring import probability_columns
 from busi_pipeline.synthetic import simulate_scan
@@ -50,7 +51,12 @@ from tests.factories import (
 PARAMETERS = load_parameters()
 EXTERNAL, DATASET = PARAMETERS["external"], PARAMETERS["dataset"]
 SETTINGS = make_settings()
-RECORD = {"title": "ResNet50", "model_run_id": "abc", "model_sha256": "f" * 64}
+RECORD = {
+    "title": "ResNet50",
+    "threshold": 0.012,
+    "model_run_id": "abc",
+    "model_sha256": "f" * 64,
+}
 
 
 def make_site_manifest(count: int, **columns: object) -> pd.DataFrame:
@@ -584,16 +590,22 @@ def test_inside_and_outside_stand_in_one_table(site):
 
 def test_plots_name_site_counts_and_operating_point(site):
     _, predictions, scores = site
-    figure = plot_site_curves(predictions, scores.metrics, SETTINGS, THREE)
+    figure = plot_site_curves(predictions, scores.metrics, SETTINGS, EVALUATION, THREE)
     title = figure.get_suptitle().replace("\n", " ")
     assert "elsewhere, a site it has not seen: 150 images, 50 malignant" in title
     roc = figure.axes[0]
     labels = [text.get_text() for text in roc.get_legend().get_texts()]
-    assert "flag at the delivered threshold" in labels
+    assert "flag at the delivered threshold 0.012" in labels
     assert "readers: BI-RADS 4 or higher" in labels
     flag = scores.metrics["external"]["images"]["flag"]
-    points = [line for line in roc.lines if line.get_label() == "flag at the delivered threshold"]
+    points = [line for line in roc.lines if line.get_marker() == "D"]
     assert points[0].get_xydata().tolist() == [[1 - flag["specificity"], flag["sensitivity"]]]
+    benefit = next(axis for axis in figure.axes if "net benefit" in axis.get_title())
+    assert "33 % of the images are malignant" in " ".join(benefit.get_title().split())
+    shown = [text.get_text() for text in benefit.get_legend().get_texts()]
+    assert "delivered threshold 0.012" in shown
+    (cells,) = (axis.tables[0].get_celld() for axis in figure.axes if axis.tables)
+    assert [cells[2, n].get_text().get_text() for n in range(10)] == ["15"] * 10
 
 
 def test_the_plot_of_subgroups_has_a_line_each(site):
@@ -607,7 +619,7 @@ def test_the_plot_of_subgroups_has_a_line_each(site):
 def test_the_plot_over_models_shows_both_places(site):
     figure = plot_inside_and_outside(compare(site), THREE)
     assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == ["VGG16", "ResNet50"]
-    labels = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
     assert labels == ["inside", "site not seen"]
 
 
@@ -632,6 +644,20 @@ def test_the_worst_mistakes_keep_their_shape_and_lose_their_text(site, monkeypat
     covered.clear()
     plot_worst_mistakes(raw, manifest, predictions, SETTINGS, off, THREE)
     assert not covered
+
+
+def test_no_mistake_at_a_site_is_no_picture(site):
+    manifest, predictions, _ = site
+    right = predictions.assign(flagged=predictions["is_positive"])
+    privacy = PARAMETERS["privacy"]
+    nothing = plot_worst_mistakes({}, manifest, right, SETTINGS, privacy, THREE)
+    assert isinstance(nothing, NothingToShow)
+    assert "no malignant image is missed" in nothing
+
+
+def test_no_subgroup_is_no_picture(site):
+    nothing = plot_subgroups(site[2].subgroups.iloc[:0], site[2].metrics, SETTINGS)
+    assert isinstance(nothing, NothingToShow)
 
 
 def test_the_outline_lies_on_the_lesion():

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from busi_pipeline.config.schemas import AdaptationSettings, EvaluationSettings, ModelSettings
 from busi_pipeline.errors import BadInputError
 from busi_pipeline.models.delivered import DeliveredModel, build_delivered_model
-from busi_pipeline.plotting.style import PALETTE, new_figure
+from busi_pipeline.plotting.style import PAGE_WIDTH, PALETTE, SMALL_TEXT, new_figure
 from busi_pipeline.stats.adaptation import draw_images, fit_site, measure_adaptation
 from busi_pipeline.stats.bootstrap import HIGH, LOW
 from busi_pipeline.stats.calibration import (
@@ -221,7 +221,7 @@ def plot_adaptation(
     """Draw sensitivity, specificity and calibration against the number of labelled images."""
     site = predictions["site"].iloc[0]
     figure = new_figure(
-        14,
+        PAGE_WIDTH,
         4.8,
         f"{settings.title} fitted to labelled images of {site}: mean over draws, and the range of "
         "95 % of them; 0 images is the model as delivered",
@@ -248,10 +248,11 @@ def plot_adaptation(
                 evaluation.target_sensitivity, color="grey", linestyle="--", label="target"
             )
         ticks = ["0", *(f"{row.images}\n({row.positives:.0f})" for row in fitted.itertuples())]
-        axis.set_xticks(range(len(ticks)), ticks)
-        axis.set(title=title, xlabel=f"labelled images (of which {classes.positive_name})")
+        axis.set_xticks(range(len(ticks)), ticks, fontsize=SMALL_TEXT)
+        axis.set_title(title, fontsize=10)
+        axis.set(xlabel=f"labelled images (of which {classes.positive_name})")
         if name != "observed_expected":
             axis.set_ylim(-0.02, 1.02)
         axis.grid(alpha=0.3)
-        axis.legend(fontsize=8)
+        axis.legend(fontsize=SMALL_TEXT)
     return figure

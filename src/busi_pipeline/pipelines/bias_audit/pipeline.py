@@ -46,7 +46,9 @@ def create_images_pipeline(images: str, masks: str, occluded_images: str) -> Pip
                 tags=_STAGE,
             ),
         ],
-        namespace=namespace or None,
+        # Shared images are prepared with the others, after the audit of raw images.
+        namespace=namespace or "preprocessing",
+        prefix_datasets_with_namespace=bool(namespace),
         inputs={"images": images, "masks": masks, "cache": "cache"},
     )
 
@@ -83,6 +85,7 @@ def create_experiment_pipeline(experiment: str, masks: str) -> Pipeline:
                 inputs=["bias_audit", "params:settings", "params:classes"],
                 outputs="bias_audit_plot",
                 name="plot_bias_audit",
+                namespace="plots",
                 tags=_STAGE,
             ),
         ],

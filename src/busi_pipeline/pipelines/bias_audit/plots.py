@@ -11,13 +11,22 @@ from busi_pipeline.config.schemas import ExperimentSettings, PrivacySettings
 from busi_pipeline.imaging.decoding import decode_image
 from busi_pipeline.imaging.text_cover import cover_text
 from busi_pipeline.learning.linear_probe import BOUNDING_BOX, OCCLUDED
-from busi_pipeline.plotting.style import PALETTE, new_figure, new_picture_grid, show_picture
+from busi_pipeline.plotting.style import (
+    PAGE_WIDTH,
+    PALETTE,
+    SMALL_TEXT,
+    NothingToShow,
+    new_figure,
+    new_picture_grid,
+    show_picture,
+    wrap_label,
+)
 from busi_pipeline.stats.bootstrap import HIGH, LOW
 from busi_pipeline.stats.classes import Classes
 
 from .nodes import ANNOTATIONS
 
-_SHOWN = 12
+_SHOWN, _COLUMNS = 12, 6
 
 
 def plot_burned_in_annotations(
@@ -25,23 +34,30 @@ def plot_burned_in_annotations(
     manifest: pd.DataFrame,
     burned_in_annotations: pd.DataFrame,
     privacy: PrivacySettings,
-) -> Figure:
+) -> Figure | NothingToShow:
     """Show the least certain callipers and the shortest texts, framed: the detector may err there.
 
     Text is covered all the same, so of a text its place is seen.
     """
     found = burned_in_annotations
     path_of = manifest.set_index("image_id")["path"]
-    names = [name for name in ANNOTATIONS if f"{name}_score" in found]  # colour has no place
     counts = ", ".join(f"{name} on {found[name].sum()} of {len(found)}" for name in ANNOTATIONS)
+    least = {
+        name: found[found[name]].sort_values(f"{name}_score").head(_SHOWN)
+        for name in ANNOTATIONS
+        if f"{name}_score" in found and found[name].any()  # colour has no place
+    }
+    if not least:
+        return NothingToShow(f"No calliper and no text was found: {counts} images.")
+    lines = {name: -(-len(table) // _COLUMNS) for name, table in least.items()}
     figure, axes = new_picture_grid(
-        (len(names), _SHOWN),
-        (1.6, 2.1),
+        (sum(lines.values()), _COLUMNS),
+        (PAGE_WIDTH / _COLUMNS, 2.2),
         f"Burned-in annotations: {counts} images; shown are the least certain",
     )
-    for line, name in zip(axes, names, strict=True):
-        least = found[found[name]].sort_values(f"{name}_score").head(_SHOWN)
-        for axis, row in zip(line, least.to_dict("records"), strict=False):
+    ends = np.cumsum(list(lines.values()))
+    for part, (name, table) in zip(np.split(axes, ends[:-1]), least.items(), strict=True):
+        for axis, row in zip(part.flat, table.to_dict("records"), strict=False):
             pixels = decode_image(raw_images[path_of[row["image_id"]]]()).pixels
             if privacy.cover_text:
                 pixels = cover_text(pixels)
@@ -53,11 +69,10 @@ def plot_burned_in_annotations(
             begin = max(0, left + width // 2 - side // 2)
             crop = pixels[first : first + side, begin : begin + side]
             score = row[f"{name}_score"]
-            show_picture(axis, crop, f"{row['image_id'].rsplit('/', 1)[-1]}\nscore {score:.3g}")
+            name_and_score = f"{row['image_id'].rsplit('/', 1)[-1]}\n{name}, score {score:.3g}"
+            show_picture(axis, crop, name_and_score)
             corner = (left - begin - 0.5, top - first - 0.5)
             axis.add_patch(Rectangle(corner, width, height, fill=False, edgecolor=PALETTE[1]))
-        line[0].text(-0.1, 0.5, name, rotation=90, ha="right", va="center", fontsize=11)
-        line[0].texts[-1].set_transform(line[0].transAxes)
     return figure
 
 
@@ -72,8 +87,8 @@ def plot_bias_audit(
         "lesion_auc": f"AUC, {positive} against other lesions",
     }
     figure = new_figure(
-        15,
-        0.42 * len(bias_audit) + 1.9,
+        PAGE_WIDTH,
+        0.46 * len(bias_audit) + 1.9,
         f"{settings.title}: does the model rely on burned-in annotations, or on what surrounds the "
         "lesion? Out-of-fold images, 95 % confidence intervals",
     )
@@ -92,8 +107,11 @@ def plot_bias_audit(
             axis.axvline(0.5, color="grey", linestyle=":", label="chance")
         axis.set(xlabel=label)
         axis.grid(axis="x", alpha=0.3)
-        labels = [f"{row['question']} ({row['images']})" for row in bias_audit.to_dict("records")]
-        axis.set_yticks(places, labels)
+        labels = [
+            wrap_label(f"{row['question']} ({row['images']} images)", 1.9)
+            for row in bias_audit.to_dict("records")
+        ]
+        axis.set_yticks(places, labels, fontsize=SMALL_TEXT)
     axes[0].invert_yaxis()
     handles = [
         axes[0].plot([], [], "o-", color=PALETTE[0], label="lesion visible")[0],

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from busi_pipeline.config.schemas import PrivacySettings
 from busi_pipeline.imaging.decoding import decode_image
 from busi_pipeline.imaging.text_cover import cover_text
-from busi_pipeline.plotting.style import PALETTE, new_picture_grid, show_picture
+from busi_pipeline.plotting.style import PALETTE, NothingToShow, new_picture_grid, show_picture
 
 # Pairs shown of each kind.
 _SHOWN = 4
@@ -22,11 +22,13 @@ def plot_duplicate_pairs(
     manifest: pd.DataFrame,
     duplicate_pairs: pd.DataFrame,
     privacy: PrivacySettings,
-) -> Figure:
+) -> Figure | NothingToShow:
     """Show the pairs by which a person can check the search.
 
     Those nearest the threshold on both sides, and those whose labels differ (in colour).
     """
+    if duplicate_pairs.empty:
+        return NothingToShow("No two images were found to show the same or a neighbouring frame.")
     pairs = duplicate_pairs.sort_values("score")
     same_frame = pairs["same_frame"].astype(bool)
     kinds = [
@@ -39,7 +41,7 @@ def plot_duplicate_pairs(
     ]
     rows = [(title, row) for title, table in kinds for row in table.to_dict("records")]
     figure, axes = new_picture_grid(
-        (max(1, -(-len(rows) // 2)), 4),
+        (-(-len(rows) // 2), 4),
         (2.75, 2.6),
         f"{same_frame.sum()} pairs of the same frame, {(~same_frame).sum()} of neighbouring frames",
     )

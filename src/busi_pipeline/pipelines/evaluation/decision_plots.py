@@ -6,16 +6,28 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
-from sklearn.calibration import calibration_curve
 
 from busi_pipeline.config.schemas import EvaluationSettings
-from busi_pipeline.plotting.style import PALETTE, new_figure
-from busi_pipeline.stats.bootstrap import percentile_interval, resample_groups
+from busi_pipeline.plotting.curves import (
+    draw_flag,
+    draw_net_benefit,
+    draw_reliability,
+    format_percent,
+    format_threshold,
+    list_bins,
+    list_thresholds,
+    mark_threshold,
+    put_legend_below,
+    scale_thresholds,
+    stretch_small_probabilities,
+)
+from busi_pipeline.plotting.style import FLAG_STYLE, PAGE_WIDTH, PALETTE, new_figure
+from busi_pipeline.stats.bootstrap import HIGH, LOW, percentile_interval, resample_groups
 from busi_pipeline.stats.classes import Classes
 from busi_pipeline.stats.decision_curve import measure_net_benefit
 from busi_pipeline.stats.referral import trace_risk_coverage
+from busi_pipeline.stats.reliability import measure_reliability
 from busi_pipeline.stats.scoring import (
     format_number,
     format_share,
@@ -23,71 +35,96 @@ from busi_pipeline.stats.scoring import (
     select_test,
 )
 
-from .nodes import ON_EACH_FOLD, OUT_OF_FOLD
+from .nodes import ON_EACH_FOLD, ON_VALIDATION, OUT_OF_FOLD
 from .plots import describe_evaluation, name_images
 
-_BINS = 10
-# What a title says of a threshold that is not that of the images which are shown.
-_OF_FOLDS = {
-    ON_EACH_FOLD: " (median; each fold has its own threshold)",
-    OUT_OF_FOLD: " (of the delivered model; what is counted here was flagged fold by fold)",
+# Whose a threshold is, in a legend.
+_THRESHOLD_OF = {
+    ON_VALIDATION: "threshold",
+    ON_EACH_FOLD: "median of the folds' thresholds,",
+    OUT_OF_FOLD: "threshold of the delivered model,",
 }
-_THRESHOLDS = np.linspace(0.01, 0.6, 60)
+
+# What is drawn of the bins.
+_DRAWN = {
+    "uncalibrated": ("predicted", "observed"),
+    "calibrated": ("predicted", f"observed{LOW}"),
+}
 
 
 def plot_calibration(
-    predictions: pd.DataFrame, metrics: Mapping[str, Any], classes: Classes
+    predictions: pd.DataFrame,
+    metrics: Mapping[str, Any],
+    evaluation: EvaluationSettings,
+    classes: Classes,
 ) -> Figure:
-    """Draw how often the model was right against how sure it was, before and after calibration.
+    """Draw observed share against predicted probability, in bins of equally many images.
 
-    The larger a dot, the more images are in that tenth.
+    On the left of the likeliest class, on the right of the positive classes, on axes on which small
+    probabilities can be seen. Below are the numbers of the calibrated curve.
     """
     test = select_test(predictions)
-    figure = new_figure(
-        11,
-        5.4,
-        f"{describe_evaluation(metrics)}: calibration on {len(test)} {name_images(metrics)} "
-        "(large dots: many images)",
-    )
-    likeliest, positive = figure.subplots(1, 2)
     errors = metrics["test"]["calibration"]
+    figure = new_figure(
+        PAGE_WIDTH,
+        7.3,
+        f"{describe_evaluation(metrics)}: calibration on {len(test)} {name_images(metrics)}. "
+        "A point below the dotted line: the probability is too high",
+    )
+    grid = figure.subplots(2, 2, height_ratios=(5, 1))
     is_positive = classes.is_positive(test["label"])
-    for kind, colour in (("uncalibrated", PALETTE[1]), ("calibrated", PALETTE[0])):
+    resampling = test["group"].tolist(), evaluation.n_resamples, evaluation.seed
+    found: dict[str, list[pd.DataFrame]] = {}
+    for kind in ("uncalibrated", "calibrated"):
         columns = probability_columns(classes, uncalibrated=kind == "uncalibrated")
         table = test[columns].to_numpy()
         right = table.argmax(axis=1) == classes.positions(test["label"])
-        label = f"{kind}: expected error {format_number(errors[kind], 'error')}"
-        _plot_reliability(likeliest, right, table.max(axis=1), label, colour)
-        _plot_reliability(positive, is_positive, classes.positive_score(table), kind, colour)
+        found[kind] = [
+            measure_reliability(right, table.max(axis=1), *resampling),
+            measure_reliability(is_positive, classes.positive_score(table), *resampling),
+        ]
+    (likeliest, positive), tables = grid
+    for axis, below, bins, small in zip(
+        (likeliest, positive), tables, found["calibrated"], found["uncalibrated"], strict=True
+    ):
+        label = f"calibrated: {len(bins)} groups of equally many images, 95 % intervals"
+        draw_reliability(axis, bins, label, PALETTE[0], small)
+        list_bins(below, bins)
+    lowest = min(
+        float(bins[name].min())
+        for kind, names in _DRAWN.items()
+        for bins in [found[kind][0]]
+        for name in names
+    )
+    lowest = np.floor(10 * lowest - 0.1) / 10
     likeliest.set(
-        title="the likeliest class",
-        xlabel="its probability, mean of a tenth",
-        ylabel="share of images of that class",
+        title="The likeliest class; expected calibration error, over ten bins of equal width:\n"
+        + "\n".join(
+            f"{name} calibration {format_number(errors[kind], 'error')}"
+            for kind, name in (("uncalibrated", "before"), ("calibrated", "after"))
+        ),
+        xlabel="predicted probability of the likeliest class",
+        ylabel="observed frequency: share of images of that class",
+        xlim=(lowest, 1.02),
+        ylim=(lowest, 1.02),
     )
     positive.set(
-        title=f"{classes.positive_name}",
-        xlabel=f"probability of {classes.positive_name}, mean of a tenth",
-        ylabel=f"share of images that are {classes.positive_name}",
+        title=f"{classes.positive_name}\n"
+        f"{is_positive.sum()} of {len(test)} {name_images(metrics)}\n"
+        "(axes stretched near 0, where most images lie)",
+        xlabel=f"predicted probability of {classes.positive_name} (%)",
+        ylabel=f"observed frequency of {classes.positive_name} (%)",
+    )
+    stretch_small_probabilities(
+        positive,
+        max(
+            found["uncalibrated"][1][["predicted", "observed"]].max().max(),
+            found["calibrated"][1][["predicted", f"observed{HIGH}"]].max().max(),
+        ),
     )
     for axis in (likeliest, positive):
-        axis.plot([0, 1], [0, 1], color="grey", linestyle=":", label="perfect")
-        axis.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.05), aspect="equal")
-        axis.grid(alpha=0.3)
-        # A dot of the legend stands for a colour, not for a number of images.
-        for handle in axis.legend(fontsize=8, loc="lower right").legend_handles:
-            if isinstance(handle, PathCollection):
-                handle.set_sizes([40])
+        put_legend_below(axis)
     return figure
-
-
-def _plot_reliability(
-    axis: Axes, truth: np.ndarray, probability: np.ndarray, label: str, colour: str
-) -> None:
-    shares, means = calibration_curve(truth, probability, n_bins=_BINS, strategy="uniform")
-    counts = np.histogram(probability, _BINS, (0, 1))[0]
-    axis.plot(means, shares, color=colour, alpha=0.5)
-    sizes = 8 + 350 * counts[counts > 0] / len(truth)
-    axis.scatter(means, shares, s=sizes, color=colour, label=label)
 
 
 def plot_decision_curve(
@@ -97,62 +134,108 @@ def plot_decision_curve(
     evaluation: EvaluationSettings,
     classes: Classes,
 ) -> Figure:
-    """Draw what the threshold costs, what referring the uncertain ones gains, and net benefit."""
+    """Draw what each threshold costs, what the flag does, net benefit, and what referral gains.
+
+    The curves show one threshold for all images. The flag of a cross-validation has a threshold in
+    each fold, so its figures have a panel of their own, in which nothing else is drawn.
+    """
     test = select_test(predictions)
     is_positive = classes.is_positive(test["label"])
     table = test[probability_columns(classes)].to_numpy()
     score = classes.positive_score(table)
     flag = metrics["test"]["flag"]
     point = operating_point["operating_point"]
-    threshold, chosen_on = point["threshold"], point["chosen_on"]
+    threshold, whose = point["threshold"], _THRESHOLD_OF[point["chosen_on"]]
     figure = new_figure(
-        15,
-        5.2,
+        PAGE_WIDTH,
+        10.6,
         f"{describe_evaluation(metrics)}: {len(test)} {name_images(metrics)}. "
         f"Missed (not flagged for review): {flag['missed']} of "
         f"{flag['positives']} {classes.positive_name}. False alarms: {flag['false_alarms']} of "
-        f"{flag['images'] - flag['positives']} {classes.negative_name}. Flagged from a probability "
-        f"of {threshold:.3f} on" + _OF_FOLDS.get(chosen_on, ""),
+        f"{flag['images'] - flag['positives']} {classes.negative_name}",
     )
-    operating, referral, benefit = figure.subplots(1, 3)
-    grid = np.linspace(0, 1, 201)
+    (operating, figures), (benefit, referral) = figure.subplots(2, 2)
+    thresholds = list_thresholds(score, threshold)
+    _plot_thresholds(operating, is_positive, score, thresholds, test, flag, point)
+    operating.set(
+        title="one threshold for all images" if _has_folds(test) else "threshold",
+        xlabel=f"probability of {classes.positive_name} from which an image is flagged",
+        ylabel=f"share of {name_images(metrics)}",
+        ylim=(0, 1.04),
+    )
+    one_kind = len(classes.positive) == 1
+    draw_flag(
+        figures,
+        flag,
+        {name: format_share(flag, name) for name in ("sensitivity", "specificity", "ppv", "npv")},
+        {
+            "positive": classes.positive_name,
+            "negative": classes.negative_name if one_kind else "the others",
+            "title": "the flag, by the threshold of each fold"
+            if _has_folds(test)
+            else f"the flag, from a probability of {format_threshold(threshold)} on",
+        },
+    )
+    draw_net_benefit(
+        benefit,
+        thresholds,
+        lambda at: (
+            measure_net_benefit(is_positive, score, at),
+            measure_net_benefit(is_positive, np.ones_like(score), at),
+        ),
+        threshold,
+        float(is_positive.mean()),
+        {
+            "positive": classes.positive_name,
+            "threshold": whose,
+            "images": name_images(metrics),
+        },
+    )
+    _plot_referral(referral, test, table.max(axis=1), metrics, evaluation)
+    for axis in (operating, benefit, referral):
+        axis.grid(alpha=0.3)
+        put_legend_below(axis)
+    return figure
+
+
+def _has_folds(test: pd.DataFrame) -> bool:
+    return bool(test["threshold"].nunique() > 1)
+
+
+def _plot_thresholds(
+    axis: Axes,
+    is_positive: np.ndarray,
+    score: np.ndarray,
+    thresholds: np.ndarray,
+    test: pd.DataFrame,
+    flag: Mapping[str, Any],
+    point: Mapping[str, Any],
+) -> None:
+    """Draw sensitivity and specificity of every threshold, and mark the one that was chosen."""
+    threshold, whose = point["threshold"], _THRESHOLD_OF[point["chosen_on"]]
+    place = mark_threshold(axis, threshold, thresholds, f"{whose} {format_threshold(threshold)}")
     for name, shown, colour in (
         ("sensitivity", is_positive, PALETTE[1]),
         ("specificity", ~is_positive, PALETTE[0]),
     ):
-        flagged = score[shown][None] >= grid[:, None]
-        share = flagged.mean(axis=1) if name == "sensitivity" else 1 - flagged.mean(axis=1)
-        operating.plot(grid, share, color=colour, label=f"{name} {format_share(flag, name)}")
-    label = (
-        "threshold, median over folds"
-        if chosen_on == ON_EACH_FOLD
-        else f"threshold, chosen on {chosen_on}"
-    )
-    operating.axvline(threshold, color="black", linestyle="--", label=label)
-    operating.set(
-        title="threshold",
-        xlabel=f"probability of {classes.positive_name} from which an image is flagged",
-        ylabel=f"share of {name_images(metrics)}",
-        ylim=(0, 1.02),
-    )
-    _plot_referral(referral, test, table.max(axis=1), metrics, evaluation)
-    for label, probability, colour in (
-        ("model", score, PALETTE[0]),
-        ("flag all", np.ones_like(score), PALETTE[1]),
-    ):
-        values = measure_net_benefit(is_positive, probability, _THRESHOLDS)
-        benefit.plot(_THRESHOLDS, values, color=colour, label=label)
-    benefit.axhline(0, color="grey", linestyle=":", label="flag none")
-    benefit.set(
-        title="net benefit (decision curve)",
-        xlabel=f"probability of {classes.positive_name} from which one would act",
-        ylabel="found per image, less weighted false alarms",
-        ylim=(-0.05, is_positive.mean() * 1.1),
-    )
-    for axis in (operating, referral, benefit):
-        axis.grid(alpha=0.3)
-        axis.legend(fontsize=8)
-    return figure
+        flagged = (score[shown][None] >= thresholds[:, None]).mean(axis=1)
+        share = flagged if name == "sensitivity" else 1 - flagged
+        # Only where all images have this threshold is the flag a point of the curve.
+        label = name if _has_folds(test) else f"{name}, at the threshold {format_share(flag, name)}"
+        axis.plot(thresholds, share, color=colour, label=label)
+        if not _has_folds(test):
+            axis.plot(place, flag[name], **FLAG_STYLE)
+    if _has_folds(test):
+        of_folds = np.clip(test["threshold"].unique(), thresholds[0], 1)
+        axis.plot(
+            of_folds,
+            np.full(len(of_folds), 0.02),
+            "|",
+            color="black",
+            markersize=12,
+            label=f"thresholds of the {len(of_folds)} folds",
+        )
+    scale_thresholds(axis, thresholds)
 
 
 def _plot_referral(
@@ -175,7 +258,10 @@ def _plot_referral(
     low, high = np.array([percentile_interval(column) for column in resampled.T]).T
     everything = follow(np.arange(len(test)))
     axis.plot(
-        100 * shares, 100 * everything, color=PALETTE[0], label="error of the likeliest class"
+        100 * shares,
+        100 * everything,
+        color=PALETTE[0],
+        label=f"error of the likeliest class; of all images {format_percent(everything[0])} %",
     )
     axis.fill_between(
         *(100 * shares, 100 * low, 100 * high), color=PALETTE[0], alpha=0.2, label="95 % interval"
@@ -184,5 +270,6 @@ def _plot_referral(
         title="referral of the least certain images",
         xlabel=f"{name_images(metrics)} handed to a human (%)",
         ylabel="error on the images that are left (%)",
-        ylim=(0, None),
+        # Without an error, the line must not pass for the axis.
+        ylim=(-0.02, 1.05 * max(1.0, 100 * float(high.max()))),
     )

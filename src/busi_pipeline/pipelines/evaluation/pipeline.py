@@ -70,23 +70,21 @@ def create_hold_out_pipeline(
                 inputs=["history", "training_report", "params:settings"],
                 outputs="learning_curves_plot",
                 name="plot_learning_curves",
+                namespace="plots",
                 tags=_STAGE,
             )
         )
     given = {"split_manifest": "split_manifest", "split_tags": "split_tags"}
     given |= {"localizer": "localizer"} if locates else {}
-    return _deliver(experiment, images, nodes, given)
+    return _deliver(experiment, nodes, given, {"images": images})
 
 
-def create_bag_pipeline(
-    experiment: str, members: Sequence[str], images: str, locates: bool
-) -> Pipeline:
+def create_bag_pipeline(experiment: str, members: Sequence[str], locates: bool) -> Pipeline:
     """<member>.bag.uncalibrated_predictions, trained_model -> scores out of fold, plots; -> model.
 
     Args:
         experiment: that joins the members' folds.
         members: names of experiments.
-        images: the dataset of what the networks see.
         locates: whether the localizer is part of the delivered model.
     """
     predictions = name_items(members, {"predictions": f"{{}}.{BAG}.uncalibrated_predictions"})
@@ -103,21 +101,19 @@ def create_bag_pipeline(
     folds = "cross_validation"
     given = {"split_manifest": f"{folds}.fold_manifest", "split_tags": f"{folds}.fold_tags"}
     given |= {"localizer": f"{folds}.localizer"} if locates else {}
-    return _deliver(experiment, images, nodes, given, predictions)
+    return _deliver(experiment, nodes, given, predictions)
 
 
 def _deliver(
     experiment: str,
-    images: str,
     nodes: Sequence[Node],
     given: Mapping[str, str],
-    others: Mapping[str, str] | None = None,
+    others: Mapping[str, str],
 ) -> Pipeline:
     """Nodes that predict and score, and with them those that show mistakes and deliver the model.
 
     Args:
         experiment: its name.
-        images: the dataset of what its network sees.
         nodes: in the experiment's namespace.
         given: {input of the model: dataset}: where it comes from, and what lies beside it.
         others: {input of the nodes: dataset}.
@@ -135,16 +131,24 @@ def _deliver(
         ),
         Node(
             plot_misclassified,
-            inputs=["predictions", "images", "params:settings", "params:privacy", "params:classes"],
+            inputs=[
+                "predictions",
+                "raw_images",
+                "manifest",
+                "params:settings",
+                "params:privacy",
+                "params:classes",
+            ],
             outputs="misclassified_plot",
             name="plot_misclassified",
+            namespace="plots",
             tags=_STAGE,
         ),
     ]
     return Pipeline(
         [*nodes, *delivery],
         namespace=experiment,
-        inputs={"images": images, **given, **(others or {})},
+        inputs={"raw_images": "raw_images", **given, **others},
         parameters={
             "params:settings": f"params:experiments.{experiment}",
             "params:privacy": "params:privacy",
@@ -202,7 +206,9 @@ def create_ensemble_pipeline(experiments: Sequence[str]) -> Pipeline:
     """uncalibrated_predictions of all experiments -> those of their ensemble -> scores, plots."""
     place = f"{ENSEMBLE}.cross_validation"
     by_backbone = {"settings": "params:experiments.{}"}
-    return Pipeline(_list_averages(experiments, "cross_validation", place, by_backbone)) + Pipeline(
+    return Pipeline(
+        _list_averages(experiments, "cross_validation", place, by_backbone, namespace=place)
+    ) + Pipeline(
         [*_list_nodes(), *_list_linear_probe_nodes()],
         namespace=place,
         inputs={"split_tags": "cross_validation.fold_tags"},
@@ -261,7 +267,10 @@ def _list_nodes(calibrate: Callable[..., Calibrated] = calibrate_predictions) ->
     plots: list[tuple[Callable[..., Figure], list[str]]] = [
         (plot_confusion_matrix, scored),
         (plot_roc_pr_curves, scored),
-        (plot_calibration, scored),
+        (
+            plot_calibration,
+            ["predictions", "metrics", "params:evaluation", "params:classes"],
+        ),
         (
             plot_decision_curve,
             [
@@ -296,6 +305,7 @@ def _list_nodes(calibrate: Callable[..., Calibrated] = calibrate_predictions) ->
                 inputs=inputs,
                 outputs=f"{plot.__name__.removeprefix('plot_')}_plot",
                 name=plot.__name__,
+                namespace="plots",
                 tags=_STAGE,
             )
             for plot, inputs in plots

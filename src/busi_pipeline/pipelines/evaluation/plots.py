@@ -3,7 +3,7 @@
 The same plots show a hold-out test set and the out-of-fold images of a cross-validation.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from textwrap import fill
 from typing import Any
 
@@ -13,19 +13,31 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from sklearn.metrics import confusion_matrix, precision_recall_curve, roc_curve
 
-from busi_pipeline.caching.arrays import StoredArray
 from busi_pipeline.config.schemas import ModelSettings, PrivacySettings
+from busi_pipeline.imaging.decoding import decode_image
 from busi_pipeline.imaging.text_cover import cover_text
+from busi_pipeline.plotting.curves import format_threshold, put_legend_below
 from busi_pipeline.plotting.style import (
+    ALARM,
+    FLAG_STYLE,
+    PAGE_WIDTH,
     PALETTE,
+    SMALL_TEXT,
+    NothingToShow,
     class_colours,
     new_figure,
     new_picture_grid,
     show_picture,
 )
 from busi_pipeline.stats.classes import Classes
-from busi_pipeline.stats.scoring import format_number, probability_columns, select_test
+from busi_pipeline.stats.scoring import (
+    format_number,
+    format_share,
+    probability_columns,
+    select_test,
+)
 
+RawImages = Mapping[str, Callable[[], bytes]]
 _MISCLASSIFIED_SHOWN = 12
 _COLUMNS = 4
 
@@ -63,8 +75,10 @@ def plot_confusion_matrix(
     counts = confusion_matrix(test["label"], test["predicted"], labels=names)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     correct, total = int(np.trace(counts)), int(counts.sum())
+    # The cells shrink where there are many classes, and their text with them.
+    size = min(13.0, max(SMALL_TEXT, 39 / len(classes)))
     figure = new_figure(
-        5.5 + 1.7 * len(classes),
+        min(PAGE_WIDTH, 5.5 + 1.7 * len(classes)),
         2.2 + 0.9 * len(classes),
         f"{describe_evaluation(metrics)}: {correct} of {total} {name_images(metrics)} correct",
     )
@@ -76,7 +90,7 @@ def plot_confusion_matrix(
             [[f"{100 * share:.1f} %" for share in row] for row in shares],
         ),
     ]
-    labels = [fill(name, 14) for name in names]
+    labels = [fill(name, max(8, 42 // len(classes))) for name in names]
     true_labels = [f"{name}\n({n})" for name, n in zip(labels, counts.sum(1), strict=True)]
     for axis, (title, shade, texts) in zip(figure.subplots(1, 2), panels, strict=True):
         axis.imshow(shade, cmap="Blues", vmin=0, vmax=1)
@@ -88,12 +102,12 @@ def plot_confusion_matrix(
                     texts[row][column],
                     ha="center",
                     va="center",
-                    fontsize=13,
+                    fontsize=size,
                     color="white" if shade[row, column] > 0.6 else "black",
                 )
         axis.set_title(title, fontsize=11)
-        axis.set_xticks(range(len(names)), labels)
-        axis.set_yticks(range(len(names)), true_labels)
+        axis.set_xticks(range(len(names)), labels, fontsize=min(10, size))
+        axis.set_yticks(range(len(names)), true_labels, fontsize=min(10, size))
         axis.set_xlabel("predicted class (the likeliest)")
         axis.set_ylabel("true class")
     return figure
@@ -104,13 +118,14 @@ def plot_roc_pr_curves(
 ) -> Figure:
     """Draw ROC and precision-recall curves on the test images, each class against the rest.
 
-    Where several classes are positive, one more curve shows them together against the others.
+    Where several classes are positive, one more curve shows them together against the others. The
+    flag stands on the ROC curve of the positive classes, where all images have one threshold.
     """
     test = select_test(predictions)
     scores = metrics["test"]
     figure = new_figure(
-        11,
-        5.2,
+        PAGE_WIDTH,
+        5.9 + 0.18 * len(classes),
         f"{describe_evaluation(metrics)}: each class against the rest, {len(test)} "
         f"{name_images(metrics)}",
     )
@@ -137,10 +152,19 @@ def plot_roc_pr_curves(
             sensitivity,
             precision,
             color=colour,
+            drawstyle="steps-post",  # the average precision is the area below steps
             label=f"{name}: {format_number(of_class, 'average_precision')}; "
             f"chance {truth.mean():.2f}",
         )
     roc.plot([0, 1], [0, 1], color="grey", linestyle=":", label="chance")
+    flag = scores["flag"]
+    roc.plot(
+        1 - flag["specificity"],
+        flag["sensitivity"],
+        **FLAG_STYLE,
+        label=f"{_describe_flag(test, classes)}:\nsensitivity {format_share(flag, 'sensitivity')}, "
+        f"specificity {format_share(flag, 'specificity')}",
+    )
     roc.set(title="ROC", xlabel="1 - specificity (false alarms)", ylabel="sensitivity")
     recall.set(
         title="Precision and recall (average precision)",
@@ -148,10 +172,24 @@ def plot_roc_pr_curves(
         ylabel="precision",
     )
     for axis in (roc, recall):
-        axis.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.02), aspect="equal")
+        axis.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.02))
+        axis.set_box_aspect(1)
         axis.grid(alpha=0.3)
-        axis.legend(loc="lower left" if axis is recall else "lower right", fontsize=8)
+        put_legend_below(axis)
     return figure
+
+
+def _describe_flag(test: pd.DataFrame, classes: Classes) -> str:
+    """Return from which probability an image is flagged; of folds, from which ones."""
+    lowest, highest = (format_threshold(float(value)) for value in _find_ends(test["threshold"]))
+    of_positive = f"a probability of {classes.positive_name}"
+    if test["threshold"].nunique() == 1:
+        return f"flagged from {of_positive} of {lowest} on"
+    return f"flagged from {of_positive} that each fold has chosen\n({lowest} to {highest})"
+
+
+def _find_ends(values: pd.Series) -> tuple[float, float]:
+    return float(values.min()), float(values.max())
 
 
 def plot_learning_curves(
@@ -164,7 +202,7 @@ def plot_learning_curves(
     A phase that was rolled back (`best_epoch` 0) has no dot, and is named so.
     """
     kept = training_report["training"]["best_epoch"]
-    figure = new_figure(11, 4.4, f"{settings.title}: learning curves")
+    figure = new_figure(PAGE_WIDTH, 4.4, f"{settings.title}: learning curves")
     names = {"head": "head alone", "fine_tuning": "fine-tuning"}
     panels = [("cross_entropy", "cross-entropy"), ("accuracy", "accuracy")]
     for axis, (key, ylabel) in zip(figure.subplots(1, 2), panels, strict=True):
@@ -208,51 +246,63 @@ def plot_learning_curves(
         axis.set(xlabel="epoch", ylabel=ylabel)
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.grid(alpha=0.3)
-        axis.legend(fontsize=8)
+        axis.legend(fontsize=SMALL_TEXT)
     return figure
 
 
 def plot_misclassified(
     predictions: pd.DataFrame,
-    images: StoredArray,
+    raw_images: RawImages,
+    manifest: pd.DataFrame,
     settings: ModelSettings,
     privacy: PrivacySettings,
     classes: Classes,
-) -> Figure:
+) -> Figure | NothingToShow:
     """Show the test images whose likeliest class is wrong, the most certain mistakes first.
 
-    Positive images classified as a negative class come before all others. Such an image is missed
-    only where it is not flagged for review either: the title counts both, each picture says it.
+    The pictures are whole and keep their shape. Positive images classified as a negative class
+    come before all others. Such an image is missed only where it is not flagged for review either:
+    the title counts both, each picture says it.
     """
     test = select_test(predictions)
     wrong = test[~test["correct"].astype(bool)].copy()
+    if wrong.empty:
+        return NothingToShow(
+            f"{settings.title}: none of the {len(test)} {_name_kind(test)} is misclassified."
+        )
     table = wrong[probability_columns(classes)].to_numpy()
-    wrong["certainty"] = table.max(axis=1, initial=0.0)
+    wrong["certainty"] = table.max(axis=1)
+    wrong["score"] = classes.positive_score(table)
     wrong["as_negative"] = classes.is_positive(wrong["label"]) & ~classes.is_positive(
         wrong["predicted"]
     )
     shown = wrong.sort_values(["as_negative", "certainty"], ascending=False)
     shown = shown.head(_MISCLASSIFIED_SHOWN)
     figure, axes = new_picture_grid(
-        (max(1, -(-len(shown) // _COLUMNS)), _COLUMNS),
-        (2.9, 3.25),
-        f"{settings.title}: {len(shown)} of {len(wrong)} misclassified images among {len(test)} "
-        f"test images. {describe_positives(wrong[wrong['as_negative']], classes)}",
+        (-(-len(shown) // _COLUMNS), _COLUMNS),
+        (PAGE_WIDTH / _COLUMNS, 3.0),
+        f"{settings.title}: {len(shown)} of {len(wrong)} misclassified among {len(test)} "
+        f"{_name_kind(test)}. {describe_positives(wrong[wrong['as_negative']], classes)}",
     )
+    paths = manifest.set_index("image_id")["path"]
     for axis, row in zip(axes.flat, shown.to_dict("records"), strict=False):
         flag = "flagged for review" if row["flagged"] else "not flagged"
         if row["label"] in classes.positive and not row["flagged"]:
             flag += ": missed"
-        pixels = np.asarray(images.values[images.find_rows([row["image_id"]])[0]])
+        pixels = decode_image(raw_images[paths[row["image_id"]]]()).pixels
         show_picture(
             axis,
             cover_text(pixels) if privacy.cover_text else pixels,
             f"{row['image_id'].rsplit('/', 1)[-1]}\n"
             f"{row['label']} classified as {row['predicted']}, {100 * row['certainty']:.0f} %\n"
-            f"{flag}",
-            PALETTE[1] if row["as_negative"] else "black",
+            f"p({classes.positive_name}) {format_threshold(row['score'])}, {flag}",
+            ALARM if row["as_negative"] else "black",
         )
     return figure
+
+
+def _name_kind(test: pd.DataFrame) -> str:
+    return "test images" if test["fold"].nunique() == 1 else "images, out of fold"
 
 
 def describe_positives(as_negative: pd.DataFrame, classes: Classes) -> str:

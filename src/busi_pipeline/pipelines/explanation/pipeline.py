@@ -47,6 +47,7 @@ def create_pipeline(experiment: str, images: str, masks: str) -> Pipeline:
                 ],
                 outputs="gradcam_gallery_plot",
                 name="plot_gradcam_gallery",
+                namespace="plots",
                 tags=_STAGE,
             ),
         ],

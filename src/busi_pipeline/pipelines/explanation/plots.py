@@ -2,19 +2,29 @@
 
 import numpy as np
 import pandas as pd
+from matplotlib import colormaps
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
 
 from busi_pipeline.caching.arrays import StoredArray
 from busi_pipeline.config.schemas import ExperimentSettings, PrivacySettings
 from busi_pipeline.imaging.text_cover import cover_text
-from busi_pipeline.plotting.style import PALETTE, new_picture_grid, show_picture
+from busi_pipeline.plotting.style import (
+    ALARM,
+    PAGE_WIDTH,
+    SMALL_TEXT,
+    new_picture_grid,
+    show_picture,
+)
 from busi_pipeline.stats.classes import Classes
 from busi_pipeline.stats.scoring import select_test
 
 from .nodes import resize_map
 
 _SHOWN = 24
-_COLUMNS = 6
+_COLUMNS = 4
+_OPACITY, _GREY = 0.55, 0.45
 
 
 def plot_gradcam_gallery(
@@ -39,11 +49,13 @@ def plot_gradcam_gallery(
     rest = rest.sample(min(_SHOWN - len(first), len(rest)), random_state=0).sort_values("label")
     shown = pd.concat([first, rest])
     figure, axes = new_picture_grid(
-        (max(1, -(-len(shown) // _COLUMNS)), _COLUMNS),
-        (2.3, 2.85),
-        f"{settings.title}: what spoke for the likeliest class (Grad-CAM), lesion in white. "
+        (-(-len(shown) // _COLUMNS), _COLUMNS),
+        (PAGE_WIDTH / _COLUMNS, 3.2),
+        f"{settings.title}: what spoke for the likeliest class (Grad-CAM), lesion in white; the "
+        "pictures have the shape that the network sees. "
         + _describe_order(first, int(is_first.sum()), classes),
     )
+    colours = _make_colours()
     for axis, row in zip(axes.flat, shown.to_dict("records"), strict=False):
         name = row["image_id"]
         pixels = np.asarray(images.values[images.find_rows([name])[0]])
@@ -56,13 +68,36 @@ def plot_gradcam_gallery(
             axis,
             cover_text(pixels) if privacy.cover_text else pixels,
             f"{name.rsplit('/', 1)[-1]}\n{row['label']}, classified {as_class}\n{flag}",
-            "black" if row["correct"] else PALETTE[1],
+            "black" if row["correct"] else ALARM,
         )
-        axis.imshow(heat, cmap="inferno", alpha=0.55 * heat / max(heat.max(), 1e-12))
+        axis.imshow(heat / max(heat.max(), 1e-12), cmap=colours, vmin=0, vmax=1)
         lesion = np.asarray(masks.values[masks.find_rows([name])[0]])
         if lesion.any():
             axis.contour(lesion, [0.5], colors="white", linewidths=1)
+    bar = figure.colorbar(
+        ScalarMappable(Normalize(0, 1), colours),
+        ax=axes,
+        location="bottom",
+        fraction=0.02,
+        aspect=50,
+        pad=0.01,
+    )
+    bar.set_ticks([0, 0.5, 1], labels=["nothing", "half", "most"])
+    bar.ax.set_facecolor((_GREY,) * 3)
+    bar.set_label(
+        "how much a place spoke for the likeliest class, as a share of the highest value in the "
+        "same picture",
+        fontsize=SMALL_TEXT,
+    )
     return figure
+
+
+def _make_colours() -> ListedColormap:
+    """Return colours that let a picture through where the map is low."""
+    shares = np.linspace(0, 1, 256)
+    colours = colormaps["inferno"](shares)
+    colours[:, 3] = _OPACITY * shares
+    return ListedColormap(colours)
 
 
 def _describe_order(first: pd.DataFrame, count: int, classes: Classes) -> str:

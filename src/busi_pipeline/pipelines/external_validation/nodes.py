@@ -46,7 +46,15 @@ _KNOWN, _EXTERNAL = "learned from/", "external/"
 _KNOWN_PIXELS = "known_pixel_sha256"
 # Columns of what a model says where the image is known to show a lesion.
 _GIVEN_LESION, _FLAGGED_GIVEN_LESION = "score_given_lesion", "flagged_given_lesion"
-_OF_MODEL = ("title", "sites", "data_sha256", "split_sha256", "training_sha256", "parent")
+_OF_MODEL = (
+    "title",
+    "sites",
+    "threshold",
+    "data_sha256",
+    "split_sha256",
+    "training_sha256",
+    "parent",
+)
 _READER_POSITIVE = 4  # BI-RADS category from which a biopsy is advised
 
 

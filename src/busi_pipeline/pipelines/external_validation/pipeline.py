@@ -80,7 +80,13 @@ def create_experiment_pipeline(experiment: str, images: str, locates: bool) -> P
         images: the dataset of what its network sees of the external site.
         locates: whether it looks at lesions: then it is tested with the boxes of readers, too.
     """
-    scored = ["predictions", "metrics", "params:settings", "params:classes"]
+    scored = [
+        "predictions",
+        "metrics",
+        "params:settings",
+        "params:evaluation",
+        "params:classes",
+    ]
     of_localizer = ["reader_box_predictions", "lesion_boxes", "params:localization"]
     nodes = [
         Node(
@@ -129,6 +135,7 @@ def create_experiment_pipeline(experiment: str, images: str, locates: bool) -> P
             inputs=scored,
             outputs="site_curves_plot",
             name="plot_site_curves",
+            namespace="plots",
             tags=_STAGE,
         ),
         Node(
@@ -136,6 +143,7 @@ def create_experiment_pipeline(experiment: str, images: str, locates: bool) -> P
             inputs=["subgroups", "metrics", "params:settings"],
             outputs="subgroups_plot",
             name="plot_subgroups",
+            namespace="plots",
             tags=_STAGE,
         ),
         Node(
@@ -150,6 +158,7 @@ def create_experiment_pipeline(experiment: str, images: str, locates: bool) -> P
             ],
             outputs="worst_mistakes_plot",
             name="plot_worst_mistakes",
+            namespace="plots",
             tags=_STAGE,
         ),
         Node(

@@ -8,23 +8,43 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from sklearn.calibration import calibration_curve
 from sklearn.metrics import roc_curve
 
-from busi_pipeline.config.schemas import ModelSettings, PrivacySettings
+from busi_pipeline.config.schemas import EvaluationSettings, ModelSettings, PrivacySettings
 from busi_pipeline.imaging.decoding import decode_image
 from busi_pipeline.imaging.masks import load_mask
 from busi_pipeline.imaging.text_cover import cover_text
-from busi_pipeline.plotting.style import PALETTE, new_figure, new_picture_grid, show_picture
+from busi_pipeline.plotting.curves import (
+    draw_flag,
+    draw_net_benefit,
+    draw_reliability,
+    format_threshold,
+    list_bins,
+    list_thresholds,
+    put_legend_below,
+    stretch_small_probabilities,
+)
+from busi_pipeline.plotting.style import (
+    ALARM,
+    FLAG_STYLE,
+    PAGE_WIDTH,
+    PALETTE,
+    SMALL_TEXT,
+    NothingToShow,
+    new_figure,
+    new_picture_grid,
+    show_picture,
+    wrap_label,
+)
 from busi_pipeline.stats.bootstrap import HIGH, LOW
 from busi_pipeline.stats.classes import Classes
 from busi_pipeline.stats.decision_curve import measure_net_benefit
+from busi_pipeline.stats.reliability import measure_reliability
 from busi_pipeline.stats.scoring import format_number, format_share
 
 RawImages = Mapping[str, Callable[[], bytes]]
-_BINS = 8
-_THRESHOLDS = np.linspace(0.01, 0.5, 50)
-_SHOWN_MISTAKES = 6
+_THRESHOLD = "delivered threshold"
+_SHOWN_MISTAKES, _COLUMNS = 8, 4
 _OUTLINE_SIZE = 256
 
 
@@ -32,45 +52,61 @@ def plot_site_curves(
     predictions: pd.DataFrame,
     metrics: Mapping[str, Any],
     settings: ModelSettings,
+    evaluation: EvaluationSettings,
     classes: Classes,
 ) -> Figure:
-    """Draw ROC with the delivered flag and the reader, calibration, and net benefit."""
+    """Draw ROC with the delivered flag and the reader, calibration, net benefit, and the flag."""
     scores = metrics["external"]
     images = scores["images"]
     truth = predictions["is_positive"].to_numpy(dtype=bool)
     score = predictions["positive_score"].to_numpy()
+    threshold = float(scores["model"]["threshold"])
     figure = new_figure(
-        15,
-        5.4,
+        PAGE_WIDTH,
+        12.4,
         f"{settings.title} at {scores['site']}, a site it has not seen: {len(truth)} images, "
-        f"{truth.sum()} {classes.positive_name}. Flag: sensitivity "
-        f"{format_share(images['flag'], 'sensitivity')}, specificity "
-        f"{format_share(images['flag'], 'specificity')}",
+        f"{truth.sum()} {classes.positive_name}",
     )
-    roc, reliability, benefit = figure.subplots(1, 3)
-    _draw_roc(roc, truth, score, scores)
-    _draw_reliability(reliability, truth, score, images["calibration"], classes)
-    for label, probability, colour in (
-        ("model", score, PALETTE[0]),
-        ("flag all", np.ones_like(score), PALETTE[1]),
-    ):
-        values = measure_net_benefit(truth, probability, _THRESHOLDS)
-        benefit.plot(_THRESHOLDS, values, color=colour, label=label)
-    benefit.axhline(0, color="grey", linestyle=":", label="flag none")
-    benefit.set(
-        title=f"net benefit ({100 * truth.mean():.0f} % of these images are "
-        f"{classes.positive_name})",
-        xlabel=f"probability of {classes.positive_name} from which one would act",
-        ylabel="found per image, less weighted false alarms",
-        ylim=(-0.05, truth.mean() * 1.1),
+    panels = figure.subplots(3, 2, height_ratios=(5, 1, 5))
+    (roc, reliability), (empty, table), (benefit, flag) = panels
+    empty.remove()
+    _draw_roc(roc, truth, score, scores, threshold)
+    bins = measure_reliability(
+        truth, score, predictions["group"].tolist(), evaluation.n_resamples, evaluation.seed
+    )
+    _draw_calibration(reliability, bins, images["calibration"], classes)
+    list_bins(table, bins)
+    draw_net_benefit(
+        benefit,
+        list_thresholds(score, threshold),
+        lambda at: (
+            measure_net_benefit(truth, score, at),
+            measure_net_benefit(truth, np.ones_like(score), at),
+        ),
+        threshold,
+        float(truth.mean()),
+        {"positive": classes.positive_name, "threshold": _THRESHOLD, "images": "images"},
+    )
+    shares = ("sensitivity", "specificity", "ppv", "npv")
+    draw_flag(
+        flag,
+        images["flag"],
+        {name: format_share(images["flag"], name) for name in shares},
+        {
+            "positive": classes.positive_name,
+            "negative": classes.negative_name if len(classes.positive) == 1 else "the others",
+            "title": f"the flag, from a probability of {format_threshold(threshold)} on",
+        },
     )
     for axis in (roc, reliability, benefit):
         axis.grid(alpha=0.3)
-        axis.legend(fontsize=8, loc="upper right" if axis is benefit else "lower right")
+        put_legend_below(axis)
     return figure
 
 
-def _draw_roc(axis: Axes, truth: np.ndarray, score: np.ndarray, scores: Mapping[str, Any]) -> None:
+def _draw_roc(
+    axis: Axes, truth: np.ndarray, score: np.ndarray, scores: Mapping[str, Any], threshold: float
+) -> None:
     false_alarms, found, _ = roc_curve(truth, score)
     images, flag = scores["images"], scores["images"]["flag"]
     axis.plot(
@@ -82,80 +118,67 @@ def _draw_roc(axis: Axes, truth: np.ndarray, score: np.ndarray, scores: Mapping[
     axis.plot(
         1 - flag["specificity"],
         flag["sensitivity"],
-        "o",
-        color=PALETTE[1],
-        markersize=9,
-        label="flag at the delivered threshold",
+        **FLAG_STYLE,
+        label=f"flag at the {_THRESHOLD} {format_threshold(threshold)}",
     )
     if "reader" in scores:
         reader = scores["reader"]
         axis.plot(
             1 - reader["specificity"],
             reader["sensitivity"],
-            "D",
+            "s",
             color=PALETTE[2],
             markersize=8,
             label=f"readers: BI-RADS {reader['positive_from_birads']} or higher",
         )
-    if "inside" in scores:
-        axis.plot([], [], " ", label=f"inside: AUC {format_number(scores['inside'], 'auc')}")
     axis.plot([0, 1], [0, 1], color="grey", linestyle=":", label="chance")
+    inside = scores.get("inside")
     axis.set(
-        title="ROC",
+        title="ROC" + (f" (AUC at its own site: {format_number(inside, 'auc')})" if inside else ""),
         xlabel="1 - specificity (false alarms)",
         ylabel="sensitivity",
         xlim=(-0.01, 1.01),
         ylim=(-0.01, 1.02),
-        aspect="equal",
     )
+    axis.set_box_aspect(1)
 
 
-def _draw_reliability(
-    axis: Axes,
-    truth: np.ndarray,
-    score: np.ndarray,
-    calibration: Mapping[str, Any],
-    classes: Classes,
+def _draw_calibration(
+    axis: Axes, bins: pd.DataFrame, calibration: Mapping[str, Any], classes: Classes
 ) -> None:
-    """Draw bins of equal count with their binomial standard error."""
-    shares, means = calibration_curve(truth, score, n_bins=_BINS, strategy="quantile")
-    error = np.sqrt(shares * (1 - shares) / (len(truth) / len(shares)))
-    axis.errorbar(
-        means,
-        shares,
-        yerr=1.96 * error,
-        fmt="o-",
-        color=PALETTE[0],
-        capsize=3,
-        label=f"slope {format_number(calibration, 'slope')}\n"
-        f"observed / expected {format_number(calibration, 'observed_expected')}",
+    draw_reliability(
+        axis, bins, f"{len(bins)} groups of equally many images, 95 % intervals", PALETTE[0]
     )
-    axis.plot([0, 1], [0, 1], color="grey", linestyle=":", label="perfect")
+    stretch_small_probabilities(axis, max(bins["predicted"].max(), bins[f"observed{HIGH}"].max()))
     axis.set(
-        title=f"calibration, {len(shares)} groups of equally many images",
-        xlabel=f"predicted probability of {classes.positive_name}",
-        ylabel=f"observed share of {classes.positive_name} images",
-        xlim=(-0.02, 1.02),
-        ylim=(-0.02, 1.02),
-        aspect="equal",
+        title=f"calibration (axes stretched near 0)\n"
+        f"slope {format_number(calibration, 'slope')}; 1 is perfect\n"
+        f"observed over expected {format_number(calibration, 'observed_expected')}; 1 is perfect",
+        xlabel=f"predicted probability of {classes.positive_name} (%)",
+        ylabel=f"observed frequency of {classes.positive_name} (%)",
     )
 
 
 def plot_subgroups(
     subgroups: pd.DataFrame, metrics: Mapping[str, Any], settings: ModelSettings
-) -> Figure:
+) -> Figure | NothingToShow:
     """Draw AUC, sensitivity and specificity of the flag of each subgroup, with intervals."""
     scores = metrics["external"]["images"]
     shown = subgroups[subgroups[["auc", "sensitivity", "specificity"]].notna().any(axis=1)]
+    if shown.empty:
+        return NothingToShow(
+            f"{settings.title} at {metrics['external']['site']}: no subgroup has enough images."
+        )
     figure = new_figure(
-        14,
-        1.9 + 0.34 * (len(shown) + 1),
+        PAGE_WIDTH,
+        1.9 + 0.36 * (len(shown) + 1),
         f"{settings.title} at {metrics['external']['site']}: subgroups with 95 % intervals "
         "(images in brackets; the grey line is the value of all images)",
     )
     axes = figure.subplots(1, 3, sharey=True)
     labels = [
-        f"{row.variable}: {row.value} ({row.images})" for row in shown.itertuples(index=False)
+        wrap_label(f"{row.variable}: {row.value} ({row.images})", 2.2)
+        for row in shown.itertuples(index=False)
     ]
     places = np.arange(len(shown))[::-1]
     whole = {
@@ -182,7 +205,8 @@ def plot_subgroups(
         )
         axis.axvline(value, color="grey", linestyle="--")
         axis.set(title=titles[name], xlim=(-0.02, 1.02))
-        axis.set_yticks(places, labels, fontsize=9)
+        axis.title.set_fontsize(10)
+        axis.set_yticks(places, labels, fontsize=SMALL_TEXT)
         axis.grid(alpha=0.3)
     return figure
 
@@ -194,7 +218,7 @@ def plot_worst_mistakes(
     settings: ModelSettings,
     privacy: PrivacySettings,
     classes: Classes,
-) -> Figure:
+) -> Figure | NothingToShow:
     """Show the missed positive images with the lowest scores, then the strongest false alarms.
 
     At their true aspect ratio; the white line is the lesion, as its mask has it.
@@ -205,17 +229,23 @@ def plot_worst_mistakes(
     ranked = predictions.sort_values("positive_score", kind="stable")
     missed = ranked[(positive & ~flagged)[ranked.index]].head(_SHOWN_MISTAKES)
     alarms = ranked[(~positive & flagged)[ranked.index]].tail(_SHOWN_MISTAKES).iloc[::-1]
+    where = f"{settings.title} at {predictions['site'].iloc[0]}"
+    if missed.empty and alarms.empty:
+        return NothingToShow(
+            f"{where}: no {classes.positive_name} image is missed, and there is no false alarm."
+        )
+    lines = [-(-len(table) // _COLUMNS) for table in (missed, alarms)]
     figure, axes = new_picture_grid(
-        (2, _SHOWN_MISTAKES),
-        (2.5, 2.9),
-        f"{settings.title} at {predictions['site'].iloc[0]}: first row, the "
-        f"{len(missed)} lowest-scored of {(positive & ~flagged).sum()} missed "
-        f"{classes.positive_name} images; second row, the {len(alarms)} highest-scored of "
-        f"{(~positive & flagged).sum()} false alarms",
+        (sum(lines), _COLUMNS),
+        (PAGE_WIDTH / _COLUMNS, 3.0),
+        f"{where}: first, in colour, the {len(missed)} lowest-scored of "
+        f"{(positive & ~flagged).sum()} missed {classes.positive_name} images; then the "
+        f"{len(alarms)} highest-scored of {(~positive & flagged).sum()} false alarms",
     )
     known = manifest.set_index("image_id")
-    for line, table in zip(axes, (missed, alarms), strict=True):
-        for axis, row in zip(line, table.to_dict("records"), strict=False):
+    parts = axes[: lines[0]], axes[lines[0] :]
+    for part, table in zip(parts, (missed, alarms), strict=True):
+        for axis, row in zip(part.flat, table.to_dict("records"), strict=False):
             image = known.loc[row["image_id"]]
             pixels = decode_image(raw_images[image["path"]]()).pixels
             if privacy.cover_text:
@@ -225,9 +255,10 @@ def plot_worst_mistakes(
                 axis,
                 pixels,
                 f"{row['label']}{birads}\nclassified as {row['predicted']}, "
-                f"p({classes.positive_name}) {row['positive_score']:.2g}\n"
-                + ("flagged" if row["flagged"] else "not flagged"),
-                PALETTE[1] if row["is_positive"] else "black",
+                f"p({classes.positive_name}) "
+                f"{format_threshold(row['positive_score'])}\n"
+                + ("flagged: false alarm" if row["flagged"] else "not flagged: missed"),
+                ALARM if row["is_positive"] else "black",
             )
             paths = json.loads(image["mask_paths"])
             if paths:
@@ -255,7 +286,7 @@ def plot_inside_and_outside(external_comparison: pd.DataFrame, classes: Classes)
         dict.fromkeys(external_comparison.loc[~external_comparison["inside"], "site"])
     )
     figure = new_figure(
-        13,
+        PAGE_WIDTH,
         1.9 + 0.6 * len(titles),
         f"Own test images, and {sites}, which no model has seen; 95 % intervals",
     )
@@ -279,7 +310,10 @@ def plot_inside_and_outside(external_comparison: pd.DataFrame, classes: Classes)
                 label=label,
             )
         axis.set(title=title, xlim=(-0.02, 1.02), ylim=(-0.6, len(titles) - 0.4))
-        axis.set_yticks(range(len(titles)), titles[::-1])
+        axis.title.set_fontsize(10)
+        axis.set_yticks(range(len(titles)), [wrap_label(t, 1.8, 10) for t in titles[::-1]])
         axis.grid(alpha=0.3)
-    figure.axes[0].legend(fontsize=8, loc="lower left")
+    # Below: within the axes it would hide an interval.
+    entries = figure.axes[0].get_legend_handles_labels()
+    figure.legend(*entries, loc="outside lower center", ncols=2, fontsize=SMALL_TEXT)
     return figure

@@ -11,7 +11,13 @@ from matplotlib.figure import Figure
 from busi_pipeline.config.experiments import gather_experiments
 from busi_pipeline.config.schemas import EvaluationSettings, IngestionSettings, ModelSettings
 from busi_pipeline.errors import BadInputError
-from busi_pipeline.plotting.style import PALETTE, new_figure
+from busi_pipeline.plotting.style import (
+    PAGE_WIDTH,
+    PALETTE,
+    SMALL_TEXT,
+    new_figure,
+    wrap_label,
+)
 from busi_pipeline.stats.bootstrap import HIGH, LOW
 from busi_pipeline.stats.classes import Classes
 from busi_pipeline.stats.external import add_positive_score, score_site
@@ -106,12 +112,14 @@ def plot_sites(sites: pd.DataFrame, classes: Classes) -> Figure:
     names = sorted(sites["site"].unique())
     rows = list(dict.fromkeys(zip(sites["title"], sites["model"], strict=True)))
     figure = new_figure(
-        5 + 4 * len(names),
+        min(PAGE_WIDTH, 5 + 4 * len(names)),
         2.2 + 0.55 * len(rows),
         f"AUC of {classes.positive_name} at a site, learned from the other sites and, as a "
         "ceiling, from the site itself (cross-validated); 95 % intervals",
     )
     axes = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
+    width = (figure.get_figwidth() - 2.5) / len(names)
+    lowest = min(0.4, float(sites["auc" + LOW].min()) - 0.02)
     for axis, site in zip(axes, names, strict=True):
         for learned_from, colour, shift in (
             (OWN_SITE, PALETTE[0], 0.14),
@@ -136,14 +144,20 @@ def plot_sites(sites: pd.DataFrame, classes: Classes) -> Figure:
         counts = sites[sites["site"] == site].iloc[0]
         axis.axvline(0.5, color="grey", linestyle=":")
         axis.set(
-            title=f"{site}: {counts['images']} images, {counts['positives']} "
-            f"{classes.positive_name}",
-            xlabel="AUC",
-            xlim=(0.4, 1.01),
+            title=wrap_label(
+                f"{site}: {counts['images']} images, {counts['positives']} {classes.positive_name}",
+                width,
+                10,
+            ),
+            xlabel="AUC (0.5: chance)",
+            xlim=(lowest, 1.01),
             ylim=(-0.6, len(rows) - 0.4),
         )
+        axis.title.set_fontsize(10)
         axis.set_yticks(
-            range(len(rows)), [f"{title}, {model}" for title, model in reversed(rows)], fontsize=9
+            range(len(rows)),
+            [wrap_label(f"{title}, {model}", 1.9) for title, model in reversed(rows)],
+            fontsize=SMALL_TEXT,
         )
         axis.grid(alpha=0.3)
     # Below: within the axes it would hide an interval.

@@ -171,7 +171,8 @@ def create_left_out_pipeline(folds: Sequence[str], backbones: Sequence[str]) -> 
         )
         for fold in folds
     ]
-    return sum(nodes, _create_features_pipeline(backbones))
+    left_out = Pipeline(nodes, namespace=_STAGE, prefix_datasets_with_namespace=False)
+    return _create_features_pipeline(backbones) + left_out
 
 
 def create_external_pipeline(experiment: str) -> Pipeline:

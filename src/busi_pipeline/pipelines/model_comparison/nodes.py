@@ -27,12 +27,14 @@ def compare_experiments(
 
     Args:
         classes: of which the positive ones are summarised.
-        dataset: the data set that published results are of.
-        data_summary: `images`, the number of each class. Published results are in the table only
-            where these are the numbers of `dataset`: on other images they mean nothing.
+        dataset: its name stands beside the own results where it describes the images.
+        data_summary: `images`, the number of each class. A published result is in the table only
+            where its data set has the very same numbers: on other images it means nothing.
         metrics: {experiment: its hold-out metrics, or None where it was not run yet}.
 
-    Returns one row a result: `model` (what is compared), `source`, `experiment`; `accuracy` with
+    Returns one row a result: `model` (what is compared), `source`, `experiment`, `data` (data set
+    and number of images; empty where not known), `note` (in what a published result differs);
+    `accuracy` with
     the counts `correct` and `images`; `positive_sensitivity` with `positive_found` and
     `positive_images`, and `positive_specificity`, both by the likeliest class; `macro_f1`,
     `positive_auc`, `loss`, `loss_smoothed` (as the published work gives it); each with its interval
@@ -49,16 +51,21 @@ def compare_experiments(
         )
     for name in (name for name in metrics if name not in runs):
         logger.warning("%s was not run yet: `kedro run --pipeline=train_%s`", name, name)
-    published_on_these = data_summary is not None and dataset.describes(data_summary["images"])
-    rows = []
+    counts = dict(data_summary["images"]) if data_summary is not None else {}
+    data = _describe_data(dataset, counts)
+    rows: list[dict[str, Any]] = []
+    left_out: set[str] = set()
     for name, record in runs.items():
-        rows.append(_describe_run(name, record, runs))
-        if record["experiment"].get("published") and published_on_these:
-            rows.append(_describe_published(record["experiment"]))
-    if not published_on_these and any(run["experiment"].get("published") for run in runs.values()):
+        rows.append(_describe_run(name, record, runs) | {"data": data})
+        published = record["experiment"].get("published")
+        if published and _is_of(published, counts):
+            rows.append(_describe_published(record["experiment"], record["depends_on"]))
+        elif published:
+            left_out.add(published.get("dataset", "other images"))
+    if left_out:
         logger.info(
-            "published results are left out: the images are not those of %s (dataset.images)",
-            dataset.name,
+            "published results are left out: they are of %s, and these are other images",
+            ", ".join(sorted(left_out)),
         )
     table = pd.DataFrame(rows)
     splits = sorted(table["split"].dropna().unique())
@@ -112,8 +119,33 @@ def _describe_run(
     }
 
 
-def _describe_published(experiment: Mapping[str, Any]) -> dict[str, Any]:
+def _describe_data(dataset: DatasetSettings, counts: Mapping[str, int]) -> str:
+    """Return name and number of the images at hand, as far as they are known."""
+    if not counts:
+        return ""
+    name = f"{dataset.name}, " if dataset.describes(counts) else ""
+    return f"{name}{counts['all']} images"
+
+
+def _is_of(published: Mapping[str, Any], counts: Mapping[str, int]) -> bool:
+    """Whether a published result is of these images: the same classes, as many of each."""
+    # One of an earlier version does not say what it is of.
+    return published.get("images") == {n: count for n, count in counts.items() if n != "all"}
+
+
+def _describe_published(
+    experiment: Mapping[str, Any], depends_on: Mapping[str, Any]
+) -> dict[str, Any]:
     published = experiment["published"]
+    method, own = published["split_method"], depends_on["split_method"]
+    note = ""
+    if method != own:
+        effect = "Duplicates" if method == "random" else "No duplicates"
+        note = (
+            f"The published results are of {published['dataset']} with a {method} split, those of "
+            f"this project of a {own} one. {effect} of training images are among the published "
+            "test images, so the figures do not compare as they stand."
+        )
     return {
         "model": experiment["title"],
         "source": PUBLISHED,
@@ -122,5 +154,7 @@ def _describe_published(experiment: Mapping[str, Any]) -> dict[str, Any]:
         "positive_sensitivity": published["positive_sensitivity"],
         "loss_smoothed": published["loss"],
         "seconds": published["seconds"],
-        "split_method": "random",  # as the published work on BUSI has it
+        "split_method": method,
+        "data": f"{published['dataset']}, {sum(published['images'].values())} images",
+        "note": note,
     }

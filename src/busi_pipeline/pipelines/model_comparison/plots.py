@@ -5,10 +5,19 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from busi_pipeline.config.experiments import ENSEMBLE
 from busi_pipeline.config.schemas import EnsembleSettings, ModelSettings
-from busi_pipeline.plotting.style import PALETTE, new_figure, new_panels
+from busi_pipeline.plotting.style import (
+    PAGE_WIDTH,
+    PALETTE,
+    SMALL_TEXT,
+    NothingToShow,
+    new_figure,
+    new_panels,
+    wrap_label,
+)
 from busi_pipeline.stats.bootstrap import HIGH, LOW
 from busi_pipeline.stats.classes import Classes
 from busi_pipeline.stats.paired_tests import BETTER, INCONCLUSIVE, WORSE
@@ -25,8 +34,8 @@ def plot_model_comparison(comparison_table: pd.DataFrame, classes: Classes) -> F
     sources = [source for source in SOURCES if (table["source"] == source).any()]
     colours = dict(zip(SOURCES, ("#999999", PALETTE[5], PALETTE[0]), strict=True))
     figure = new_figure(
-        13,
-        1.3 * len(models) + 1.8,
+        PAGE_WIDTH,
+        (0.3 * len(sources) + 0.3) * len(models) + 1.8,
         "Test images: latest run of every experiment, with 95 % confidence intervals",
     )
     panels = [
@@ -57,7 +66,7 @@ def plot_model_comparison(comparison_table: pd.DataFrame, classes: Classes) -> F
                     color="white" if fits else "black",
                     ha="center" if fits else "left",
                     va="center",
-                    fontsize=8,
+                    fontsize=SMALL_TEXT,
                 )
             if column + LOW in rows:
                 ends = rows[[column + LOW, column + HIGH]].to_numpy(float).T * unit
@@ -65,7 +74,9 @@ def plot_model_comparison(comparison_table: pd.DataFrame, classes: Classes) -> F
                     values, y, xerr=np.abs(ends - values), fmt="none", ecolor="black", capsize=2
                 )
         axis.set(xlabel=label, xlim=(0, limit))
-        axis.set_yticks(range(len(models)), models)
+        axis.set_yticks(
+            range(len(models)), [wrap_label(name, 1.6, 10) for name in models], fontsize=10
+        )
         axis.grid(axis="x", alpha=0.3)
         axis.set_axisbelow(True)
     axis.invert_yaxis()
@@ -78,7 +89,7 @@ def plot_pairwise_comparisons(
     pairwise_comparisons: pd.DataFrame,
     experiments: Mapping[str, ModelSettings],
     ensemble: EnsembleSettings,
-) -> Figure:
+) -> Figure | NothingToShow:
     """Draw the difference of every pair with its interval, one panel a metric.
 
     Args:
@@ -89,7 +100,9 @@ def plot_pairwise_comparisons(
     table = pairwise_comparisons
     metrics = list(dict.fromkeys(table["metric"]))
     if not metrics:
-        return new_figure(6, 1, "Fewer than two experiments predicted the same images")
+        return NothingToShow(
+            "Fewer than two experiments predicted the same images: there is nothing to compare."
+        )
     titles = {name: settings.title for name, settings in experiments.items()}
     titles[ENSEMBLE] = ensemble.title
     figure, axes = new_panels(
@@ -99,14 +112,19 @@ def plot_pairwise_comparisons(
         len(metrics),
     )
     for axis, metric in zip(axes, metrics, strict=True):
+        unit = 1 if metric.startswith("AUC") else 100  # an AUC has no unit; the others are shares
         rows = table[table["metric"] == metric].reset_index(drop=True)
         for place, row in enumerate(rows.to_dict("records")):
             colour = _VERDICT_COLOURS[row["verdict"]]
             ends = [row["difference_ci_low"], row["difference_ci_high"]]
-            axis.plot([100 * end for end in ends], [place, place], color=colour, linewidth=2)
-            axis.plot(100 * row["difference"], place, "o", color=colour)
+            axis.plot([unit * end for end in ends], [place, place], color=colour, linewidth=2)
+            axis.plot(unit * row["difference"], place, "o", color=colour)
         axis.axvline(0, color="black", linewidth=0.8)
-        axis.set(title=metric, xlabel="difference (percentage points)")
+        axis.xaxis.set_major_locator(MaxNLocator(4))
+        axis.set(
+            title=wrap_label(metric, 2.8, 10),
+            xlabel="difference of the AUC" if unit == 1 else "difference (percentage points)",
+        )
         axis.title.set_fontsize(10)
         axis.set_yticks(
             range(len(rows)),
@@ -114,7 +132,7 @@ def plot_pairwise_comparisons(
                 f"{titles.get(first, first)}\nvs {titles.get(second, second)}"
                 for first, second in zip(rows["first"], rows["second"], strict=True)
             ],
-            fontsize=8,
+            fontsize=SMALL_TEXT,
         )
         axis.grid(axis="x", alpha=0.3)
     axes[0].invert_yaxis()

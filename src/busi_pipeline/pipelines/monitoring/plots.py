@@ -5,7 +5,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from busi_pipeline.config.schemas import MonitoringSettings
-from busi_pipeline.plotting.style import PALETTE, new_figure
+from busi_pipeline.plotting.style import PALETTE, SMALL_TEXT, new_figure
 
 from .nodes import ALL, QUANTITIES
 
@@ -44,5 +44,5 @@ def plot_evidence(evidence: pd.DataFrame, monitoring: MonitoringSettings) -> Fig
     axis.set_ylim(_LOWEST, _HIGHEST * 3)
     axis.set_xlabel("images")
     axis.set_ylabel("evidence of a difference (1: none)")
-    axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
+    axis.legend(fontsize=SMALL_TEXT, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
     return figure

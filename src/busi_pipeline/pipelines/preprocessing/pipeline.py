@@ -154,6 +154,7 @@ def create_hold_out_pipeline(experiment: str, images: str) -> Pipeline:
                 ],
                 outputs="augmentation_plot",
                 name="plot_augmentation",
+                namespace="plots",
                 tags=_STAGE,
             ),
         ],
