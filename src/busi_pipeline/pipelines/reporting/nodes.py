@@ -1,13 +1,10 @@
 """Write the report and the model cards from what the other stages left."""
 
-import base64
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
-from markupsafe import Markup
 
 from busi_pipeline.config.experiments import ENSEMBLE, gather_experiments, name_item
 from busi_pipeline.config.schemas import (
@@ -17,30 +14,25 @@ from busi_pipeline.config.schemas import (
     ExperimentSettings,
     ModelSettings,
 )
-from busi_pipeline.imaging.network_input import InputDescription, is_plain, list_windows
+from busi_pipeline.errors import BadInputError
 from busi_pipeline.learning.linear_probe import BOUNDING_BOX, OCCLUDED, VISIBLE
-from busi_pipeline.plotting.style import DEMO_BANNER
 from busi_pipeline.stats.bootstrap import HIGH, LOW
 from busi_pipeline.stats.classes import Classes
 from busi_pipeline.stats.paired_tests import INCONCLUSIVE
-from busi_pipeline.stats.scoring import format_number, format_share
 
+from . import evidence, findings
 from .checklists import ITEMS
+from .commands import list_commands
+from .evidence import gather_evidence, select_leading
+from .rendering import render
+from .wording import describe_fitting, describe_plan, describe_weights
 
-INTERVALS = (
-    "In brackets: 95 % confidence intervals. If the study were repeated many times with other "
-    "patients of the same kind, about 95 of 100 intervals made this way would contain the true "
-    "value. They come from resampling whole groups of duplicates. They say nothing about other "
-    "hospitals or scanners."
-)
-INTERVALS_OUTSIDE = (
-    "In brackets: 95 % confidence intervals, from resampling patients (or groups of duplicates "
-    "where no patients are known)."
-)
-_WEIGHTS = {
-    "imagenet": "weights pretrained on everyday photographs (ImageNet)",
-    "directory": "pretrained weights from a folder (BUSI_WEIGHTS_DIR)",
-    "none": "random weights",
+# Of what training depends on, in the order of the page: {key: its name there}.
+_HASHES = {
+    "model_sha256": "model file",
+    "training_sha256": "training",
+    "split_sha256": "split",
+    "weights_sha256": "initial weights",
 }
 
 
@@ -65,7 +57,8 @@ def write_report(
         found: what each stage left, or None where it was not run: `<item>` of all, and those of
             each experiment and the ensemble, see `config.experiments.name_item`.
 
-    What is missing is named, with the command that makes it.
+    The page shows the best evidence of each experiment that there is (see `.evidence`) and says
+    which. What is missing is named, with the command that makes it.
     """
     results = gather_experiments(found)
     common = {name: value for name, value in found.items() if name not in _list_named(results)}
@@ -76,41 +69,53 @@ def write_report(
     }
     titles = {name: settings.title for name, settings in experiments.items()}
     titles[ENSEMBLE] = ensemble.title
-    cross_validated = {
-        name: items["cross_validation_metrics"]
-        for name, items in results.items()
-        if items.get("cross_validation_metrics")
-    }
-    best = max(
-        cross_validated,
-        key=lambda name: cross_validated[name]["test"]["positive"]["auc"],
-        default=None,
-    )
+    gathered = gather_evidence(results)
+    shown = select_leading(gathered)
+    best = max(shown, key=lambda name: shown[name].auc, default=None)
+    run = common.pop("run_provenance") or {}
+    commands = list_commands(results, common, run)
     pairs = common.pop("cross_validation_comparisons")
-    return _render(
+    table = common.pop("comparison_table")
+    leakage = common.pop("leakage_table")
+    data_tags = common.pop("data_tags") or {}
+    return render(
         "report.html.j2",
+        run,
+        run=run,
+        commands=commands,
+        data_sha256=data_tags.get("data_sha256"),
+        models=[_describe_model(titles[name], items) for name, items in results.items()],
         classes=classes,
         dataset=dataset,
         described=_is_described(dataset, common["data_summary"]),
         positive_share=_measure_positive_share(common["data_summary"], classes),
         evaluation=evaluation,
         weights=describe_weights(_list_weights(results, experiments)),
+        trainings=_list_trainings(results, experiments),
         results=results,
         titles=titles,
-        cross_validated=cross_validated,
+        shown=shown,
+        others={name: own for name, own in gathered.items() if name not in shown},
         best=best,
+        kinds=evidence,
+        say=findings,
         paired=pairs is not None and len(pairs) > 0,
+        pairs=pairs,
         significant=_select_significant(pairs, titles),
         external=_list_external(results),
         outdated=_list_outdated(results, titles),
-        compared=_select_compared(common.pop("comparison_table"), classes),
+        table=table,
+        compared=_select_compared(table, classes),
+        notes=_list_notes(table),
         bags={
             name: items["metrics"]
             for name, items in results.items()
             if (items.get("metrics") or {}).get("folds", 1) > 1
         },
         carried=_list_carried(results),
-        leakage=_name_experiments(common.pop("leakage_table"), ["experiment"], titles),
+        located=_list_located(common, results),
+        left_out=_select_left_out(common.pop("leave_one_site_out_table"), results),
+        leakage=_name_experiments(leakage, ["experiment"], titles),
         items=ITEMS,
         **common,
     )
@@ -123,13 +128,15 @@ def describe_training(
     operating_point: Mapping[str, Any],
     data_summary: Mapping[str, Any],
     split_summary: Mapping[str, Any],
+    run_provenance: Mapping[str, Any],
     evaluation: EvaluationSettings,
     dataset: DatasetSettings,
     classes: Classes,
 ) -> dict[str, Any]:
     """Return all that the card of a model says of its training, as plain values.
 
-    They lie beside the model and go with it, so that its card can be written anew elsewhere.
+    They lie beside the model and go with it, so that its card can be written anew elsewhere. Of the
+    run they hold environment and parameters, which are the same whenever it is repeated.
     """
     return {
         "settings": settings.model_dump(
@@ -138,6 +145,7 @@ def describe_training(
                 "backbone",
                 "image_size",
                 "input",
+                "augmentation",
                 "training",
                 "members",
                 "of_folds",
@@ -147,10 +155,11 @@ def describe_training(
         "training": training_report["training"],
         "test": metrics["test"],
         "depends_on": metrics["depends_on"],
-        "weights": describe_weights([metrics["depends_on"]["weights"]]),
+        "weights": describe_weights(metrics["depends_on"]["weights"].split(" and ")),
         "operating_point": operating_point["operating_point"],
         "images": data_summary["images"],
         "split": split_summary["split"],
+        "run": {name: run_provenance[name] for name in ("environment", "params")},
         "evaluation": evaluation.model_dump(mode="json"),
         "dataset": dataset.model_dump(mode="json"),
         "described": _is_described(dataset, data_summary),
@@ -160,7 +169,7 @@ def describe_training(
 
 
 def write_model_card(
-    training_card: Mapping[str, Any],
+    training_card: Mapping[str, Any] | None,
     external_results: Mapping[str, Any],
     newest: Mapping[str, Any] | None = None,
 ) -> str:
@@ -172,22 +181,97 @@ def write_model_card(
         external_results: {site: metrics of an external validation}; those of an earlier model do
             not count.
         newest: metrics of an external validation that has just been run.
+
+    Raises BadInputError where there is no training card.
     """
+    if training_card is None:
+        raise BadInputError(
+            "training_card.json is not there, from which the card of the model is written: train "
+            "the experiment again (`kedro run --pipeline=train_<experiment>`)."
+        )
     if newest is not None:
         external_results = {**external_results, newest["external"]["site"]: newest}
     values = dict(training_card)
     classes = Classes(values.pop("classes"), values.pop("positive_classes"))
-    return _render(
+    return render(
         "model_card.md.j2",
+        values.pop("run", None),
+        card=training_card,
         classes=classes,
         external=select_current(external_results, training_card),
         **values,
     )
 
 
-def describe_weights(weights: Iterable[str]) -> str:
-    """Return what training starts from, in words: `imagenet`, `directory`, `none`."""
-    return " or ".join(_WEIGHTS.get(name, name) for name in dict.fromkeys(weights))
+def _describe_model(title: str, items: Mapping[str, Any]) -> dict[str, Any]:
+    """Return {`title`, `threshold`, `hashes`: {what: SHA-256}, `made_on`} of an experiment."""
+    record = items.get("metrics") or items.get("cross_validation_metrics") or {}
+    card, depends_on = items.get("training_card") or {}, record.get("depends_on", {})
+    about = items.get("model_description") or {}
+    if about.get("training_sha256") != depends_on.get("training_sha256"):
+        about = {}  # of another training than the figures
+    known = {**depends_on, **about}
+    chosen = card.get("operating_point")
+    if chosen is None and not items.get("metrics"):
+        chosen = (items.get("operating_point") or {}).get("operating_point")
+    made_on = [depends_on[name] for name in ("device", "precision") if depends_on.get(name)]
+    return {
+        "title": title,
+        "threshold": chosen,
+        "hashes": {
+            name: known[key] for key, name in _HASHES.items() if known.get(key, "none") != "none"
+        },
+        "made_on": ", ".join(made_on),
+    }
+
+
+def _list_trainings(
+    results: Mapping[str, Mapping[str, Any]], experiments: Mapping[str, ModelSettings]
+) -> dict[str, dict[str, Any]]:
+    """Return {experiment: its `card` where it was delivered, and `how` it was or is trained}."""
+    trainings = {}
+    for name, items in results.items():
+        if name not in experiments:
+            continue
+        card = items.get("training_card")
+        how = describe_fitting(card) if card else f"as set: {describe_plan(experiments[name])}"
+        settings = experiments[name].model_dump(include={"image_size", "input"}, mode="json")
+        trainings[name] = {
+            "card": card,
+            "how": how,
+            "settings": (card or {}).get("settings", settings),
+        }
+    return trainings
+
+
+def _list_located(
+    common: dict[str, Any], results: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Mapping[str, Any]]:
+    """Return {where: scores of the localizer}; takes the records out of `common`."""
+    located: dict[str, Mapping[str, Any]] = {}
+    for item, where in (
+        ("cross_validation_localizer_metrics", "out of fold"),
+        ("localizer_metrics", "hold-out split"),
+    ):
+        record = common.pop(item)
+        for part, scores in (record or {}).get("localizer", {}).items():
+            named = where if len(record["localizer"]) == 1 else f"{where}, {part} images"
+            located[named] = scores
+    for items in results.values():
+        for site, record in (items.get("external_localizer") or {}).items():
+            located.setdefault(f"at {site}", record["localizer"]["external"])
+    return located
+
+
+def _select_left_out(
+    table: pd.DataFrame | None, results: Mapping[str, Mapping[str, Any]]
+) -> pd.DataFrame | None:
+    """Return the scores of each site left out, of all experiments that have some."""
+    own = [items.get("leave_one_site_out") for items in results.values()]
+    tables = [one for one in own if one is not None]
+    if tables:
+        return pd.concat(tables, ignore_index=True)
+    return table
 
 
 def _is_described(dataset: DatasetSettings, data_summary: Mapping[str, Any] | None) -> bool:
@@ -327,106 +411,13 @@ def _select_compared(table: pd.DataFrame | None, classes: Classes) -> pd.DataFra
         "positive_auc": f"AUC, {positive}",
     }
     names = {old + end: new + end for old, new in titles.items() for end in ("", LOW, HIGH)}
-    shown = table[["model", "source", *names, "seconds", "split_method"]]
+    where = [name for name in ("data", "split_method") if name in table]
+    shown = table[["model", "source", *where, *names, "seconds"]]
     return shown.rename(columns=names | {"seconds": "training (s)", "split_method": "split"})
 
 
-def _render(template: str, **values: Any) -> str:
-    environment = Environment(
-        loader=PackageLoader("busi_pipeline.pipelines.reporting"),
-        autoescape=select_autoescape(["html.j2"]),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "share": format_share,
-        "number": format_number,
-        "percent": _format_percent,
-        "list_words": _list_words,
-        "describe_input": describe_input,
-        "picture": show_picture,
-        "stacked": stack_interval,
-        "table": show_table,
-    }
-    environment.globals |= {
-        "INTERVALS": INTERVALS,
-        "INTERVALS_OUTSIDE": INTERVALS_OUTSIDE,
-        "DEMO_BANNER": DEMO_BANNER,
-    }
-    return environment.get_template(template).render(**values)
-
-
-def _format_percent(share: float) -> str:
-    """Return `95 %` of 0.95."""
-    return f"{100 * share:g} %"
-
-
-def _list_words(names: Iterable[str], word: str = "and") -> str:
-    """Return `a, b and c`."""
-    *first, last = names
-    return f"{', '.join(first)} {word} {last}" if first else last
-
-
-def describe_input(settings: Mapping[str, Any]) -> str:
-    """Return what a model takes, in words.
-
-    Args:
-        settings: `image_size` and `input` of an experiment, as plain values.
-    """
-    size, shape = settings["image_size"], InputDescription(**settings["input"])
-    windows = list_windows(shape)
-    many = f"{len(windows)}, " if len(windows) > 1 else ""
-    array = f"uint8 RGB, (n, {many}{size}, {size}, 3)"
-    if is_plain(shape):
-        return f"{array}, stretched to this size (bilinear)"
-    margins = [f"{100 * margin:g}" for margin in windows if margin is not None]
-    seen = ["the whole image"] if None in windows else []
-    if margins:
-        seen.insert(0, f"the lesion with {_list_words(margins)} % of its longer side around it")
-    changes = {
-        "at its true shape": shape.keep_aspect,
-        "stretched": not shape.keep_aspect,
-        "without colour": shape.grey,
-        "grey values stretched": shape.stretch_intensity,
-        "burned-in text smoothed away": shape.remove_text,
-        "empty borders cut off": shape.remove_borders,
-    }
-    how = ", ".join(change for change, is_made in changes.items() if is_made)
-    found = "; the localizer beside the model finds the lesion" if margins else ""
-    return f"{array}: {_list_words(seen)}, {how}{found}"
-
-
-def show_picture(content: bytes, text: str) -> Markup:
-    """Return an image with the PNG inside."""
-    encoded = base64.b64encode(content).decode()
-    return Markup('<img alt="{}" src="data:image/png;base64,{}">').format(text, encoded)
-
-
-def stack_interval(formatted: str) -> Markup:
-    """Return a figure with its interval below, so that a wide table fits the page."""
-    figure, space, interval = formatted.partition(" (")
-    if not space:
-        return Markup("{}").format(figure)
-    return Markup('{} <span class="interval">({}</span>').format(figure, interval)
-
-
-def show_table(table: pd.DataFrame) -> Markup:
-    """Return a table as HTML: an interval in the cell of its figure, shares to three digits,
-    figures from 100 on to the whole."""
-    shown = table.astype(object).where(table.notna(), float("nan"))  # pandas writes None as it is
-    for low in [name for name in map(str, table) if name.endswith(LOW)]:
-        figure = low.removesuffix(LOW)
-        known = table[low].notna()
-        shown.loc[known, figure] = table[known].apply(format_number, axis="columns", name=figure)
-        shown = shown.drop(columns=[low, figure + HIGH])
-    shown.columns = [str(name).replace("_", " ") for name in shown]
-    return Markup(  # pandas escapes the cells
-        shown.to_html(index=False, border=0, float_format=_format_float, na_rep="–")
-    )
-
-
-def _format_float(value: float) -> str:
-    if 0 < value < 0.0005:
-        return "< 0.001"
-    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3f}"
+def _list_notes(table: pd.DataFrame | None) -> list[str]:
+    """Return what stands below the comparison: each note once."""
+    if table is None or "note" not in table:
+        return []
+    return [str(note) for note in table["note"].dropna().unique() if note]

@@ -6,46 +6,71 @@ from kedro.pipeline import Node, Pipeline
 
 from busi_pipeline.config.experiments import ENSEMBLE, name_items
 
+from .evidence import DELIVERED, PLOTS
 from .nodes import describe_training, write_model_card, write_report
 
 _STAGE = "reporting"
 
-COMMON = (
-    "data_summary",
-    "duplicate_summary",
-    "split_summary",
-    "duplicate_pairs_plot",
-    "burned_in_annotations_plot",
-    "comparison_table",
-    "comparison_plot",
-    "cross_validation_comparisons",
-    "cross_validation_comparisons_plot",
-    "leakage_table",
-    "leakage_plot",
-    "external_comparison_plots",
-)
+# {name in write_report: dataset}
+COMMON = {
+    "cross_validation_localizer_metrics": "cross_validation.localizer_metrics",
+} | {
+    item: item
+    for item in (
+        "run_provenance",
+        "data_summary",
+        "data_tags",
+        "duplicate_summary",
+        "split_summary",
+        "duplicate_pairs_plot",
+        "burned_in_annotations_plot",
+        "comparison_table",
+        "comparison_plot",
+        "cross_validation_comparisons",
+        "cross_validation_comparisons_plot",
+        "leakage_table",
+        "leakage_plot",
+        "external_comparison_plots",
+        "localizer_metrics",
+        "lesion_boxes_plot",
+        "leave_one_site_out_table",
+        "leave_one_site_out_plot",
+    )
+}
 # Items of an experiment: {name in write_report: dataset in the experiment's namespace}.
 OF_CROSS_VALIDATION = {
     "cross_validation_metrics": "cross_validation.metrics",
+    "operating_point": "cross_validation.operating_point",
     "linear_probe_metrics": "cross_validation.linear_probe_metrics",
     "fine_tuning_gain": "cross_validation.fine_tuning_gain",
-    "confusion_matrix_plot": "cross_validation.confusion_matrix_plot",
-    "roc_pr_curves_plot": "cross_validation.roc_pr_curves_plot",
-    "calibration_plot": "cross_validation.calibration_plot",
-    "decision_curve_plot": "cross_validation.decision_curve_plot",
+    **{f"{plot}_plot": f"cross_validation.{plot}_plot" for plot in PLOTS},
 }
-OF_EXPERIMENT = OF_CROSS_VALIDATION | {
-    item: item
-    for item in (
-        "metrics",
-        "localization_metrics",
-        "gradcam_gallery_plot",
-        "bias_audit",
-        "bias_audit_plot",
-        "external_results",
-        "external_curves",
-    )
-}
+OF_EXPERIMENT = (
+    OF_CROSS_VALIDATION
+    | {f"{DELIVERED}{plot}_plot": f"{plot}_plot" for plot in PLOTS}
+    | {
+        "leave_one_site_out": "leave_one_site_out.sites",
+        "leave_one_site_out_plot": "leave_one_site_out.sites_plot",
+    }
+    | {
+        item: item
+        for item in (
+            "metrics",
+            "training_card",
+            "model_description",
+            "misclassified_plot",
+            "localization_metrics",
+            "gradcam_gallery_plot",
+            "bias_audit",
+            "bias_audit_plot",
+            "external_results",
+            "external_curves",
+            "external_subgroups",
+            "external_mistakes",
+            "external_localizer",
+        )
+    }
+)
 
 
 # Grad-CAM and the audit of bias are of one network.
@@ -63,7 +88,7 @@ def create_pipeline(experiments: Iterable[str], joined: Iterable[str] = ()) -> P
         experiments: those of one network.
         joined: those that join others.
     """
-    inputs = {item: item for item in COMMON}
+    inputs = dict(COMMON)
     inputs |= {
         name: f"params:{name}"
         for name in ("classes", "dataset", "evaluation", "experiments", "ensemble")
@@ -92,6 +117,7 @@ def create_experiment_pipeline(experiment: str) -> Pipeline:
                     "operating_point",
                     "data_summary",
                     "split_summary",
+                    "run_provenance",
                     "params:evaluation",
                     "params:dataset",
                     "params:classes",
@@ -103,7 +129,7 @@ def create_experiment_pipeline(experiment: str) -> Pipeline:
             _make_card_node(["training_card", "external_results"], "write_model_card"),
         ],
         namespace=experiment,
-        inputs={"data_summary", "split_summary"},
+        inputs={"data_summary", "split_summary", "run_provenance"},
         parameters={
             "params:settings": f"params:experiments.{experiment}",
             "params:classes": "params:classes",
