@@ -5,6 +5,7 @@
 without Kedro.
 """
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 
 def main(*args: Any, **kwargs: Any) -> Any:
     """Run the project's `kedro run` command with the given click arguments."""
+    check_logging()
     from kedro.framework.cli.utils import find_run_command
     from kedro.framework.project import configure_project
 
@@ -19,6 +21,20 @@ def main(*args: Any, **kwargs: Any) -> Any:
     configure_project(package_name)
     kwargs.setdefault("standalone_mode", not hasattr(sys, "ps1"))
     return find_run_command(package_name)(*args, **kwargs)
+
+
+def check_logging() -> None:
+    """End the process with one line where conf/logging.yml cannot be read.
+
+    Kedro reads it when it is imported, and would end with a traceback that does not name the file.
+    """
+    from busi_pipeline.config.places import find_fault
+
+    named = os.environ.get("KEDRO_LOGGING_CONFIG")
+    for path in [Path(named)] if named else [Path("conf/logging.yml"), Path("conf/logging.yaml")]:
+        fault = find_fault(path.read_bytes()) if path.is_file() else None
+        if fault:
+            sys.exit(f"Error: {path}{fault}")
 
 
 def _start() -> None:

@@ -11,6 +11,19 @@ class BadInputError(click.ClickException, ValueError):
     """
 
 
+class BadSettingError(BadInputError):
+    """A parameter is not as it must be.
+
+    Attributes:
+        path: of the setting, such as `experiments.vgg16.training.weights`; the config loader says
+            in front of the message where it stands.
+    """
+
+    def __init__(self, message: str, path: str):
+        super().__init__(message)
+        self.path = path
+
+
 def find_bad_input(error: BaseException | None) -> BadInputError | None:
     """Return the BadInputError behind an error that Kedro wrapped around it, if there is one."""
     while error is not None:

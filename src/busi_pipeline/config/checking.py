@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, TypedDict
 
-from busi_pipeline.errors import BadInputError
+from busi_pipeline.errors import BadSettingError
 from busi_pipeline.stats.classes import Classes
 
 from .experiments import load_experiments
@@ -95,17 +95,18 @@ def check_parameters(
         parameters: all groups, merged over files, environment and command line.
         command_line: what came from `--params` alone; see `experiments.load_experiments`.
 
-    Raises BadInputError, one line, for an unknown, renamed or missing key and a wrong value.
+    Raises BadSettingError, one line, for an unknown, renamed or missing key and a wrong value.
     """
     refuse_renamed(parameters)
     for group in parameters:
         if group not in ALL_GROUPS:
-            raise BadInputError(describe_unknown(str(group), ALL_GROUPS))
+            raise describe_unknown(str(group), ALL_GROUPS)
     for group in ALL_GROUPS:
         if group not in parameters:
-            raise BadInputError(
+            raise BadSettingError(
                 f"the parameters lack the group {group}: add it to conf/, as in the project's own "
-                "conf/base."
+                "conf/base.",
+                group,
             )
     checked: dict[str, Any] = {
         "classes": Classes(

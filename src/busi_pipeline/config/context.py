@@ -4,6 +4,7 @@ from typing import Any
 
 from kedro.framework import project
 from kedro.framework.context import KedroContext
+from kedro.io import CatalogProtocol, DatasetError
 
 from .loader import ProjectConfigLoader, activate
 
@@ -35,3 +36,11 @@ class ProjectContext(KedroContext):
     def params(self) -> dict[str, Any]:
         """Return `config.checking.Parameters`."""
         return self.config_loader["parameters"]
+
+    def _get_catalog(self, *args: Any, **kwargs: Any) -> CatalogProtocol:
+        """Make the catalog; raises BadInputError, one line, for a wrong entry."""
+        try:
+            return super()._get_catalog(*args, **kwargs)
+        except DatasetError as error:
+            assert isinstance(self.config_loader, ProjectConfigLoader)
+            raise self.config_loader.describe_entry(error) from error

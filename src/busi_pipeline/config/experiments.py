@@ -8,8 +8,8 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from busi_pipeline.errors import BadInputError
-from busi_pipeline.models.backbones import get_backbone
+from busi_pipeline.errors import BadInputError, BadSettingError
+from busi_pipeline.models.backbones import BACKBONES, get_backbone
 
 from .messages import check_settings, describe_unknown
 from .schemas import ExperimentSettings, JoinedSettings, ModelSettings, merge_settings
@@ -22,13 +22,14 @@ BAG = "bag"
 # The part of a namespace that is about a site which no model has seen.
 EXTERNAL = "external"
 SHARED_GROUPS = ("input", "augmentation", "training")
-# Names that stand beside those of experiments in the catalog, on disk or among MLflow's keys.
+# Names that stand beside those of experiments: in the catalog, on disk, as namespaces, in MLflow.
 TAKEN_NAMES = frozenset(
     {
         ENSEMBLE,
         *SHARED_GROUPS,
         "adaptation",
         BAG,
+        "bias_audit",
         "classes",
         "cross_validation",
         "dataset",
@@ -37,19 +38,28 @@ TAKEN_NAMES = frozenset(
         "evaluation",
         "experiments",
         "external",
+        "external_validation",
         "images",
         "ingestion",
+        "leakage",
         "leave_one_site_out",
         "lesion_free_classes",
         "lesion_boxes",
         "localization",
         "localizer",
+        "model_comparison",
+        "monitoring",
         "positive_classes",
+        "prediction",
+        "preprocessing",
         "privacy",
+        "promotion",
         "random_folds",
+        "reporting",
         "seconds",
         "sites",
         "split",
+        "splitting",
         "test",
         "validation",
         "within_site",
@@ -71,13 +81,14 @@ def load_experiments(
         command_line: what came from there alone (`--params`). Its SHARED_GROUPS win over an entry's
             own values, its `experiments.<name>` over everything.
 
-    Raises BadInputError, one line, where an entry or its name is wrong.
+    Raises BadSettingError, one line, where an entry or its name is wrong.
     """
     command_line = command_line or {}
     entries = parameters["experiments"]
     if not isinstance(entries, Mapping) or not entries:
-        raise BadInputError(
-            f"experiments must be a mapping with one or more entries; got {entries!r}."
+        raise BadSettingError(
+            f"experiments must be a mapping with one or more entries; got {entries!r}.",
+            "experiments",
         )
     for name in entries:
         _check_name(name)
@@ -86,11 +97,14 @@ def load_experiments(
     single: dict[str, ExperimentSettings] = {}
     for name, entry in entries.items():
         if not isinstance(entry, Mapping):
-            raise BadInputError(f"experiments.{name} must be a mapping of settings; got {entry!r}.")
+            raise BadSettingError(
+                f"experiments.{name} must be a mapping of settings; got {entry!r}.",
+                f"experiments.{name}",
+            )
         if "members" in entry:
             continue
         if "backbone" not in entry and name in own:
-            raise BadInputError(describe_unknown(f"experiments.{name}", set(entries) - {name}))
+            raise describe_unknown(f"experiments.{name}", set(entries) - {name})
         single[name] = resolve_experiment(
             entry,
             {group: parameters[group] for group in SHARED_GROUPS},
@@ -104,9 +118,10 @@ def load_experiments(
             experiments[name] = settings
     for name, settings in experiments.items():
         if settings.baseline_of is not None and settings.baseline_of not in experiments:
-            raise BadInputError(
+            raise BadSettingError(
                 f"experiments.{name}.baseline_of must be an experiment, one of "
-                f"{', '.join(experiments)}; got {settings.baseline_of!r}."
+                f"{', '.join(experiments)}; got {settings.baseline_of!r}.",
+                f"experiments.{name}.baseline_of",
             )
     _log_overridden(entries, overrides, own)
     return experiments
@@ -127,16 +142,25 @@ def resolve_experiment(
         name: of the experiment, for messages.
         command_line: laid over everything.
 
-    Raises BadInputError in one line: the setting, what it may be, what came.
+    Raises BadSettingError in one line: the setting, what it may be, what came.
     """
     if "backbone" not in entry:
-        raise BadInputError(
-            f"experiments.{name} names no backbone: add `backbone: <entry of models/backbones.py>`."
+        for setting in entry:
+            if setting not in ExperimentSettings.model_fields:  # `backbon`, say
+                raise describe_unknown(
+                    f"experiments.{name}.{setting}", ExperimentSettings.model_fields
+                )
+        raise BadSettingError(
+            f"experiments.{name} names no backbone: add `backbone: <one of "
+            f"{', '.join(BACKBONES)}>`.",
+            f"experiments.{name}",
         )
     try:
         backbone = get_backbone(str(entry["backbone"]))
     except BadInputError as error:
-        raise BadInputError(f"experiments.{name}: {error}") from None
+        raise BadSettingError(
+            f"experiments.{name}: {error}", f"experiments.{name}.backbone"
+        ) from None
     defaults = {
         "title": entry["backbone"],
         "image_size": backbone.image_size,
@@ -160,26 +184,28 @@ def join_experiments(
         entry: `title`, `members`, `of_folds`.
         single: the experiments of one network.
 
-    Raises BadInputError in one line where the entry has another setting, or a member is none of
+    Raises BadSettingError in one line where the entry has another setting, or a member is none of
     `single`, or is named twice.
     """
     for setting in entry:
         if setting not in _OF_JOINED:
-            raise BadInputError(describe_unknown(f"experiments.{name}.{setting}", _OF_JOINED))
+            raise describe_unknown(f"experiments.{name}.{setting}", _OF_JOINED)
     members = entry["members"]
     if isinstance(members, str) or not isinstance(members, Sequence):
         members = [members]
     for member in members:
         if not isinstance(member, str) or member not in single:
-            raise BadInputError(
+            raise BadSettingError(
                 f"experiments.{name}.members must be experiments of one network each, of "
-                f"{', '.join(single)}; got {member!r}."
+                f"{', '.join(single)}; got {member!r}.",
+                f"experiments.{name}.members",
             )
     fewest, in_words = (1, "one") if entry.get("of_folds") else (2, "two")
     if len(members) < fewest or len(set(members)) < len(members):
-        raise BadInputError(
+        raise BadSettingError(
             f"experiments.{name}.members must be {in_words} or more different experiments; got "
-            f"{', '.join(members) or 'none'}."
+            f"{', '.join(members) or 'none'}.",
+            f"experiments.{name}.members",
         )
     first = single[members[0]]
     for member in members[1:]:
@@ -252,14 +278,16 @@ def gather_experiments(arguments: Mapping[str, Any]) -> dict[str, dict[str, Any]
 
 def _check_name(name: Any) -> None:
     if not isinstance(name, str) or not name.isidentifier():
-        raise BadInputError(
+        raise BadSettingError(
             f"experiment names may hold letters, digits and underscores; got {name!r}. "
-            "The name becomes the pipeline train_<name> and a Kedro namespace."
+            "The name becomes the pipeline train_<name> and a Kedro namespace.",
+            f"experiments.{name}",
         )
     if name in TAKEN_NAMES:
-        raise BadInputError(
+        raise BadSettingError(
             f"experiment names must differ from {', '.join(sorted(TAKEN_NAMES))}, which the "
-            f"project uses itself; rename {name!r}."
+            f"project uses itself; rename {name!r}.",
+            f"experiments.{name}",
         )
 
 

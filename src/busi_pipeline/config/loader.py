@@ -5,22 +5,27 @@ pipelines are registered, so that the registry sees the experiments of the very 
 """
 
 import os
+import re
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import yaml
 from kedro.config import MissingConfigException, OmegaConfigLoader
+from kedro.io import DatasetError
 from kedro.utils import find_kedro_project
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from pydantic import BaseModel
 
-from busi_pipeline.errors import BadInputError
+from busi_pipeline.errors import BadInputError, BadSettingError, find_bad_input
 
 from .checking import Parameters, check_parameters
+from .messages import check_settings, suggest
+from .places import find_fault, find_line, has_setting, list_origins, list_parents
 from .sites import (
     find_external_site,
     find_prediction_folder,
@@ -34,6 +39,12 @@ LOADER_ARGUMENTS: dict[str, Any] = {
     # An environment that overrides one key must not delete the others beside it.
     "merge_strategy": {"parameters": "soft", "globals": "soft", "mlflow": "soft"},
 }
+
+# As kedro-mlflow would add it, which does so later.
+_MLFLOW_PATTERNS = ["mlflow*", "mlflow*/**", "**/mlflow*"]
+
+# In Kedro's words on a catalog entry.
+_DATASET = re.compile(r"[Dd]ataset '([^']+)'")
 
 # OmegaConf has one set of resolvers a process: a loader binds its own each time it reads.
 _resolvers_are_bound = threading.RLock()
@@ -62,6 +73,7 @@ class ProjectConfigLoader(OmegaConfigLoader):
         self._parameters: Parameters | None = None
         with _resolvers_are_bound, _quiet_resolvers():
             super().__init__(str(conf_source), **kwargs)
+        self.config_patterns.setdefault("mlflow", _MLFLOW_PATTERNS)
 
     def __getitem__(self, key: str) -> Any:
         """Return one kind of configuration, `parameters` as checked objects.
@@ -74,7 +86,11 @@ class ProjectConfigLoader(OmegaConfigLoader):
             if key != "parameters":
                 return self._read(key)
             if self._parameters is None:
-                checked = check_parameters(self._read(key), self.runtime_params)
+                read = self._read(key)
+                try:
+                    checked = check_parameters(read, self.runtime_params)
+                except BadSettingError as error:
+                    raise self._add_place(key, error, error.path) from None
                 self._check_banner(checked)
                 self._parameters = checked
             return self._parameters
@@ -85,6 +101,32 @@ class ProjectConfigLoader(OmegaConfigLoader):
             self._parameters = None
         super().__setitem__(key, value)
 
+    def check(self, key: str, schema: type[BaseModel] | None = None) -> None:
+        """Read one kind of configuration, and hold it against a schema.
+
+        Raises BadInputError, one line, and MissingConfigException where there are no files of it.
+        """
+        read = self[key]
+        try:
+            if schema is not None:
+                check_settings(schema, read, key)
+        except BadSettingError as error:
+            raise self._add_place(key, error, error.path.partition(".")[2]) from None
+
+    def describe_entry(self, error: DatasetError) -> BadInputError:
+        """Say in one line which entry of the catalog Kedro cannot make a dataset of, and why."""
+        said = " ".join(str(error).partition("\nHint")[0].split())
+        for name in _DATASET.findall(said):
+            place = self._find_place("catalog", name)
+            if place is not None:
+                return BadInputError(f"{place}: {said}")
+        return BadInputError(f"the catalog of {self.conf_source}: {said}")
+
+    def _add_place(self, key: str, error: BadSettingError, setting: str) -> BadInputError:
+        """Return the error with the place in front, where the setting has one."""
+        place = self._find_place(key, setting)
+        return BadInputError(f"{place}: {error}" if place else str(error))
+
     def _read(self, key: str) -> dict[str, Any]:
         if not self.env and not self._has_environment(self.default_run_env):
             self.default_run_env = self.base_env  # a clone or an archive without `local`
@@ -94,9 +136,64 @@ class ProjectConfigLoader(OmegaConfigLoader):
             if key != "parameters":
                 raise
             raise BadInputError(self._describe_missing()) from None
-        except (yaml.YAMLError, OmegaConfBaseException, ValueError) as error:
-            line = " ".join(str(error).split())
-            raise BadInputError(f"cannot read the {key} of {self.conf_source}: {line}") from error
+        except (
+            *(yaml.YAMLError, OmegaConfBaseException),
+            *(ValueError, TypeError, AttributeError, OSError),
+        ) as error:
+            behind = find_bad_input(error)
+            raise behind or BadInputError(self._describe_unreadable(key, error)) from error
+
+    def _describe_unreadable(self, key: str, error: Exception) -> str:
+        """Say in one line which file cannot be read, where, and why."""
+        for path in self._list_files(key):
+            try:
+                fault = find_fault(self._fs.cat_file(path))
+            except OSError as unread:
+                fault = f": this cannot be read: {unread.strerror or unread}."
+            if fault:
+                return f"{self._shorten(path)}{fault}"
+        setting = getattr(error, "full_key", None)
+        if setting:
+            place = self._find_place(key, setting)
+            first = str(error).splitlines()[0]
+            return f"{place or f'the {key} of {self.conf_source}'}: {setting}: {first}"
+        line = " ".join(str(error).split())
+        return f"cannot read the {key} of {self.conf_source}: {line}"
+
+    def _find_place(self, key: str, setting: str) -> str | None:
+        """Return where a setting stands: `--params`, or file and line; None where it is nowhere.
+
+        Of a setting that is missing, what it is missing in.
+        """
+        origins = list_origins(setting)
+        if key == "parameters" and any(has_setting(self.runtime_params, own) for own in origins):
+            return "--params"
+        texts = {path: self._fs.cat_file(path).decode("utf-8") for path in self._list_files(key)}
+        for sought in [*origins, *(above for own in origins for above in list_parents(own))]:
+            for path, text in texts.items():
+                line = find_line(text, sought)
+                if line is not None:
+                    return f"{self._shorten(path)}, line {line}"
+        return None
+
+    def _list_files(self, key: str) -> list[str]:
+        """Return the files of one kind of configuration: the environment's, then those of base."""
+        names = dict.fromkeys([self.env or self.default_run_env, self.base_env])
+        found: dict[str, None] = {}
+        for name in names:
+            folder = self._get_conf_env_path(name)
+            for pattern in self.config_patterns[key]:
+                for path in sorted(self._fs.glob(Path(f"{folder}/{pattern}").as_posix())):
+                    if self._is_valid_config_path(Path(path)):
+                        found[path] = None
+        return list(found)
+
+    def _shorten(self, path: str) -> str:
+        """Return a path from the project's folder on, where it lies in it."""
+        try:
+            return Path(path).relative_to(self.project_root).as_posix()
+        except ValueError:
+            return path
 
     def _check_banner(self, parameters: Parameters) -> None:
         """Raise BadInputError where the plots, which go by globals.yml, would say otherwise."""
@@ -114,6 +211,8 @@ class ProjectConfigLoader(OmegaConfigLoader):
             "weights_choice": _resolve_weights_choice,
             "project_root": self.project_root.as_posix,
             "artifact_location": self._resolve_artifact_location,
+            "run_environment": self._resolve_run_environment,
+            "run_params": self._resolve_run_params,
             "training_folders": self._resolve_training_folders,
             "external_folders": self._resolve_external_folders,
             "external_site": self._resolve_external_site,
@@ -128,6 +227,14 @@ class ProjectConfigLoader(OmegaConfigLoader):
         }
         for name, resolver in resolvers.items():
             OmegaConf.register_new_resolver(name, resolver, replace=True)
+
+    def _resolve_run_environment(self) -> str | None:
+        """`${run_environment:}`: that of the command (`--env`); None where it named none."""
+        return self.env
+
+    def _resolve_run_params(self) -> list[str]:
+        """`${run_params:}`: the parameters of the command (`--params`), as `split.seed=1`."""
+        return [f"{name}={value}" for name, value in _list_leaves(self.runtime_params or {})]
 
     def _resolve_artifact_location(self) -> str | None:
         """`${artifact_location:}`: beside the local store; None leaves it to a tracking server."""
@@ -205,7 +312,8 @@ class ProjectConfigLoader(OmegaConfigLoader):
             there = sorted(
                 Path(p).name for p in self._fs.ls(folder, detail=False) if self._fs.isdir(p)
             )
-            return f"no environment {self.env!r} in {source}: there are {', '.join(there)}."
+            meant = suggest(self.env, there, "--env=")
+            return f"no environment {self.env!r} in {source}.{meant} There are {', '.join(there)}."
         return f"no parameters in {source}: is it a folder with {self.base_env}/parameters_*.yml?"
 
 
@@ -221,6 +329,15 @@ def _resolve_variable(name: str, default: str | None = None) -> str | None:
     """`${env:NAME,default}`: an environment variable with `~` expanded; empty counts as unset."""
     value = os.environ.get(name, "").strip()
     return str(Path(value).expanduser()) if value.startswith("~") else value or default
+
+
+def _list_leaves(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    """Yield (`outer.inner`, value) of nested parameters, a value as the command line takes it."""
+    if isinstance(value, Mapping):
+        for key, below in value.items():
+            yield from _list_leaves(below, f"{name}.{key}" if name else str(key))
+    else:
+        yield name, str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _resolve_weights_choice() -> str:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from busi_pipeline.errors import BadInputError
+from busi_pipeline.errors import BadInputError, BadSettingError
 
 S = TypeVar("S", bound=BaseModel)
 
@@ -42,20 +42,32 @@ _RENAMED_IN_EXPERIMENT = {
 
 
 def check_settings(schema: type[S], value: Any, path: str) -> S:
-    """Return `value` as a settings object; raises BadInputError naming the setting under `path`."""
+    """Return `value` as a settings object; raises BadSettingError for one under `path`."""
     try:
         return schema.model_validate(value)
     except ValidationError as error:
-        raise BadInputError(_describe(error, schema, path)) from None
+        raise _describe(error, schema, path) from None
 
 
-def describe_unknown(path: str, allowed: Iterable[str]) -> str:
+def describe_unknown(path: str, allowed: Iterable[str]) -> BadSettingError:
     """Say that `path` is no setting, which name is nearest to its last part, and which exist."""
     *above, name = path.split(".")
     names = sorted(allowed)
-    near = get_close_matches(name, names, n=1)
-    meant = f" Did you mean {'.'.join([*above, near[0]])}?" if near else ""
-    return f"{path} is no setting.{meant} Allowed here: {', '.join(names)}."
+    meant = suggest(name, names, "".join(f"{part}." for part in above))
+    return BadSettingError(f"{path} is no setting.{meant} Allowed here: {', '.join(names)}.", path)
+
+
+def suggest(name: str, names: Iterable[str], start: str = "", most: int = 1) -> str:
+    """Return ` Did you mean this or that?`, nearest first; an empty text where none is near.
+
+    Args:
+        name: what was written.
+        names: what could have been meant.
+        start: stands before each of them.
+        most: how many are named.
+    """
+    near = [start + name for name in get_close_matches(name, list(names), n=most)]
+    return f" Did you mean {' or '.join(near)}?" if near else ""
 
 
 def refuse_renamed(parameters: Mapping[str, Any]) -> None:
@@ -90,7 +102,7 @@ def _rename(path: str) -> str:
     return _RENAMED.get(path, path)
 
 
-def _describe(error: ValidationError, schema: type[BaseModel], path: str) -> str:
+def _describe(error: ValidationError, schema: type[BaseModel], path: str) -> BadSettingError:
     # A misspelt key comes with a missing one: the misspelt one is what the user sees.
     first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
     above, field = _find_field(schema, first["loc"])
@@ -100,11 +112,12 @@ def _describe(error: ValidationError, schema: type[BaseModel], path: str) -> str
         assert model is not None
         return describe_unknown(f"{where}.{first['loc'][-1]}", model.model_fields)
     if first["type"] == "value_error":
-        return f"{where}: {first['msg'].removeprefix('Value error, ')}."
+        return BadSettingError(f"{where}: {first['msg'].removeprefix('Value error, ')}.", where)
     allowed = describe_allowed(field) if field else "a mapping of settings"
     if first["type"] == "missing":
-        return f"{where} is missing; it must be {allowed}."
-    return f"{where} must be {allowed}; got {_find_input(first, above)!r}."
+        return BadSettingError(f"{where} is missing; it must be {allowed}.", where)
+    got = _find_input(first, above)
+    return BadSettingError(f"{where} must be {allowed}; got {got!r}.", where)
 
 
 def _find_field(

@@ -607,10 +607,16 @@ class MonitoringSettings(Settings):
 
 
 class PublishedResult(Settings):
-    """What published work reports for the same network; shares, seconds."""
+    """What published work reports for the same network on one data set; shares, seconds."""
 
     source: Text
     """Where the figures come from."""
+    dataset: Text
+    """Data set that the figures are of."""
+    images: Annotated[dict[str, CountOrNone], Field(min_length=1)]
+    """Its images by class. The figures are shown beside results on exactly so many alone."""
+    split_method: Literal["grouped", "random"]
+    """How the published work split them: `random` ignores duplicates."""
     accuracy: Annotated[float, Field(ge=0, le=1)]
     """Share of test images classified correctly."""
     loss: Annotated[float, Field(ge=0)]
@@ -619,6 +625,11 @@ class PublishedResult(Settings):
     """Share of positive images whose likeliest class is positive."""
     seconds: Annotated[float, Field(ge=0)]
     """Training time."""
+
+    def __hash__(self) -> int:
+        """Of all values: frozen settings have one, but a dictionary has none."""
+        values = self.model_dump(exclude={"images"}).values()
+        return hash((*values, *sorted(self.images.items())))
 
 
 class ModelSettings(Settings):

@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from busi_pipeline.errors import BadInputError
+from busi_pipeline.errors import BadSettingError
 from busi_pipeline.layouts import LAYOUTS
 
-from .messages import check_settings, describe_unknown
+from .messages import check_settings, suggest
 from .schemas import ExternalSettings, IngestionSettings, PredictionSettings, SiteSettings
 
 AUTO = "auto"
@@ -21,11 +21,13 @@ def check_sites(
 ) -> dict[str, SiteSettings]:
     """Return the entries of `sites` as settings.
 
-    Raises BadInputError, one line, for a wrong entry, for a site or a layout that does not exist,
+    Raises BadSettingError, one line, for a wrong entry, for a site or a layout that does not exist,
     and for an external site that is also among the sites that models learn from.
     """
     if not isinstance(entries, Mapping) or not entries:
-        raise BadInputError(f"sites must be a mapping with one or more entries; got {entries!r}.")
+        raise BadSettingError(
+            f"sites must be a mapping with one or more entries; got {entries!r}.", "sites"
+        )
     sites = {}
     for name, entry in entries.items():
         _check_name("sites", name)
@@ -34,12 +36,20 @@ def check_sites(
     _check_layout("ingestion.layout", ingestion.layout)
     _check_layout("external.layout", external.layout)
     if not ingestion.sites:
-        raise BadInputError(f"ingestion.sites is empty: name one or more of {', '.join(sites)}.")
+        raise BadSettingError(
+            f"ingestion.sites is empty: name one or more of {', '.join(sites)}.", "ingestion.sites"
+        )
     for name in ingestion.sites:
         if name not in sites:
-            raise BadInputError(describe_unknown(f"ingestion.sites: {name}", sites))
+            raise BadSettingError(
+                f"ingestion.sites names {name!r}, which is no site.{suggest(name, sites)} "
+                f"Sites are {', '.join(sites)}.",
+                "ingestion.sites",
+            )
         if ingestion.sites.count(name) > 1:
-            raise BadInputError(f"ingestion.sites names {name} more than once.")
+            raise BadSettingError(
+                f"ingestion.sites names {name} more than once.", "ingestion.sites"
+            )
     _check_external(external, sites, ingestion)
     return sites
 
@@ -88,29 +98,32 @@ def _check_external(
     if external.site is not None:
         _check_name("external.site", external.site)
         if external.folder is None and external.site not in sites:
-            raise BadInputError(
+            raise BadSettingError(
                 f"external.site is {external.site!r}, but sites has {', '.join(sites)}: add it "
-                "there, or say where it lies with external.folder."
+                "there, or say where it lies with external.folder.",
+                "external.site",
             )
     found = find_external_site(external, sites)
     if found is not None and found[0] in ingestion.sites:
-        raise BadInputError(
+        raise BadSettingError(
             f"external.site is {found[0]!r}, which is among ingestion.sites: an external site must "
-            "be one that no model learns from. Give it another name, or take it out there."
+            "be one that no model learns from. Give it another name, or take it out there.",
+            "external.site",
         )
 
 
 def _check_layout(path: str, layout: str | None) -> None:
     allowed = [AUTO, *LAYOUTS]
     if layout is not None and layout not in allowed:
-        raise BadInputError(f"{path} must be one of {', '.join(allowed)}; got {layout!r}.")
+        raise BadSettingError(f"{path} must be one of {', '.join(allowed)}; got {layout!r}.", path)
 
 
 def _check_name(path: str, name: Any) -> None:
     if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise BadInputError(
+        raise BadSettingError(
             f"{path}: a site's name may hold letters, digits, _ and -; got {name!r}. It becomes "
-            "part of file names."
+            "part of file names.",
+            path,
         )
 
 

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import h5py
 from kedro.io import AbstractDataset, DatasetError
 
 from busi_pipeline.caching.fingerprints import hash_file
@@ -17,6 +18,7 @@ class WeightsSource:
 
     def __init__(self, directory: str | None):
         self._directory = Path(directory) if directory else None
+        self._chosen: dict[tuple[str, str], PretrainedWeights] = {}
 
     def choose(self, backbone: str, choice: str) -> PretrainedWeights:
         """Return what `choice` ("imagenet", "directory" or "none") means for the backbone.
@@ -24,6 +26,30 @@ class WeightsSource:
         Raises BadInputError in one line naming the choices where the weights cannot be had; random
         weights are given only where "none" was asked for.
         """
+        # Every node asks, and to find out Keras builds the network, and the file is hashed.
+        if (backbone, choice) not in self._chosen:
+            self._chosen[backbone, choice] = self._find(backbone, choice)
+        return self._chosen[backbone, choice]
+
+    def check(self, backbone: str, choice: str) -> None:
+        """Raise BadInputError, one line, where the weights cannot be had or their file is damaged.
+
+        Of a damaged file, every array is read. Whether they are those of the backbone, Keras sees
+        when the network is built.
+        """
+        argument = self.choose(backbone, choice).argument
+        if argument is None:
+            return
+        try:
+            with h5py.File(argument) as file:
+                file.visititems(lambda _, item: item[()] if _is_array(item) else None)
+        except (OSError, RuntimeError) as error:
+            raise BadInputError(
+                f"no weights for {backbone}: {argument} is damaged, or no HDF5 file "
+                f"({str(error).splitlines()[0]}). Delete it and get it again. {_CHOICES}"
+            ) from None
+
+    def _find(self, backbone: str, choice: str) -> PretrainedWeights:
         tags = {"weights": choice}
         if choice == "none":
             return PretrainedWeights(
@@ -83,6 +109,10 @@ _CHOICES = (
 )
 
 
+def _is_array(item: Any) -> bool:
+    return isinstance(item, h5py.Dataset)
+
+
 class PretrainedWeightsDataset(AbstractDataset[None, WeightsSource]):
     """The source of pretrained weights; `directory` may be empty.
 
@@ -91,6 +121,7 @@ class PretrainedWeightsDataset(AbstractDataset[None, WeightsSource]):
 
     def __init__(self, directory: str | None = None, metadata: dict[str, Any] | None = None):
         self._directory = directory
+        self._source = WeightsSource(directory)
         self.metadata = metadata
 
     def load(self) -> WeightsSource:
@@ -99,7 +130,7 @@ class PretrainedWeightsDataset(AbstractDataset[None, WeightsSource]):
             raise BadInputError(
                 f"BUSI_WEIGHTS_DIR names {self._directory}, which is no folder. {_CHOICES}"
             )
-        return WeightsSource(self._directory)
+        return self._source
 
     def save(self, data: None) -> None:
         """Refuse: pretrained weights are never written."""

@@ -117,17 +117,7 @@ class RawImagesDataset(AbstractDataset[None, RawFiles]):
         Raises BadInputError, one line, where a folder is missing or empty, and where there are
         DICOM files but no BUSI_PSEUDONYM_KEY or nothing that reads them.
         """
-        if not self._sites and self._setting:
-            raise BadInputError(
-                f"no folder is named: say where the images lie, with --params "
-                f"{self._setting}=<folder>."
-            )
-        if not self._sites:
-            raise BadInputError(
-                "no site is named: say where the images of the external site lie, with "
-                "--params external.folder=<folder>,external.layout=<layout>, or name an entry of "
-                "parameters_sites.yml with --params external.site=<site>."
-            )
+        self._check_named()
         if self._demo and os.environ.get("BUSI_RAW_DIR", "").strip():
             logger.warning("BUSI_RAW_DIR is set, but not read: the demo has images of its own")
         found = _Found()
@@ -141,6 +131,27 @@ class RawImagesDataset(AbstractDataset[None, RawFiles]):
             if problem and not self.optional:
                 raise BadInputError(self._describe_problem(site, folder, problem))
         return found.as_raw_files()
+
+    def check(self) -> None:
+        """Raise what `load` would raise for a folder, and list no files."""
+        self._check_named()
+        for site, folder in self._sites.items():
+            problem = _find_folder_problem(folder)
+            if problem and not self.optional:
+                raise BadInputError(self._describe_problem(site, folder, problem))
+
+    def _check_named(self) -> None:
+        if not self._sites and self._setting:
+            raise BadInputError(
+                f"no folder is named: say where the images lie, with --params "
+                f"{self._setting}=<folder>."
+            )
+        if not self._sites:
+            raise BadInputError(
+                "no site is named: say where the images of the external site lie, with "
+                "--params external.folder=<folder>,external.layout=<layout>, or name an entry of "
+                "parameters_sites.yml with --params external.site=<site>."
+            )
 
     def save(self, data: None) -> None:
         """Refuse: raw data is never written."""

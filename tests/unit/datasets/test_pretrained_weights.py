@@ -5,6 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import h5py
+import numpy as np
 import pytest
 from kedro.io import DatasetError
 
@@ -23,6 +25,29 @@ def test_a_file_of_the_folder_is_named_and_hashed(tmp_path: Path) -> None:
         "weights_file": file.name,
         "weights_sha256": hashlib.sha256(b"weights").hexdigest(),
     }
+
+
+def test_damaged_file_is_found_before_a_network_is_built(tmp_path: Path) -> None:
+    whole, cut = tmp_path / "vgg16_notop.weights.h5", tmp_path / "resnet50_notop.weights.h5"
+    with h5py.File(whole, "w") as file:
+        file["layer/weights"] = np.arange(100_000)
+    cut.write_bytes(whole.read_bytes()[:-200_000])
+    source = WeightsSource(str(tmp_path))
+    source.check("vgg16", "directory")
+    source.check("vgg16", "none")
+    with pytest.raises(BadInputError, match="is damaged, or no HDF5 file") as caught:
+        source.check("resnet50", "directory")
+    assert str(cut) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_are_looked_for_once(tmp_path: Path) -> None:
+    file = tmp_path / "vgg16_notop.weights.h5"
+    file.write_bytes(b"weights")
+    dataset = PretrainedWeightsDataset(str(tmp_path))
+    first = dataset.load().choose("vgg16", "directory")
+    file.unlink()
+    assert dataset.load().choose("vgg16", "directory") is first
 
 
 def test_random_weights_are_those_asked_for() -> None:
