@@ -4,74 +4,106 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+# Versions that `make test-all` runs the tests on.
+PYTHONS ?= 3.11 3.12 3.13
+DEMO := data/demo/08_reporting
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve test test-unit lint docs viz mlflow lock record-steps
+.PHONY: help install install-dev demo demo-site serve test test-unit test-all lint docs viz mlflow lock record-steps
 
 help:
-	@echo "make demo       install, make synthetic images, train and evaluate on them"
+	@echo "make demo       install, make synthetic images, train and evaluate on them, write the report"
+	@echo "make demo-site  the demo's model at a second synthetic site"
+	@echo "make install    what runs need, into .venv; make install-dev: also what tests, lint and docs need"
 	@echo "make serve      the demo's model over HTTP, and the page of a second reader, at http://127.0.0.1:8000"
 	@echo "make test       install and run the whole test suite"
 	@echo "make test-unit  the quick part of it: no training, some minutes"
+	@echo "make test-all   the quick part on each of Python $(PYTHONS) that is here"
 	@echo "make lint       ruff, mypy and the layers of the imports"
 	@echo "make docs       the documentation site, into site/"
-	@echo "make viz        the lineage in the browser"
-	@echo "make mlflow     the runs in the browser"
+	@echo "make viz        the lineage, for the browser"
+	@echo "make mlflow     the runs in the browser, the latest beside each other"
 	@echo "make lock       renew requirements.lock from pyproject.toml"
 
 install: $(VENV)/installed
 
+install-dev: $(VENV)/installed-dev
+
+# Versions are those of the lock. Python compiles what it imports when it first does, which is a
+# third less work than compiling everything.
 $(VENV)/installed: pyproject.toml requirements.lock
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --no-compile -c requirements.lock -e ".[serve]"
+	@touch $@
+
+$(VENV)/installed-dev: pyproject.toml requirements.lock
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install -r requirements.lock
 	$(PIP) install --no-deps -e .
-	@touch $@
+	@touch $(VENV)/installed $@
 
 demo: install
 	$(BIN)/python -m busi_pipeline.synthetic data/demo/01_raw
 	$(BIN)/kedro run --pipeline=train_inceptionv3 --env=demo
 	$(BIN)/kedro run --pipeline=train_inceptionv3_lesion --env=demo
 	$(BIN)/kedro run --pipeline=package_inceptionv3_lesion --env=demo
+	$(BIN)/kedro run --pipeline=reporting --env=demo
 	@echo
 	@echo "The demo is done. It ran on synthetic images: its figures say nothing about patients."
-	@echo "  metrics  data/demo/08_reporting/inceptionv3/metrics.json and per_class_metrics.csv"
-	@echo "  plots    data/demo/08_reporting/inceptionv3/*.png"
-	@echo "  lesions  data/demo/08_reporting/lesion_boxes.png, and inceptionv3_lesion/ beside it"
-	@echo "  model    data/demo/06_models/inceptionv3_lesion/ with its model card; on an image of your own:"
-	@echo "           $(BIN)/python -m busi_pipeline predict --models data/demo/06_models scan.png"
-	@echo "  page     make serve                           then http://127.0.0.1:8000, the model as second reader"
-	@echo "  runs     $(BIN)/kedro mlflow ui              then http://127.0.0.1:5000, experiment busi_pipeline_demo"
-	@echo "  lineage  $(BIN)/kedro viz run --env=demo     then http://127.0.0.1:4141"
+	@echo "  report  $(DEMO)/report.html"
+	@echo "  ask     $(BIN)/python -m busi_pipeline predict --models data/demo/06_models scan.png"
+	@echo "  more    make serve (a page), make demo-site (a second site), $(BIN)/kedro viz run --env=demo"
+
+# The report takes the second site in.
+demo-site: install
+	$(BIN)/kedro run --pipeline=validate_external_inceptionv3_lesion --env=demo
+	$(BIN)/kedro run --pipeline=reporting --env=demo
+	@echo
+	@echo "  report   $(DEMO)/report.html"
+	@echo "  summary  $(DEMO)/inceptionv3_lesion/external/second_site/summary.md"
 
 serve: install
 	$(BIN)/python -m busi_pipeline serve --models data/demo/06_models
 
-test: install
+test: install-dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-test-unit: install
+test-unit: install-dev
 	$(BIN)/python -m pytest tests/unit -n 2
 
-lint: install
+# Each in an environment of its own, .venv-<version>. All are tried; one that fails fails the command.
+test-all:
+	@failed=; tried=; for version in $(PYTHONS); do \
+		if ! python$$version --version > /dev/null 2>&1; then \
+			echo "Python $$version: not here, skipped"; continue; fi; \
+		echo "Python $$version"; tried=yes; \
+		$(MAKE) --no-print-directory test-unit PYTHON=python$$version VENV=.venv-$$version \
+			|| failed="$$failed $$version"; \
+	done; \
+	if [ -z "$$tried" ]; then echo "none of Python $(PYTHONS) is here: nothing was tested"; exit 1; fi; \
+	if [ -n "$$failed" ]; then echo "failed on Python$$failed"; exit 1; fi
+
+lint: install-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-docs: install
+docs: install-dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 viz: install
-	$(BIN)/kedro viz run
+	@echo "One box a stage or experiment: http://127.0.0.1:4141/?types=nodes"
+	$(BIN)/kedro viz run --no-browser
 
 mlflow: install
-	$(BIN)/kedro mlflow ui
+	$(BIN)/kedro runs
 
 # After a change of a step's code: see CONTRIBUTING.md.
-record-steps: install
+record-steps: install-dev
 	$(BIN)/python -m tests.unit.caching.step_code --record
 
-lock: install
+lock: install-dev
 	$(PIP) install uv
 	$(BIN)/uv pip compile pyproject.toml --extra dev --extra docs --universal --python-version 3.11 \
 		--no-emit-index-url --no-emit-find-links --no-annotate \
