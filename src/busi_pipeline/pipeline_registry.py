@@ -6,11 +6,12 @@
 
 `e` is an experiment, an entry under `experiments` in the parameters. A hold-out split has one
 training, in the namespace `<e>`; a cross-validation has one a fold, in
-`<e>.cross_validation.<fold>`, and everything after training is the same for both. Beside them stand
-`leakage` (the same folds with duplicates parted), `bias_audit` (annotations, occluded lesions) and
-`leave_one_site_out` (a fold is a site). An experiment with members has no training of its own: its
-model is the mean of theirs. A delivered model goes on to a site that it has not seen, and to those
-who use it:
+`<e>.cross_validation.<fold>`, and everything after training is the same for both. Nodes of no
+experiment are in the namespace of their stage, a box in the lineage; their datasets are in none.
+Beside them stand `leakage` (the same folds with duplicates parted), `bias_audit` (annotations,
+occluded lesions) and `leave_one_site_out` (a fold is a site). An experiment with members has no
+training of its own: its model is the mean of theirs. A delivered model goes on to a site that it
+has not seen, and to those who use it:
 
     external.raw_images -> ingestion, deduplication, preprocessing -> external_validation(e)
         -> adaptation(e)
@@ -19,7 +20,7 @@ who use it:
 
 from collections.abc import Mapping, Sequence
 
-from kedro.pipeline import Pipeline
+from kedro.pipeline import Node, Pipeline
 
 from busi_pipeline.config.checking import Parameters
 from busi_pipeline.config.experiments import ENSEMBLE, EXTERNAL, name_input
@@ -184,36 +185,69 @@ def create_pipelines(parameters: Parameters) -> dict[str, Pipeline]:
     if len(sites) == 1:
         leave_out = dict.fromkeys(leave_out, leave_one_site_out.create_refusal_pipeline())
 
-    return {
-        "ingestion": ingest,
-        "deduplication": deduplicate,
-        "splitting": split,
-        "preprocessing": join(prepared, split),
-        "model_comparison": compare,
-        "reporting": reporting.create_pipeline(
-            [name for name, own in single.items() if own.baseline_of is None], list(joined)
-        ),
-        **{f"train_{name}": split + part for name, part in trained.items()},
-        **{f"cross_validate_{name}": assign + part for name, part in validated.items()},
-        **{f"leakage_{name}": assign_randomly + part for name, part in leaked.items()},
-        **{f"bias_audit_{name}": audit + part for name, part in audited.items()},
-        **leave_out,
-        **{f"validate_external_{name}": external + part for name, part in tested_outside.items()},
-        **{f"adapt_{name}": part for name, part in adapted.items()},
-        **{f"package_{name}": part for name, part in packed.items()},
-        **{f"promote_{name}": promotion.create_pipeline(name) for name in experiments},
-        "leakage": join(leaked, assign_randomly) + leakage.create_summary_pipeline(in_default),
-        "cross_validation": join(validated, assign) + ensemble,
-        "validate_external": join(tested_outside, external)
-        + external_validation.create_comparison_pipeline(in_default),
-        "adapt": join(adapted, Pipeline([])),
-        "package": join(packed, Pipeline([])),
-        "rollback": promotion.create_rollback_pipeline(),
-        "ledger": promotion.create_ledger_pipeline(),
-        "predict": prediction.create_pipeline(),
-        "monitor": monitoring.create_pipeline(),
-        "__default__": join(trained, split) + compare,
-    }
+    return _group_by_stage(
+        {
+            "ingestion": ingest,
+            "deduplication": deduplicate,
+            "splitting": split,
+            "preprocessing": join(prepared, split),
+            **{f"train_{name}": split + part for name, part in trained.items()},
+            **{f"cross_validate_{name}": assign + part for name, part in validated.items()},
+            **{f"leakage_{name}": assign_randomly + part for name, part in leaked.items()},
+            **{f"bias_audit_{name}": audit + part for name, part in audited.items()},
+            **leave_out,
+            **{
+                f"validate_external_{name}": external + part
+                for name, part in tested_outside.items()
+            },
+            **{f"adapt_{name}": part for name, part in adapted.items()},
+            **{f"package_{name}": part for name, part in packed.items()},
+            **{f"promote_{name}": promotion.create_pipeline(name) for name in experiments},
+            "leakage": join(leaked, assign_randomly) + leakage.create_summary_pipeline(in_default),
+            "cross_validation": join(validated, assign) + ensemble,
+            "validate_external": join(tested_outside, external)
+            + external_validation.create_comparison_pipeline(in_default),
+            "adapt": join(adapted, Pipeline([])),
+            "package": join(packed, Pipeline([])),
+            "rollback": promotion.create_rollback_pipeline(),
+            "ledger": promotion.create_ledger_pipeline(),
+            "predict": prediction.create_pipeline(),
+            "monitor": monitoring.create_pipeline(),
+            "__default__": join(trained, split) + compare,
+            # Last: Kedro-Viz draws a dataset where the first pipeline has it that it comes across.
+            "model_comparison": compare,
+            "reporting": reporting.create_pipeline(
+                [name for name, own in single.items() if own.baseline_of is None], list(joined)
+            ),
+        }
+    )
+
+
+def _group_by_stage(pipelines: Mapping[str, Pipeline]) -> dict[str, Pipeline]:
+    """Put each node outside a namespace into that of its stage, which is its tag.
+
+    Kedro-Viz draws a namespace as one box. Datasets keep their names.
+    """
+    return {name: _group_nodes(pipeline) for name, pipeline in pipelines.items()}
+
+
+def _group_nodes(pipeline: Pipeline) -> Pipeline:
+    grouped = Pipeline([node for node in pipeline.nodes if node.namespace])
+    loose = [node for node in pipeline.nodes if not node.namespace]
+    for stage in dict.fromkeys(_name_stage(node) for node in loose):
+        grouped += Pipeline(
+            [node for node in loose if _name_stage(node) == stage],
+            namespace=stage,
+            prefix_datasets_with_namespace=False,
+        )
+    return grouped
+
+
+def _name_stage(node: Node) -> str:
+    (stage,) = node.tags
+    # Namespaces of these names are of the folds, before training; this compares what came of them.
+    of_folds = (_CROSS_VALIDATION, leave_one_site_out.LEAVE_OUT)
+    return "model_comparison" if stage in of_folds else stage
 
 
 def _add(parts: Mapping[str, Pipeline], names: Sequence[str]) -> Pipeline:
@@ -258,17 +292,13 @@ def _join_hold_out(name: str, settings: JoinedSettings) -> Pipeline:
 
 def _join_folds(name: str, settings: JoinedSettings, folds: Sequence[Fold]) -> Pipeline:
     """The networks of the members' folds -> one model, evaluated out of fold and delivered."""
-    images = name_input("images", name, settings, _CROSS_VALIDATION)
     bags = [
         training.create_bag_pipeline(member, _CROSS_VALIDATION, folds)
         for member in settings.members
     ]
     return (
         sum(bags, training.create_joined_pipeline(name, settings.members, settings.of_folds))
-        + preprocessing.create_images_pipeline(name, settings, _CROSS_VALIDATION)
-        + evaluation.create_bag_pipeline(
-            name, settings.members, images, settings.input.needs_lesion
-        )
+        + evaluation.create_bag_pipeline(name, settings.members, settings.input.needs_lesion)
         + reporting.create_experiment_pipeline(name)
     )
 

@@ -56,7 +56,8 @@ def find_records(pipeline: Pipeline, only_missing: bool = False) -> list[str]:
         pipeline: of the run.
         only_missing: whether the run leaves out nodes whose outputs are there.
     """
-    nodes = [n for n in pipeline.nodes if n.namespace or not _STAGES_OF_RESULTS & n.tags]
+    results = _STAGES_OF_RESULTS
+    nodes = [n for n in pipeline.nodes if n.namespace not in results or not results & n.tags]
     made = pipeline.all_outputs()
     read = {name for node in nodes for name in node.inputs if "." in name} - made
     records = {name for name in made if _is_record(name)} if only_missing else set()
