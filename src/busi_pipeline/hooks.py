@@ -4,7 +4,6 @@ import atexit
 import logging
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -17,7 +16,7 @@ import mlflow
 from kedro.framework import project
 from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
-from kedro.io import DataCatalog
+from kedro.io import DataCatalog, DatasetError
 from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 from kedro_mlflow.framework.hooks.mlflow_hook import MlflowHook
@@ -29,34 +28,23 @@ from pydantic import BaseModel
 
 from busi_pipeline.config.environment import KERAS_STAGES, check_keras
 from busi_pipeline.config.experiments import SHARED_GROUPS
-from busi_pipeline.config.loader import activate
+from busi_pipeline.config.loader import activate, active_loader
 from busi_pipeline.config.schemas import ModelSettings
+from busi_pipeline.datasets.mlflow_store import ARTIFACTS, find_local_store, repair_locations
 from busi_pipeline.datasets.record import flatten, name_keys, prefix_of
-from busi_pipeline.errors import BadInputError, find_bad_input
+from busi_pipeline.datasets.run_provenance import describe_git_commit
+from busi_pipeline.errors import find_bad_input
+from busi_pipeline.request import check_images, check_inputs, check_weights
+from busi_pipeline.run_page import describe_command, name_run
 from busi_pipeline.stats.classes import Classes
 
 logger = logging.getLogger(__name__)
 
+# Seconds of a stage, from which on it has a line in the log.
+_WORTH_A_LINE = 1.0
+# Folder of a run's artifacts that are of its experiment.
+_RESULTS = "results"
 _MLFLOW_VARIABLES = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")
-
-
-def describe_git_commit(project_path: Path) -> str:
-    """Return the commit hash of the project, with `-dirty` where tracked files were changed.
-
-    "unknown" where there is no git or no repository: an archive can be run as well.
-    """
-    try:
-        done = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
-            cwd=project_path,
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=10,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"
-    return done.stdout.strip() or "unknown"
 
 
 class ActiveSettings:
@@ -77,25 +65,24 @@ class ClearErrors:
     """Stops a run that cannot work before it starts, and says what a bad input is in one line."""
 
     @hook_impl(tryfirst=True)
-    def before_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
-        """Raise BadInputError where a stage is run alone before the stage that feeds it.
+    def before_pipeline_run(
+        self, run_params: Mapping[str, Any], pipeline: Pipeline, catalog: DataCatalog
+    ) -> None:
+        """Raise BadInputError where what the run takes is not there.
 
         Where the pipeline computes with Keras, Keras gets the project's settings here.
         """
-        self._check_inputs(pipeline, catalog)
+        try:
+            for name in pipeline.datasets():
+                catalog.get(name)
+        except DatasetError as error:
+            raise find_bad_input(error) or active_loader().describe_entry(error) from error
+        check_inputs(pipeline, catalog, project.pipelines, run_params.get("env"))
+        check_images(pipeline, catalog)
         if any(KERAS_STAGES & node.tags for node in pipeline.nodes):
             check_keras()
-
-    def _check_inputs(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
-        pipelines = project.pipelines
-        for name in sorted(pipeline.inputs()):
-            makers = [key for key, other in pipelines.items() if name in other.all_outputs()]
-            needed = not getattr(catalog.get(name), "optional", False)
-            if makers and needed and not catalog.exists(name):
-                maker = min(makers, key=lambda key: len(pipelines[key].nodes))
-                raise BadInputError(
-                    f"{name} is not there yet: run `kedro run --pipeline={maker}` first."
-                )
+        if not run_params.get("only_missing_outputs"):  # nodes left out want nothing
+            check_weights(pipeline, catalog)
 
     @hook_impl(trylast=True)
     def on_pipeline_error(self, error: Exception) -> None:
@@ -154,6 +141,31 @@ def _format(value: Any) -> str:
     return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
+def find_artifacts(settings: Mapping[str, Any]) -> None:
+    """Let the local store find its artifacts after the project was copied or moved; say so.
+
+    Args:
+        settings: of mlflow.yml. A server knows its own locations, so nothing is done.
+    """
+    database = find_local_store(settings["server"]["mlflow_tracking_uri"])
+    experiment = settings.get("tracking", {}).get("experiment", {})
+    location = experiment.get("create_experiment_kwargs", {}).get("artifact_location")
+    if database is None or location != (database.parent / ARTIFACTS).resolve().as_uri():
+        return
+    folder = database.parent / ARTIFACTS
+    repair = repair_locations(database, folder)
+    if repair.moved_from:
+        logger.info(
+            "MLflow looks for the artifacts of %d runs in %s, no longer in %s",
+            *(repair.runs, folder, ", ".join(repair.moved_from)),
+        )
+    if repair.is_missing:
+        logger.warning(
+            "%s has runs, but their artifacts are not there: copy the folder %s beside it",
+            *(database, ARTIFACTS),
+        )
+
+
 class FlatMlflowHook(MlflowHook):
     """kedro-mlflow's hook; logs settings objects key by key, and from every thread to one run.
 
@@ -176,6 +188,7 @@ class FlatMlflowHook(MlflowHook):
         process would take it for the user's own.
         """
         before = {name: os.environ.get(name) for name in _MLFLOW_VARIABLES}
+        find_artifacts(context.config_loader["mlflow"])
         super().after_context_created(context)
         for name, value in before.items():
             if value is None:
@@ -187,15 +200,29 @@ class FlatMlflowHook(MlflowHook):
     def before_pipeline_run(
         self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog
     ) -> None:
-        """Open the run and tell it to the datasets of the pipeline."""
+        """Open the run, named after pipeline and data, and tell it to the pipeline's datasets."""
         self.run_id = None
         self._logged.clear()
-        super().before_pipeline_run(run_params, pipeline, catalog)
+        parameters: Any = catalog.get("parameters")
+        settings = parameters.load() if parameters is not None else None
+        if settings is not None and self.mlflow_config.tracking.run.name is None:
+            self.mlflow_config.tracking.run.name = name_run(run_params, settings)
+        # Where the project lies on this machine, and how an object is written, are no facts of it.
+        known = {k: v for k, v in run_params.items() if k not in ("project_path", "runner")}
+        super().before_pipeline_run(known, pipeline, catalog)
         self._catalog = catalog
+        if self.run_id is None:
+            return
+        mlflow.set_tag("kedro_command", describe_command(run_params))
+        info = mlflow.active_run().info
+        logger.info("MLflow run %s, %s", info.run_name, info.run_id)
+        experiments = list_experiments(pipeline, settings["experiments"] if settings else [])
         for name in pipeline.datasets():
             dataset: Any = catalog.get(name)
             if hasattr(dataset, "run_id") and not _is_artifact(dataset):
                 dataset.run_id = self.run_id
+            if getattr(dataset, "artifact_path", None) and len(experiments) == 1:
+                dataset.artifact_path = _share_path(dataset.artifact_path, experiments[0])
 
     @hook_impl
     def before_node_run(
@@ -225,6 +252,15 @@ class FlatMlflowHook(MlflowHook):
         dataset: Any = self._catalog.get(dataset_name)
         if _is_artifact(dataset):
             dataset.run_id = run_id
+
+
+def _share_path(path: str, experiment: str) -> str:
+    """Return the folder of artifacts of the one experiment of a run, the same for each.
+
+    MLflow's UI sets artifacts of one path beside each other.
+    """
+    first, _, rest = path.partition("/")
+    return path if first != experiment else f"{_RESULTS}/{rest}".rstrip("/")
 
 
 def _is_artifact(dataset: Any) -> bool:
@@ -282,27 +318,38 @@ def list_experiments(pipeline: Pipeline, settings: Iterable[str]) -> list[str]:
 
 
 class StageTimes:
-    """Logs how many seconds each stage took, loading and saving included, as `seconds.<stage>`.
+    """Says how many seconds each stage takes, loading and saving included, and logs them.
 
     Nodes run one after the other, so all time since the last thing that ended belongs to the node
     at hand. A node's stage is its only tag. Where nodes run at once (ThreadRunner), the times are
-    shares of the whole, by which node ended next.
+    shares of the whole, by which node ended next. A line of the log is a stage, not a node: of
+    Kedro's four lines a node, no one reads the fourth hundred.
     """
 
     def __init__(self) -> None:
         self._seconds: dict[str, float] = defaultdict(float)
-        self._last = 0.0
+        self._last = self._spent = 0.0
+        self._stage, self._done, self._all = "", 0, 0
 
     @hook_impl(trylast=True)
-    def before_pipeline_run(self) -> None:
+    def before_pipeline_run(self, pipeline: Pipeline) -> None:
         """Start the clock."""
         self._seconds.clear()
+        self._stage, self._spent, self._done, self._all = "", 0.0, 0, len(pipeline.nodes)
         self._last = time.perf_counter()
+
+    @hook_impl
+    def before_node_run(self, node: Node) -> None:
+        """Say what the stage before took, where another one begins."""
+        if _name_stage(node) != self._stage:
+            self._say()
+            self._stage = _name_stage(node)
 
     @hook_impl
     def after_node_run(self, node: Node) -> None:
         """Book the node's inputs and its work."""
         self._book(node)
+        self._done += 1
 
     @hook_impl
     def after_dataset_saved(self, node: Node) -> None:
@@ -312,15 +359,42 @@ class StageTimes:
     @hook_impl(tryfirst=True)
     def after_pipeline_run(self) -> None:
         """Log the times, in the order in which the stages ran."""
-        if mlflow.active_run() is not None:
-            mlflow.log_metrics({f"seconds.{name}": s for name, s in self._seconds.items()})
+        self._say()
+        run, total = mlflow.active_run(), sum(self._seconds.values())
+        if run is not None:
+            mlflow.log_metric("run_seconds", total)
+            mlflow.log_dict(dict(self._seconds), f"{_RESULTS}/seconds.json")
         times = ", ".join(f"{name} {seconds:.1f}" for name, seconds in self._seconds.items())
-        logger.info("seconds: %s", times)
+        logger.info("done in %.1f s: %s", total, times)
 
     def _book(self, node: Node) -> None:
         now = time.perf_counter()
-        self._seconds["+".join(sorted(node.tags)) or node.name] += now - self._last
+        self._seconds[_name_stage(node)] += now - self._last
+        self._spent += now - self._last
         self._last = now
+
+    def _say(self) -> None:
+        if self._done and self._spent >= _WORTH_A_LINE:
+            logger.info(
+                "%s: %.1f s; %d of %d steps done",
+                *(self._stage, self._spent, self._done, self._all),
+            )
+        self._spent = 0.0
+
+
+def _name_stage(node: Node) -> str:
+    return "+".join(sorted(node.tags)) or node.name
+
+
+class ReportPlace:
+    """Says at the end of a run where the page is that it wrote."""
+
+    @hook_impl(trylast=True)
+    def after_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
+        """Log the path of the report, absolute, for a browser."""
+        if "report" in pipeline.all_outputs():
+            report: Any = catalog.get("report")
+            logger.info("report: %s", Path(report._describe()["filepath"]).resolve())
 
 
 class FoldProgress:

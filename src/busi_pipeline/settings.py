@@ -7,9 +7,12 @@ from busi_pipeline.hooks import (
     ClearErrors,
     FlatMlflowHook,
     FoldProgress,
+    ReportPlace,
     RunProvenance,
     StageTimes,
 )
+from busi_pipeline.run_page import RunPage
+from busi_pipeline.session import ProjectSession
 from busi_pipeline.trained_models import CheckTrainedModels
 
 HOOKS = (
@@ -20,10 +23,13 @@ HOOKS = (
     RunProvenance(),
     StageTimes(),
     FoldProgress(),
+    RunPage(),
+    ReportPlace(),
 )
 # FlatMlflowHook is kedro-mlflow's own hook and a little more.
 DISABLE_HOOKS_FOR_PLUGINS = ("kedro-telemetry", "kedro_mlflow")
 
 CONTEXT_CLASS = ProjectContext
+SESSION_CLASS = ProjectSession
 CONFIG_LOADER_CLASS = ProjectConfigLoader
 CONFIG_LOADER_ARGS = LOADER_ARGUMENTS

@@ -1,6 +1,7 @@
 """`kedro run` as users type it: wrong values, other folders, other configurations, a stop."""
 
 import contextlib
+import json
 import shutil
 import signal
 import subprocess
@@ -8,7 +9,9 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import unquote
 
+import mlflow
 import pytest
 from kedro.framework.startup import bootstrap_project
 
@@ -92,7 +95,7 @@ def test_other_configuration_is_taken_whole(
                 "--pipelines=train_mine",
                 f"--conf-source={conf}",
                 "--params=experiments.mine.image_size=40,ingestion.min_side=33",
-                "--to-nodes=prepare_images_40",
+                "--to-nodes=preprocessing.prepare_images_40",
             ]
         )
     assert ended.value.code == 0
@@ -106,7 +109,9 @@ def test_store_is_the_same_from_any_folder(own_project: Path) -> None:
     """TRAP: a relative path follows the current folder; Kedro mends `filepath` and `path` alone."""
     before = {path.name for path in (own_project / "conf").iterdir()}
     for folder in (own_project, own_project / "conf"):
-        done = run_command(folder, "--pipeline=preprocessing", "--to-nodes=prepare_images_32")
+        done = run_command(
+            folder, "--pipeline=preprocessing", "--to-nodes=preprocessing.prepare_images_32"
+        )
         assert done.returncode == 0, done.stderr[-2000:]
     assert {path.name for path in (own_project / "conf").iterdir()} == before
     assert [p.relative_to(own_project) for p in own_project.rglob("mlflow.db")] == [
@@ -114,6 +119,39 @@ def test_store_is_the_same_from_any_folder(own_project: Path) -> None:
     ]
     statuses = [run.info.status for run in find_runs(own_project)]
     assert statuses == ["FINISHED"] * 2, "also when the process has ended"
+
+
+def test_verbose_run_says_what_is_loaded(own_project: Path) -> None:
+    plain = run_command(own_project, "--pipeline=ingestion").stdout
+    verbose = run_command(own_project, "--pipeline=ingestion", "--verbose").stdout
+    assert "36 images" in plain
+    assert "Loading data" not in plain
+    assert "Loading data from" in verbose
+    assert "Running node" in verbose
+
+
+def test_runs_are_linked_beside_each_other(own_project: Path) -> None:
+    mlflow.set_tracking_uri(f"sqlite:///{own_project}/mlflow.db")
+    client = mlflow.MlflowClient()
+    own = client.create_experiment(
+        "busi_pipeline", artifact_location=(own_project / "mlartifacts").as_uri()
+    )
+    ids = []
+    for name in ("train_vgg16 on BUSI", "train_vgg16 on BUSI", "train_resnet50 on BUSI", "failed"):
+        run = client.create_run(own, run_name=name).info.run_id
+        for key in ("run_seconds", "test.images"):
+            client.log_metric(run, key, 1)
+        client.set_terminated(run, "FAILED" if name == "failed" else "FINISHED")
+        ids.append(run)
+    done = run_command(own_project, "--links", command=("kedro", "runs"))
+    assert done.returncode == 0, done.stderr
+    places = dict(line.split(maxsplit=1) for line in done.stdout.splitlines())
+    assert (
+        places["runs"]
+        == f"http://127.0.0.1:5000/#/experiments/{own}/runs?workflowType=machine_learning"
+    )
+    compared = json.loads(unquote(places["compared"]).partition("runs=")[2].partition("&")[0])
+    assert compared == [ids[2], ids[1]], "the latest of each name, and none that failed"
 
 
 def test_raw_folder_and_server_come_from_the_environment(
@@ -152,7 +190,7 @@ def test_packaged_project_runs_outside_its_folder(project: Path, tmp_path: Path)
 
 def test_stage_without_its_input_names_the_stage_to_run(own_project: Path) -> None:
     with pytest.raises(BadInputError, match="image_groups is not there yet: run `kedro run --pipe"):
-        run_pipeline(own_project, "splitting", node_names=["split_images"])
+        run_pipeline(own_project, "splitting", node_names=["splitting.split_images"])
     assert not find_runs(own_project)
 
 

@@ -1,6 +1,7 @@
 """Several experiments in one run, their comparison, and the same on a machine set up otherwise."""
 
 import os
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,8 +27,9 @@ from tests.integration.projects import (
 )
 
 BOTH = ("vgg16", "resnet50")
-# As if these were BUSI's images, so that published results are shown.
-KNOWN = {"dataset": {"images": dict.fromkeys(CLASSES, 12)}}
+# As if the published results were of these images, so that they are shown.
+_IMAGES = {"published": {"images": dict.fromkeys(CLASSES, 12)}}
+KNOWN = {"experiments": {"vgg16": _IMAGES, "resnet50": _IMAGES}}
 TELEMETRY = ("CI", "DO_NOT_TRACK", "MLFLOW_DISABLE_TELEMETRY", "KEDRO_DISABLE_TELEMETRY")
 NO_NETWORK = """
 import socket, sys
@@ -91,7 +93,7 @@ def elsewhere(
 def test_each_experiment_keeps_its_own_keys(compared: Compared) -> None:
     """TRAP: names out of a dataset factory lost their prefix."""
     run = compared.run
-    assert run.info.run_name == "__default__"
+    assert run.info.run_name == "default on BUSI"
     assert run.data.tags["experiments"] == "resnet50,vgg16"
     for name in BOTH:
         metrics = read_json(compared.project / f"data/08_reporting/{name}/metrics.json")
@@ -147,7 +149,22 @@ def test_command_line_reports_to_nobody(
     for unwanted in ("CONNECTED TO", "LOOKED UP", "autologging", "type hints", "Traceback"):
         assert unwanted not in said
     assert "project_id" not in (project / "pyproject.toml").read_text()
-    assert find_runs(project)[0].info.run_name == "train_vgg16"
+    assert find_runs(project)[0].info.run_name == "train_vgg16 on BUSI"
+
+
+def test_log_is_a_line_for_each_event(
+    elsewhere: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    """Kedro's bookkeeping alone was 222 lines; TensorFlow's greeting and its warnings 20."""
+    lines = elsewhere[1].stdout.splitlines()
+    unlike = [
+        line for line in lines if not re.match(r"[\d-]{10} [\d:]{8} (INFO   |WARNING) ", line)
+    ]
+    assert not unlike
+    assert len(lines) < 70
+    assert re.search(r" done in [\d.]+ s: .*training \d", lines[-1] + lines[-2])
+    assert "MLflow run train_vgg16 on BUSI, " in lines[0] + lines[1]
+    assert elsewhere[1].stderr == ""
 
 
 def test_settings_of_keras_elsewhere_change_nothing(
@@ -164,5 +181,5 @@ def test_settings_of_keras_elsewhere_change_nothing(
 
 def test_comparison_before_any_run_says_so(compared: Compared, tmp_path: Path) -> None:
     project = create_project(tmp_path / "project")
-    with pytest.raises(BadInputError, match="nothing to compare"):
+    with pytest.raises(BadInputError, match="model_comparison has nothing to go by"):
         run_pipeline(project, "model_comparison")

@@ -202,7 +202,7 @@ def test_interrupted_run_goes_on_where_it_was(project: Path) -> None:
         ("cross_validate_vgg16", "vgg16.cross_validation.calibrate_predictions"),
         ("cross_validate_vgg16", "vgg16.cross_validation.gather_folds"),
         ("cross_validate_vgg16", f"vgg16.cross_validation.{FOLDS[1]}.train_fold"),
-        ("cross_validation", "average_experiments"),
+        ("cross_validation", "ensemble.cross_validation.average_experiments"),
         ("leakage_vgg16", "vgg16.measure_leakage"),
         ("bias_audit_vgg16", "vgg16.audit_bias"),
     ],
@@ -241,6 +241,6 @@ def test_report_shows_what_was_run(reported: Path) -> None:
     encoded = [base64.b64encode(p.read_bytes()).decode() for p in plots if p.suffix == ".png"]
     assert sum(plot in page for plot in encoded) == page.count("data:image/png;base64,") > 5
     assert not re.search(r"(src|href)=.https?:", page), "nothing is loaded from elsewhere"
-    (run,) = (r for r in find_runs(reported) if r.info.run_name == "reporting")
+    (run,) = (r for r in find_runs(reported) if r.info.run_name.startswith("reporting "))
     found = mlflow.MlflowClient().list_artifacts(run.info.run_id, "report")
     assert [artifact.path for artifact in found] == ["report/report.html"]

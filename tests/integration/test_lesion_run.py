@@ -258,7 +258,9 @@ def test_the_packages_limits_are_of_the_images_learned_from(packed: Path) -> Non
 
 
 def test_the_packed_model_answers_in_mlflow(packed: Path) -> None:
-    run = next(r for r in find_all_runs(packed) if r.info.run_name == f"package_{EXPERIMENT}")
+    run = next(
+        r for r in find_all_runs(packed) if r.info.run_name.startswith(f"package_{EXPERIMENT} ")
+    )
     logged = [
         model
         for model in mlflow.search_logged_models(output_format="list")

@@ -104,7 +104,7 @@ def test_probabilities_are_in_the_order_of_the_classes(own: Own) -> None:
 
 def test_every_class_has_metrics_in_file_and_run(own: Own) -> None:
     test = read_json(own.project / "data/08_reporting/vgg16/metrics.json")["test"]
-    run = next(r for r in find_runs(own.project) if r.info.run_name == "train_vgg16")
+    run = next(r for r in find_runs(own.project) if r.info.run_name.startswith("train_vgg16"))
     for name in own.classes:
         assert run.data.metrics[f"test.{name}.sensitivity"] == test[name]["sensitivity"]
         assert run.data.metrics[f"images.{name}"] == PER_CLASS

@@ -113,7 +113,7 @@ def test_what_people_read_is_written(project: Path) -> None:
 
 def test_the_run_is_linked_to_that_of_the_model(project: Path) -> None:
     validation, training = (
-        next(run for run in find_runs(project) if run.info.run_name == name)
+        next(run for run in find_runs(project) if run.info.run_name.startswith(f"{name} on"))
         for name in ("validate_external", f"train_{EXPERIMENT}")
     )
     assert validation.data.tags["model_run_id"] == training.info.run_id

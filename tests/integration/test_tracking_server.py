@@ -80,12 +80,13 @@ def demo(server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tupl
 
 def test_server_has_the_whole_run(demo: tuple[Path, Run], server: str) -> None:
     project, run = demo
-    assert (run.info.run_name, run.info.status) == ("demo", "FINISHED")
+    named = "train_inceptionv3 on synthetic ultrasound"
+    assert (run.info.run_name, run.info.status) == (named, "FINISHED")
     assert run.data.tags["environment"] == "demo"
     assert run.data.metrics["test.flag.sensitivity"] >= 0
     assert run.data.params["image_size"] == "96"
-    found = mlflow.MlflowClient(server).list_artifacts(run.info.run_id, "inceptionv3")
-    assert "inceptionv3/roc_pr_curves.png" in {artifact.path for artifact in found}
+    found = mlflow.MlflowClient(server).list_artifacts(run.info.run_id, "results")
+    assert "results/roc_pr_curves.png" in {artifact.path for artifact in found}
     assert not find_runs(project), "nothing is logged beside it"
 
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
 from typing import Any, Literal
 
 import mlflow
@@ -11,6 +12,7 @@ from mlflow.tracking import MlflowClient
 from mlflow.utils.time import get_current_time_millis
 
 from busi_pipeline.errors import BadInputError
+from busi_pipeline.stats.bootstrap import HIGH, LOW
 
 # What a key in MLflow may hold; class names are part of keys.
 _NOT_IN_KEYS = re.compile(r"[^/\w.\- :]")
@@ -71,10 +73,15 @@ def prefix_of(experiment: str | None, run_id: str | None = None) -> str:
 class RunRecordDataset(JSONDataset):
     """JSON on disk; on saving within an MLflow run, its leaves are logged there as well.
 
+    A run has hundreds of figures, and whoever compares runs looks at a dozen. The ends of intervals
+    are no metrics of the run: they stand in the file, which is an artifact of it.
+
     Args:
         filepath: of the JSON file.
         log_as: `metrics` (numbers; a list becomes a curve over epochs 1, 2, ...) or `tags`.
             Leaves of other types stay in the file alone.
+        logged: patterns of the keys that are logged, such as `test.flag.*`; all by default.
+        artifact_path: folder in the run to which the file is logged; None logs the leaves alone.
         experiment: the record belongs to; its name stands before the keys in runs over several.
         prefix: stands before the keys in every run, after the experiment's name.
         optional: loading gives None where nothing was saved yet, instead of an error.
@@ -93,7 +100,9 @@ class RunRecordDataset(JSONDataset):
         experiment: str | None = None,
         prefix: str = "",
         optional: bool = False,
+        logged: Sequence[str] = ("*",),
         not_logged: Sequence[str] = (),
+        artifact_path: str | None = None,
         metadata: dict[str, Any] | None = None,
     ):
         super().__init__(filepath=filepath, save_args={"indent": 2}, metadata=metadata)
@@ -102,7 +111,8 @@ class RunRecordDataset(JSONDataset):
         self._log_as = log_as
         self._experiment, self._prefix = experiment, prefix
         self.optional = optional
-        self._not_logged = set(not_logged)
+        self._logged, self._not_logged = tuple(logged), set(not_logged)
+        self.artifact_path = artifact_path
         self.run_id: str | None = None
 
     def load(self) -> Any:
@@ -117,10 +127,12 @@ class RunRecordDataset(JSONDataset):
         run_id = find_run(self.run_id)
         if run_id is None:
             return
-        logged = {key: value for key, value in data.items() if key not in self._not_logged}
         prefixes = (prefix_of(self._experiment, run_id), self._prefix)
-        leaves = name_keys(flatten(logged, ".".join(filter(None, prefixes))))
+        prefix = "".join(f"{part}." for part in prefixes if part)
+        leaves = name_keys((prefix + key, value) for key, value in self._select(data))
         client = MlflowClient()
+        if self.artifact_path is not None:
+            client.log_artifact(run_id, str(self._get_save_path()), self.artifact_path)
         if self._log_as == "metrics":
             now = get_current_time_millis()
             metrics = [Metric(key, v, now, step) for key, v, step in _list_points(leaves)]
@@ -130,6 +142,13 @@ class RunRecordDataset(JSONDataset):
             tags = [RunTag(key, str(value)) for key, value in leaves.items()]
             for start in range(0, len(tags), 100):  # and at most 100 tags
                 client.log_batch(run_id, tags=tags[start : start + 100])
+
+    def _select(self, data: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+        """Yield the leaves that are logged."""
+        for key, value in flatten({k: v for k, v in data.items() if k not in self._not_logged}):
+            is_end = self._log_as == "metrics" and key.endswith((LOW, HIGH))
+            if not is_end and any(fnmatchcase(key, pattern) for pattern in self._logged):
+                yield key, value
 
 
 def _list_points(leaves: Mapping[str, Any]) -> Iterator[tuple[str, float, int]]:

@@ -77,13 +77,18 @@ def test_time_is_booked_on_the_stage_that_spent_it(caplog: pytest.LogCaptureFixt
     fit = Node(len, "b", "c", tags="training")
     times = StageTimes()
     with caplog.at_level(logging.INFO, logger="busi_pipeline"):
-        times.before_pipeline_run()
+        times.before_pipeline_run(Pipeline([cut, fit]))
+        times.before_node_run(cut)
         times.after_node_run(cut)
+        times.before_node_run(fit)
         times.after_node_run(fit)
-        time.sleep(0.3)
+        time.sleep(1.1)
         times.after_dataset_saved(fit)
         times.after_pipeline_run()
-    assert caplog.messages == ["seconds: splitting 0.0, training 0.3"]
+    assert caplog.messages == [
+        "training: 1.1 s; 2 of 2 steps done",  # a stage of no time has no line
+        "done in 1.1 s: splitting 0.0, training 1.1",
+    ]
 
 
 def test_settings_are_logged_key_by_key(parameters: dict[str, Any]) -> None:
@@ -217,7 +222,7 @@ def test_every_thread_logs_to_the_one_run(
     assert run.data.params["evaluation.n_resamples"] == "1000"
     assert run.data.params["classes"] == "benign,malignant,normal"
     artifacts = mlflow.MlflowClient().list_artifacts(run.info.run_id)
-    assert [artifact.path for artifact in artifacts] == ["table.csv"]
+    assert [artifact.path for artifact in artifacts] == ["results", "table.csv"]
 
 
 def test_artifact_is_loaded_from_its_file(make_small_project: Make) -> None:

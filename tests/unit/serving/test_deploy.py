@@ -1,32 +1,53 @@
-"""The recipes of deploy/ ask for what the project asks for, and start what there is."""
+"""Dockerfile and deploy/ ask for what the project asks for, and start what there is."""
 
+import json
 import re
 import tomllib
 from configparser import RawConfigParser
 
 from busi_pipeline.pacs.command_line import dicom_node
+from busi_pipeline.serving.command_line import serve
 from tests.factories import PROJECT
 
 DEPLOY = PROJECT / "deploy"
 
 
-def read_requirements(texts: list[str]) -> dict[str, str]:
-    named = [re.fullmatch(r"([\w.-]+)(?:\[.*\])?(.*)", text) for text in texts]
-    return {found[1].lower(): found[2] for found in named if found}
+RECIPE = (PROJECT / "Dockerfile").read_text()
 
 
-def test_the_container_has_the_same_limits_of_versions() -> None:
+def read_names(texts: list[str]) -> set[str]:
+    found = (re.match(r"[\w.-]+", text) for text in texts)
+    return {one[0].lower().replace("_", "-") for one in found if one}
+
+
+def list_installed() -> set[str]:
+    """Return what the recipe of the container installs beside the package."""
+    command = re.search(r"install -c /build/requirements\.lock((?:[^\n]*\\\n)*[^\n]*)", RECIPE)
+    assert command
+    return set(command[1].replace("\\", " ").split())
+
+
+def test_the_container_has_what_the_service_needs_as_locked() -> None:
     project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    asked = read_requirements([*project["dependencies"], *extras["serve"], *extras["dicom"]])
-    recipe = (DEPLOY / "Containerfile").read_text()
-    installed = read_requirements(re.findall(r'"([\w.-]+[<>=][^"]*)"', recipe))
-    assert set(read_requirements(extras["serve"])) <= set(installed)
-    beyond = {name for name in installed if name not in asked}
-    assert beyond == {"click"}, "Kedro brings it"
-    assert {name: installed[name] for name in set(installed) - beyond} == {
-        name: asked[name] for name in set(installed) - beyond
+    installed = list_installed()
+    assert read_names(extras["serve"]) | read_names(extras["dicom"]) <= installed
+    asked = read_names([*project["dependencies"], *extras["serve"], *extras["dicom"]])
+    assert installed - asked == {"click"}, "Kedro brings it"
+    assert not installed & {"tensorflow", "keras", "kedro", "mlflow"}
+    assert installed <= read_names((PROJECT / "requirements.lock").read_text().splitlines())
+
+
+def test_the_container_copies_what_is_there_and_no_more() -> None:
+    copied = {
+        name for line in re.findall(r"^COPY (.*)$", RECIPE, re.M) for name in line.split()[:-1]
     }
+    assert copied >= {"pyproject.toml", "requirements.lock", "src"}
+    assert not [name for name in copied if not (PROJECT / name).exists()]
+    ignored = (PROJECT / ".dockerignore").read_text().splitlines()
+    rules = [line for line in ignored if line and not line.startswith("#")]
+    assert rules[0] == "*"
+    assert {line[1:] for line in rules if line.startswith("!")} == copied
 
 
 def test_both_recipes_start_the_service() -> None:
@@ -34,9 +55,19 @@ def test_both_recipes_start_the_service() -> None:
     unit.read(DEPLOY / "busi_pipeline.service")
     assert " -m busi_pipeline serve --models " in unit["Service"]["ExecStart"]
     assert int(unit["Service"]["TimeoutStopSec"]) > 60, "longer than it takes to answer all"
-    recipe = (DEPLOY / "Containerfile").read_text()
-    assert 'ENTRYPOINT ["python", "-m", "busi_pipeline", "serve"]' in recipe
-    assert "USER busi" in recipe
+    entry, command = (
+        json.loads(re.findall(rf"^{word} (\[.*\])$", RECIPE, re.M)[-1])
+        for word in ("ENTRYPOINT", "CMD")
+    )
+    assert [*entry, command[0]] == ["python", "-m", "busi_pipeline", "serve"]
+    known = {option for parameter in serve.params for option in parameter.opts}
+    assert {word for word in command if word.startswith("--")} <= known
+    assert RECIPE.index("\nUSER busi\n") < RECIPE.index("\nENTRYPOINT")
+
+
+def test_the_container_sends_nothing_about_its_use() -> None:
+    for variable in ("MLFLOW_DISABLE_TELEMETRY=true", "KEDRO_DISABLE_TELEMETRY=true"):
+        assert variable in RECIPE
 
 
 def test_the_unit_of_the_node_starts_it_and_keeps_its_spool() -> None:

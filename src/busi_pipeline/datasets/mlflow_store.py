@@ -1,0 +1,96 @@
+"""The local MLflow store of a project: where its artifacts lie after the project was moved."""
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+from busi_pipeline.errors import BadInputError
+
+ARTIFACTS = "mlartifacts"
+# Of MLflow's tables, what holds a location of artifacts.
+_LOCATIONS = {
+    "experiments": ("artifact_location",),
+    "runs": ("artifact_uri",),
+    "logged_models": ("artifact_location",),
+    "model_versions": ("source", "storage_location"),
+}
+
+
+class Repair(NamedTuple):
+    """`moved_from` are the folders whose artifacts the store looked for; `runs` how many it has of
+    them. `is_missing`: there are runs, and no folder of artifacts beside the store."""
+
+    moved_from: list[str]
+    runs: int
+    is_missing: bool
+
+
+def find_local_store(tracking_uri: str) -> Path | None:
+    """Return the file of an SQLite store; None for a server."""
+    scheme, _, path = tracking_uri.partition(":///")
+    return Path(path) if scheme == "sqlite" and path else None
+
+
+def repair_locations(database: Path, artifacts: Path) -> Repair:
+    """Let a store find its artifacts where the project lies now.
+
+    MLflow writes absolute locations. A copy of a project would write into the folder of the
+    original, and a project that was moved would show no artifacts. Only locations
+    in a folder `mlartifacts` are changed, all or none.
+
+    Args:
+        database: SQLite file of the store.
+        artifacts: the folder `mlartifacts` of the project.
+
+    Raises BadInputError, one line, where the file is no store or another process holds it.
+    """
+    if not database.is_file():
+        return Repair([], 0, False)
+    here = artifacts.resolve().as_uri()
+    try:
+        with closing(sqlite3.connect(database, timeout=10)) as connection, connection:
+            tables = {
+                name
+                for (name,) in connection.execute("select name from sqlite_master")
+                if name in _LOCATIONS
+            }
+            if "experiments" not in tables:
+                return Repair([], 0, False)
+            olds = {
+                root
+                for (location,) in connection.execute("select artifact_location from experiments")
+                if (root := _find_root(location)) not in (None, here)
+            }
+            runs = 0
+            for old in sorted(filter(None, olds)):
+                for table in sorted(tables):
+                    for column in _LOCATIONS[table]:
+                        changed = connection.execute(
+                            f"update {table} set {column} = ? || substr({column}, ?) "
+                            f"where {column} = ? or substr({column}, 1, ?) = ?",
+                            (here, len(old) + 1, old, len(old) + 1, f"{old}/"),
+                        ).rowcount
+                        runs += changed if table == "runs" else 0
+            (own,) = connection.execute(
+                "select count(*) from runs where substr(artifact_uri, 1, ?) = ?",
+                (len(here) + 1, f"{here}/"),
+            ).fetchone()
+    except sqlite3.Error as error:
+        raise BadInputError(f"the MLflow store {database} cannot be used: {error}.") from None
+    is_missing = own > 0 and not artifacts.is_dir()
+    return Repair([_name_folder(old) for old in sorted(filter(None, olds))], runs, is_missing)
+
+
+def _find_root(location: str | None) -> str | None:
+    """Return the part of a location that ends with the folder of artifacts."""
+    if not location or not location.startswith("file:"):
+        return None
+    root, found, rest = location.partition(f"/{ARTIFACTS}")
+    return f"{root}{found}" if found and (not rest or rest.startswith("/")) else None
+
+
+def _name_folder(location: str) -> str:
+    return url2pathname(urlsplit(location).path)
