@@ -29,8 +29,8 @@ install: $(VENV)/installed
 
 install-dev: $(VENV)/installed-dev
 
-# Versions are those of the lock. Python compiles what it imports when it first does, which is a
-# third less work than compiling everything.
+# Versions are those of the lock. Python compiles what it imports when it first does, which is less
+# work than compiling everything.
 $(VENV)/installed: pyproject.toml requirements.lock
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install --no-compile -c requirements.lock -e ".[serve]"

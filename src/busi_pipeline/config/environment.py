@@ -24,7 +24,7 @@ def check_keras() -> None:
     """Give Keras the settings that this project is written for, whatever keras.json says.
 
     Channels come last, numbers are float32, epsilon is 1e-7, no epoch or step is cut off
-    (KERAS_MAX_EPOCHS), and no bar is drawn. Call it before any network is built. Imports Keras.
+    (KERAS_MAX_EPOCHS). Call it before any network is built. Imports Keras.
 
     Raises BadInputError, one line, where Keras computes with another library than TensorFlow.
     `BUSI_ALLOW_BACKEND=1` allows it, for the benchmark of one training on other backends.
@@ -37,7 +37,6 @@ def check_keras() -> None:
             f"Keras must run on TensorFlow; it was loaded with {backend!r} before this project. "
             "Import busi_pipeline before keras, or unset KERAS_BACKEND."
         )
-    keras.config.disable_interactive_logging()  # bars of single predictions are no lines of a log
     keras.config.set_image_data_format("channels_last")
     keras.config.set_floatx("float32")
     keras.config.set_epsilon(1e-7)

@@ -99,6 +99,7 @@ class DeliveredModelDataset(AbstractDataset[DeliveredModel, DeliveredModel]):
             self._log_model(data, run_id)
 
     def _log_model(self, delivered: DeliveredModel, run_id: str) -> None:
+        import keras
         import mlflow.tensorflow
         import numpy as np
         from mlflow.models import ModelSignature
@@ -116,6 +117,9 @@ class DeliveredModelDataset(AbstractDataset[DeliveredModel, DeliveredModel]):
                 ]
             ),
         )
+        # MLflow predicts the example, for which Keras would draw a bar. It forgets this whenever a
+        # session is cleared.
+        keras.config.disable_interactive_logging()
         with _use_run(run_id):
             mlflow.tensorflow.log_model(
                 delivered.model,

@@ -17,11 +17,7 @@ def keras_on(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
     setters = {
         f"set_{name}": (lambda value, name=name: state.__setitem__(name, value)) for name in names
     }
-    config = SimpleNamespace(
-        backend=lambda: state["backend"],
-        disable_interactive_logging=lambda: state.__setitem__("bars", False),
-        **setters,
-    )
+    config = SimpleNamespace(backend=lambda: state["backend"], **setters)
     monkeypatch.setitem(sys.modules, "keras", SimpleNamespace(config=config))
     monkeypatch.delenv("BUSI_ALLOW_BACKEND", raising=False)
     return state
@@ -33,7 +29,6 @@ def test_keras_gets_the_projects_settings(keras_on: dict[str, object]) -> None:
     assert keras_on["floatx"] == "float32"
     assert keras_on["epsilon"] == 1e-7
     assert keras_on["max_epochs"] is None
-    assert keras_on["bars"] is False
 
 
 def test_other_backend_is_refused_in_one_line(
