@@ -9,10 +9,12 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import mlflow
+from kedro.config import MissingConfigException
 from kedro.framework import project
 from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
@@ -77,12 +79,12 @@ class ClearErrors:
                 catalog.get(name)
         except DatasetError as error:
             raise find_bad_input(error) or active_loader().describe_entry(error) from error
-        check_inputs(pipeline, catalog, project.pipelines, run_params.get("env"))
-        check_images(pipeline, catalog)
+        if not run_params.get("only_missing_outputs"):  # nodes left out want nothing
+            check_inputs(pipeline, catalog, project.pipelines, run_params.get("env"))
+            check_images(pipeline, catalog)
+            check_weights(pipeline, catalog)
         if any(KERAS_STAGES & node.tags for node in pipeline.nodes):
             check_keras()
-        if not run_params.get("only_missing_outputs"):  # nodes left out want nothing
-            check_weights(pipeline, catalog)
 
     @hook_impl(trylast=True)
     def on_pipeline_error(self, error: Exception) -> None:
@@ -147,9 +149,9 @@ def find_artifacts(settings: Mapping[str, Any]) -> None:
     Args:
         settings: of mlflow.yml. A server knows its own locations, so nothing is done.
     """
-    database = find_local_store(settings["server"]["mlflow_tracking_uri"])
-    experiment = settings.get("tracking", {}).get("experiment", {})
-    location = experiment.get("create_experiment_kwargs", {}).get("artifact_location")
+    database = find_local_store(_dig(settings, "server", "mlflow_tracking_uri") or "")
+    path = ("tracking", "experiment", "create_experiment_kwargs", "artifact_location")
+    location = _dig(settings, *path)
     if database is None or location != (database.parent / ARTIFACTS).resolve().as_uri():
         return
     folder = database.parent / ARTIFACTS
@@ -164,6 +166,13 @@ def find_artifacts(settings: Mapping[str, Any]) -> None:
             "%s has runs, but their artifacts are not there: copy the folder %s beside it",
             *(database, ARTIFACTS),
         )
+
+
+def _dig(settings: Any, *keys: str) -> Any:
+    """Return a nested value; None where a part of the way is missing or null."""
+    for key in keys:
+        settings = settings.get(key) if isinstance(settings, Mapping) else None
+    return settings
 
 
 class FlatMlflowHook(MlflowHook):
@@ -188,7 +197,8 @@ class FlatMlflowHook(MlflowHook):
         process would take it for the user's own.
         """
         before = {name: os.environ.get(name) for name in _MLFLOW_VARIABLES}
-        find_artifacts(context.config_loader["mlflow"])
+        with suppress(MissingConfigException):  # kedro-mlflow has defaults
+            find_artifacts(context.config_loader["mlflow"])
         super().after_context_created(context)
         for name, value in before.items():
             if value is None:
@@ -207,8 +217,9 @@ class FlatMlflowHook(MlflowHook):
         settings = parameters.load() if parameters is not None else None
         if settings is not None and self.mlflow_config.tracking.run.name is None:
             self.mlflow_config.tracking.run.name = name_run(run_params, settings)
-        # Where the project lies on this machine, and how an object is written, are no facts of it.
-        known = {k: v for k, v in run_params.items() if k not in ("project_path", "runner")}
+        # Where things lie on this machine, and how an object is written, are no facts of the run.
+        left_out = ("project_path", "runner", "runtime_params", "extra_params", "conf_source")
+        known = {key: value for key, value in run_params.items() if key not in left_out}
         super().before_pipeline_run(known, pipeline, catalog)
         self._catalog = catalog
         if self.run_id is None:

@@ -17,7 +17,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
 from mlflow.utils.time import get_current_time_millis
 from mlflow.utils.validation import MAX_DATASET_DIGEST_SIZE
 
-from busi_pipeline.datasets.record import flatten
+from busi_pipeline.config.given import list_given
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ def _is_external(pipelines: Iterable[str]) -> bool:
 
 
 def describe_command(run_params: Mapping[str, Any]) -> str:
-    """Return the command that runs the same again."""
+    """Return the command that runs the same again; places on this machine are left out."""
     words = ["kedro", "run"]
     pipelines = list_pipelines(run_params)
     if pipelines != ["__default__"]:
@@ -76,18 +76,19 @@ def describe_command(run_params: Mapping[str, Any]) -> str:
         ("to_nodes", "--to-nodes"),
         ("from_inputs", "--from-inputs"),
         ("to_outputs", "--to-outputs"),
+        ("namespaces", "--namespaces"),
     ):
         if run_params.get(key):
             words.append(f"{option}={','.join(run_params[key])}")
+    versions = run_params.get("load_versions") or {}
+    if versions:
+        words.append(f"--load-versions={','.join(f'{k}:{v}' for k, v in versions.items())}")
+    if run_params.get("only_missing_outputs"):
+        words.append("--only-missing-outputs")
     given = run_params.get("runtime_params") or run_params.get("extra_params") or {}
-    leaves = [f"{key}={_write(value)}" for key, value in flatten(given)]
-    if leaves:
-        words.append(f"--params={','.join(leaves)}")
+    if given:
+        words.append(f"--params={','.join(list_given(given))}")
     return shlex.join(words)
-
-
-def _write(value: Any) -> str:
-    return "null" if value is None else value if isinstance(value, str) else json.dumps(value)
 
 
 class RunPage:
@@ -102,16 +103,16 @@ class RunPage:
         parameters: Any = catalog.get("parameters")
         if active is None or parameters is None:
             return
-        client = MlflowClient()
-        run = client.get_run(active.info.run_id)
         name = parameters.load()["dataset"].name
-        client.set_tag(run.info.run_id, _NOTE, describe_run(run, name))
-        _log_data(client, run, name)
         try:
+            client = MlflowClient()
+            run = client.get_run(active.info.run_id)
+            client.set_tag(run.info.run_id, _NOTE, describe_run(run, name))
+            _log_data(client, run, name)
             _fill_models(client, run, catalog, pipeline)
-        except MlflowException as error:  # a server of an older version has no such pages
+        except MlflowException as error:  # the run is done, and its figures are logged
             line = str(error).splitlines()[0]
-            logger.warning("MLflow's page of the model lacks scores and card: %s", line)
+            logger.warning("MLflow's pages of the run and its model are not complete: %s", line)
 
 
 def describe_run(run: Run, data: str) -> str:

@@ -8,7 +8,7 @@ import os
 import re
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from pydantic import BaseModel
 from busi_pipeline.errors import BadInputError, BadSettingError, find_bad_input
 
 from .checking import Parameters, check_parameters
+from .given import list_given
 from .messages import check_settings, suggest
 from .places import find_fault, find_line, has_setting, list_origins, list_parents
 from .sites import (
@@ -234,7 +235,7 @@ class ProjectConfigLoader(OmegaConfigLoader):
 
     def _resolve_run_params(self) -> list[str]:
         """`${run_params:}`: the parameters of the command (`--params`), as `split.seed=1`."""
-        return [f"{name}={value}" for name, value in _list_leaves(self.runtime_params or {})]
+        return list_given(self.runtime_params or {})
 
     def _resolve_artifact_location(self) -> str | None:
         """`${artifact_location:}`: beside the local store; None leaves it to a tracking server."""
@@ -329,15 +330,6 @@ def _resolve_variable(name: str, default: str | None = None) -> str | None:
     """`${env:NAME,default}`: an environment variable with `~` expanded; empty counts as unset."""
     value = os.environ.get(name, "").strip()
     return str(Path(value).expanduser()) if value.startswith("~") else value or default
-
-
-def _list_leaves(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
-    """Yield (`outer.inner`, value) of nested parameters, a value as the command line takes it."""
-    if isinstance(value, Mapping):
-        for key, below in value.items():
-            yield from _list_leaves(below, f"{name}.{key}" if name else str(key))
-    else:
-        yield name, str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _resolve_weights_choice() -> str:

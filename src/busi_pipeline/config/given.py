@@ -1,0 +1,38 @@
+"""The parameters of a command, as they may be typed again and shown to others."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+# Parameters that name a place on this machine. Folders are often named after patients.
+_PLACES = ("folder", "labels", "model")
+_ABSOLUTE = re.compile(r"(/|~|[A-Za-z]:[\\/])")
+
+
+def list_given(parameters: Mapping[str, Any]) -> list[str]:
+    """Return `split.seed=1` for each parameter of a command, for `--params`.
+
+    A place on this machine is `<folder>`, whatever it is called. A list cannot be typed there: it
+    is `<list>`.
+
+    Args:
+        parameters: nested, as from `--params`.
+    """
+    return [f"{name}={_write(name, value)}" for name, value in _list_leaves(parameters)]
+
+
+def _list_leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        for key, below in value.items():
+            yield from _list_leaves(below, f"{name}.{key}" if name else str(key))
+    else:
+        yield name, value
+
+
+def _write(name: str, value: Any) -> str:
+    last = name.rpartition(".")[2]
+    if isinstance(value, str):
+        is_place = last in _PLACES and re.search(r"[/\\]", value)
+        return f"<{last}>" if is_place or _ABSOLUTE.match(value) else value
+    return "<list>" if isinstance(value, list | tuple) else json.dumps(value)
