@@ -14,8 +14,8 @@ from kedro.io import DataCatalog
 from kedro.pipeline import Pipeline
 
 from busi_pipeline.config.checking import Parameters
+from busi_pipeline.config.given import flatten
 from busi_pipeline.config.schemas import JoinedSettings
-from busi_pipeline.datasets.record import flatten
 from busi_pipeline.errors import BadInputError
 from busi_pipeline.learning.features import describe_joined, describe_settings
 

@@ -19,15 +19,17 @@ def list_given(parameters: Mapping[str, Any]) -> list[str]:
     Args:
         parameters: nested, as from `--params`.
     """
-    return [f"{name}={_write(name, value)}" for name, value in _list_leaves(parameters)]
+    return [f"{name}={_write(name, value)}" for name, value in flatten(parameters)]
 
 
-def _list_leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(value, Mapping):
-        for key, below in value.items():
-            yield from _list_leaves(below, f"{name}.{key}" if name else str(key))
-    else:
-        yield name, value
+def flatten(record: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield (`outer.inner`, value) of a nested mapping, depth first."""
+    for key, value in record.items():
+        name = f"{prefix}.{key}" if prefix else str(key)
+        if isinstance(value, Mapping):
+            yield from flatten(value, name)
+        else:
+            yield name, value
 
 
 def _write(name: str, value: Any) -> str:

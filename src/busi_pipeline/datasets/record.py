@@ -11,6 +11,7 @@ from mlflow.entities import Metric, RunTag
 from mlflow.tracking import MlflowClient
 from mlflow.utils.time import get_current_time_millis
 
+from busi_pipeline.config.given import flatten
 from busi_pipeline.errors import BadInputError
 from busi_pipeline.stats.bootstrap import HIGH, LOW
 
@@ -33,16 +34,6 @@ def name_keys(leaves: Iterable[tuple[str, Any]]) -> dict[str, Any]:
             )
         named[key] = value
     return named
-
-
-def flatten(record: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield (`outer.inner`, value) of a nested mapping, depth first."""
-    for key, value in record.items():
-        name = f"{prefix}.{key}" if prefix else str(key)
-        if isinstance(value, Mapping):
-            yield from flatten(value, name)
-        else:
-            yield name, value
 
 
 def find_run(run_id: str | None = None) -> str | None:
