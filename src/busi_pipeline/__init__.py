@@ -17,6 +17,8 @@ def switch_off_telemetry() -> None:
 
 # The libraries read these variables when they are imported, so they are set before anything else.
 switch_off_telemetry()
+# MLflow draws a bar while it copies the few files of a package.
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 # TensorFlow's messages hide the project's own lines, those of its errors included: that there is no
 # CUDA, say. What fails raises an exception as well.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

@@ -329,9 +329,11 @@ def _test_outside(name: str, settings: ModelSettings) -> Pipeline:
 
 def _pack(name: str, settings: ModelSettings) -> Pipeline:
     """A delivered model in one folder, by the images it learned from."""
-    of_folds = isinstance(settings, JoinedSettings) and settings.of_folds
-    images = name_input("images", name, settings, _CROSS_VALIDATION if of_folds else None)
-    division = f"{_CROSS_VALIDATION}.fold_manifest" if of_folds else "split_manifest"
+    images, division = name_input("images", name, settings), "split_manifest"
+    if isinstance(settings, JoinedSettings) and settings.of_folds:
+        # Its members see the same; the images of all folds are theirs.
+        images = name_input("images", settings.members[0], settings, _CROSS_VALIDATION)
+        division = f"{_CROSS_VALIDATION}.fold_manifest"
     return packaging.create_pipeline(name, images, division)
 
 

@@ -7,9 +7,8 @@ project's own lines in every run.
 
 import importlib.util
 import os
-import re
+import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.abc import Loader, MetaPathFinder
@@ -20,7 +19,14 @@ from typing import Any
 _NAME = "tensorflow"
 _STDERR = 2
 # Information and warnings; an error of TensorFlow begins with E or F.
-_GREETING = re.compile(rb"WARNING: All log messages before absl::InitializeLog|[IW]\d{4} .*\] ")
+_GREETING = r"WARNING: All log messages before absl::InitializeLog|[IW]\d{4} .*\] "
+_PASS_ON = f"""
+import re, sys
+for line in sys.stdin.buffer:
+    if not re.match(rb"{_GREETING}", line):
+        sys.stderr.buffer.write(line)
+        sys.stderr.buffer.flush()
+"""
 
 
 def hush_tensorflow() -> None:
@@ -68,22 +74,23 @@ class _Quiet(Loader):
 
 @contextmanager
 def drop_greeting() -> Iterator[None]:
-    """Hold back what is written to the standard error, and pass on what is no greeting."""
+    """Let a process of its own pass on what is written to the standard error and is no greeting.
+
+    It outlives this one: where TensorFlow aborts in its import, the reason is still seen.
+    """
     sys.stderr.flush()
     try:
         kept = os.dup(_STDERR)
     except OSError:  # a process without a standard error
         yield
         return
-    with tempfile.TemporaryFile() as held:
-        os.dup2(held.fileno(), _STDERR)
+    command = [sys.executable, "-I", "-S", "-c", _PASS_ON]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as passing_on:
+        assert passing_on.stdin is not None
+        os.dup2(passing_on.stdin.fileno(), _STDERR)
         try:
             yield
         finally:
             sys.stderr.flush()
             os.dup2(kept, _STDERR)
             os.close(kept)
-            held.seek(0)
-            for line in held:
-                if not _GREETING.match(line):
-                    os.write(_STDERR, line)

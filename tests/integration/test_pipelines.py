@@ -132,6 +132,19 @@ def test_joined_experiments_have_all_their_members_do(opened: Opened) -> None:
     assert {f"{name}.model" for name in joined.members} & outside.inputs() == set()
 
 
+def test_each_command_on_the_way_to_a_champion_leaves_what_the_next_needs(opened: Opened) -> None:
+    given = {"promotion.registry", "external.raw_images"}
+    known = {f"external.known_{what}" for what in ("images", "manifest", "split_manifest")}
+    for name in opened.catalog.load("params:experiments"):
+        trained = opened.pipelines[f"train_{name}"]
+        there = trained.all_outputs() | trained.inputs() | given | known
+        for what in ("package", "validate_external", "promote"):
+            pipeline = opened.pipelines[f"{what}_{name}"]
+            lacking = {own for own in pipeline.inputs() if not own.startswith("params:")} - there
+            assert not lacking, f"{what}_{name}"
+            there |= pipeline.all_outputs()
+
+
 def test_default_pipelines_are_of_the_default_experiments(opened: Opened) -> None:
     default, folds = opened.pipelines["__default__"], opened.pipelines["cross_validation"]
     shared = {"ingestion", "deduplication", "preprocessing", "model_comparison"}

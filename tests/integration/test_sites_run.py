@@ -103,8 +103,12 @@ def test_subgroups_are_what_the_table_of_the_site_says(project: Path) -> None:
 
 def test_what_people_read_is_written(project: Path) -> None:
     assert "60 images" in of_site(project, "summary.md").read_text()
-    for name in ("site_curves.png", "subgroups.png", "worst_mistakes.png"):
+    for name in ("site_curves.png", "subgroups.png"):
         assert of_site(project, name).stat().st_size > 5000
+    flag = read_json(of_site(project, "metrics.json"))["external"]["images"]["flag"]
+    none_is_wrong = flag["missed"] + flag["false_alarms"] == 0
+    assert of_site(project, "worst_mistakes.png").exists() is not none_is_wrong
+    assert of_site(project, "worst_mistakes.txt").exists() is none_is_wrong
     comparison = read_table(project / "data/08_reporting/external/elsewhere/comparison.csv")
     assert comparison["inside"].tolist() == [True, False]
     card = (project / f"data/06_models/{EXPERIMENT}/model_card.md").read_text()

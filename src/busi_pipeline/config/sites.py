@@ -103,6 +103,14 @@ def _check_external(
                 "there, or say where it lies with external.folder.",
                 "external.site",
             )
+        known = sites.get(external.site)
+        if known is not None and external.folder not in (None, known.folder):
+            raise BadSettingError(
+                f"external.site is {external.site!r}, which lies in {known.folder}, but "
+                f"external.folder is {external.folder}: give that folder a site of another name, "
+                f"external.site={make_name(str(external.folder))}.",
+                "external.site",
+            )
     found = find_external_site(external, sites)
     if found is not None and found[0] in ingestion.sites:
         raise BadSettingError(

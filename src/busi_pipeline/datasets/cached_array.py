@@ -11,6 +11,7 @@ from kedro.io import AbstractDataset, DatasetError
 from busi_pipeline.caching.arrays import StoredArray
 from busi_pipeline.caching.cache import Cache, write_whole
 from busi_pipeline.caching.fingerprints import Fingerprint
+from busi_pipeline.errors import BadInputError
 
 
 class CacheDataset(AbstractDataset[None, Cache]):
@@ -67,7 +68,7 @@ class CachedArrayDataset(AbstractDataset[StoredArray, StoredArray]):
         """Return the array; raises DatasetError where it was never saved, BadInputError where rows
         of it are no longer in the cache."""
         if not self._exists():
-            raise DatasetError(f"nothing at {self._filepath}: run the stage that writes it first.")
+            raise BadInputError(f"nothing at {self._filepath}: run the stage that writes it first.")
         saved = json.loads(self._filepath.read_text())
         fingerprint = Fingerprint(saved["fingerprint"]["step"], saved["fingerprint"]["values"])
         index = pd.DataFrame(saved["index"])

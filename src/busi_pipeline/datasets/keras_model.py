@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import mlflow
-from kedro.io import AbstractDataset, DatasetError
+from kedro.io import AbstractDataset
 
+from busi_pipeline.errors import BadInputError
 from busi_pipeline.models.delivered import (
     DESCRIPTION_FILE,
     DeliveredModel,
@@ -38,7 +39,7 @@ class KerasModelDataset(AbstractDataset["keras.Model", "keras.Model"]):
     def load(self) -> "keras.Model":
         """Return the model, not compiled: it is for prediction."""
         if not self._exists():
-            raise DatasetError(f"no model at {self._filepath}: train the experiment first.")
+            raise BadInputError(f"no model at {self._filepath}: train the experiment first.")
         return _load_model(self._filepath, self._filepath.stat().st_mtime_ns)
 
     def save(self, data: Any) -> None:

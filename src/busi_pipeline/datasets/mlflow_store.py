@@ -39,7 +39,8 @@ def repair_locations(database: Path, artifacts: Path) -> Repair:
 
     MLflow writes absolute locations. A copy of a project would write into the folder of the
     original, and a project that was moved would show no artifacts. Only locations
-    in a folder `mlartifacts` are changed, all or none.
+    in a folder `mlartifacts` are changed, all or none, and none where that folder is the same one
+    under another path.
 
     Args:
         database: SQLite file of the store.
@@ -63,6 +64,7 @@ def repair_locations(database: Path, artifacts: Path) -> Repair:
                 root
                 for (location,) in connection.execute("select artifact_location from experiments")
                 if (root := _find_root(location)) not in (None, here)
+                and not _is_same(root, artifacts)
             }
             runs = 0
             for old in sorted(filter(None, olds)):
@@ -90,6 +92,14 @@ def _find_root(location: str | None) -> str | None:
         return None
     root, found, rest = location.partition(f"/{ARTIFACTS}")
     return f"{root}{found}" if found and (not rest or rest.startswith("/")) else None
+
+
+def _is_same(location: str | None, artifacts: Path) -> bool:
+    """Return whether a location is the folder of artifacts under another path, as by a mount."""
+    try:
+        return location is not None and artifacts.samefile(_name_folder(location))
+    except OSError:
+        return False
 
 
 def _name_folder(location: str) -> str:

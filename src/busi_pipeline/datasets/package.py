@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
-from kedro.io import AbstractDataset, DatasetError
+from kedro.io import AbstractDataset
 
+from busi_pipeline.errors import BadInputError
 from busi_pipeline.models.exporting import ExportedNetworks
 from busi_pipeline.models.package_parts import COMPUTING, PackageParts, write_package
 from busi_pipeline.models.packaged import (
@@ -38,7 +39,7 @@ class ExportedNetworksDataset(AbstractDataset[ExportedNetworks, ExportedNetworks
     def load(self) -> ExportedNetworks:
         """Return the files' content; raises DatasetError where there are none."""
         if not self._exists():
-            raise DatasetError(f"no exported networks in {self._path}: package the model first.")
+            raise BadInputError(f"no exported networks in {self._path}: package the model first.")
         files, phone = (
             {file.stem: file.read_bytes() for file in sorted(self._path.glob(f"*{suffix}"))}
             for suffix in (_SUFFIX, _PHONE_SUFFIX)

@@ -1,5 +1,6 @@
 """Folds of a cross-validation: which image is tested in which, and the split that a fold makes."""
 
+import hashlib
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
@@ -84,6 +85,14 @@ def select_parts(division: pd.DataFrame, *parts: str) -> pd.DataFrame:
 def join_tables(**tables: pd.DataFrame) -> pd.DataFrame:
     """Return the tables of all folds, or of all experiments, in one, in order."""
     return pd.concat(list(tables.values()), ignore_index=True)
+
+
+def hash_images(manifest: pd.DataFrame) -> str:
+    """Return the SHA-256 over id, label and bytes of every image of a manifest."""
+    identity = "\n".join(
+        f"{r.image_id}\t{r.label}\t{r.byte_sha256}" for r in manifest.itertuples(index=False)
+    )
+    return hashlib.sha256(identity.encode()).hexdigest()
 
 
 def share_tags(tags: Sequence[Mapping[str, str]]) -> dict[str, str]:

@@ -61,3 +61,17 @@ def test_only_the_greeting_is_dropped() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr == "E0000 00:00:1.2  5 gpu.cc:1] out of memory\nTraceback\n"
+
+
+def test_the_reason_for_an_abort_is_seen() -> None:
+    """As where TensorFlow was built for a newer processor: it writes why, and aborts."""
+    code = (
+        "import os; from busi_pipeline.quiet_tensorflow import drop_greeting\n"
+        "with drop_greeting():\n"
+        "    os.write(2, b'F0000 00:00:1.2  5 cpu.cc:1] needs AVX\\n')\n"
+        "    os.abort()\n"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert done.stderr == "F0000 00:00:1.2  5 cpu.cc:1] needs AVX\n"

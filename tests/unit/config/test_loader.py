@@ -208,6 +208,11 @@ def test_wrong_reference_is_named_with_its_line(make_conf: Callable[..., Path]) 
             "\ningestion: {sites: [bsi]}\n",
             "line 2: ingestion.sites names 'bsi', which is no site. D",
         ),
+        (
+            "\nsites: {rio: {folder: /a}}\nexternal: {site: rio, folder: /data/Lima}\n",
+            "line 3: external.site is 'rio', which lies in /a, but external.folder is /data/Lima: "
+            "give that folder a site of another name, external.site=lima.",
+        ),
     ],
 )
 def test_wrong_setting_is_named_with_its_file(

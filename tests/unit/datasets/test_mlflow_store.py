@@ -66,6 +66,14 @@ def test_store_at_its_place_is_not_changed(project: Path) -> None:
     assert (project / "mlflow.db").read_bytes() == before
 
 
+def test_store_seen_under_a_second_path_is_not_changed(project: Path, tmp_path: Path) -> None:
+    """As where a container mounts it elsewhere: the first path is still right for others."""
+    kept = shutil.move(project, tmp_path / "kept")
+    project.symlink_to(kept)
+    assert repair_locations(kept / "mlflow.db", kept / "mlartifacts") == ([], 0, False)
+    assert read_artifact(project)[0] == "0.8"
+
+
 def test_copied_store_without_artifacts_is_noticed(project: Path, tmp_path: Path) -> None:
     lone = tmp_path / "lone"
     lone.mkdir()

@@ -13,6 +13,7 @@ from kedro_datasets.text import TextDataset
 
 from busi_pipeline.hooks import ReportPlace
 from busi_pipeline.pipelines.reporting.commands import write_command
+from busi_pipeline.pipelines.reporting.evidence import PLOTS
 from busi_pipeline.plotting.style import NothingToShow
 from busi_pipeline.stats.scoring import format_number
 from tests.evaluation_factories import THREE
@@ -23,6 +24,7 @@ from tests.report_factories import (
     evaluate,
     make_everything,
     make_training_card,
+    score_boxes_as,
     summarise_data,
     write_page,
 )
@@ -121,6 +123,64 @@ def test_what_was_not_cross_validated_keeps_its_plots() -> None:
     alts = list_alts(page)
     assert len(alts) == 4
     assert all("the test images of the hold-out split" in alt for alt in alts)
+
+
+def test_a_threshold_is_named_where_all_images_were_flagged_at_it() -> None:
+    point = {"threshold": 0.0123}
+    delivered = {f"other__{item}": plot for item, plot in draw_delivered().items()}
+    card = make_training_card() | {"operating_point": point}
+    plots = {f"other__{name}_plot": PICTURE for name in PLOTS}
+    of_folds = write(other__metrics=evaluate(THREE), other__training_card=card, **delivered)
+    crossed = write(
+        other__cross_validation_metrics=evaluate(THREE),
+        other__operating_point={"operating_point": point},
+        **plots,
+    )
+    for page in (of_folds, crossed):
+        (alt,) = (own for own in list_alts(page) if "what a threshold costs" in own)
+        assert "At the threshold: " in alt
+        assert "each image is flagged at the threshold of its fold" in read_section(
+            page, "threshold"
+        )
+    of_split = write(
+        other__metrics=evaluate(THREE, folds=1), other__training_card=card, **delivered
+    )
+    (alt,) = (own for own in list_alts(of_split) if "what a threshold costs" in own)
+    assert "At the threshold 0.0123: " in alt
+    assert "threshold of its fold" not in of_split
+
+
+def test_cross_validation_is_asked_for_where_one_split_is_all() -> None:
+    assert "Cross-validation says more" in deliver()
+    assert "Cross-validation says more" not in write(other__metrics=evaluate(THREE))
+
+
+def test_figures_of_other_images_are_marked() -> None:
+    """A cross-validation stays the best evidence when images were added, but not in silence."""
+    old = evaluate(THREE, data_sha256="a")
+    more = {"data_tags": {"data_sha256": "b"}, "resnet50__metrics": evaluate(THREE, folds=1)}
+    page = write(resnet50__cross_validation_metrics=old, **more)
+    assert "are of other images than there are now" in page
+    assert "--pipeline=cross_validate_resnet50<" in read_section(page, "summary")
+    same = write(resnet50__cross_validation_metrics=evaluate(THREE, data_sha256="b"), **more)
+    assert "other images than there are now" not in same
+    joined = write(ensemble__cross_validation_metrics=old, **more)
+    assert "--pipeline=cross_validation<" in read_section(joined, "summary")
+
+
+def test_lesion_boxes_are_described_by_the_images_that_are_drawn() -> None:
+    found = {
+        "lesion_boxes_plot": PICTURE,
+        "localizer_metrics": {
+            "localizer": {"validation": score_boxes_as(0.71), "test": score_boxes_as(0.82)}
+        },
+        "other__external_localizer": {
+            "elsewhere": {"localizer": {"external": score_boxes_as(0.63)}}
+        },
+    }
+    (alt,) = (own for own in list_alts(write(**found)) if "Lesions of test images" in own)
+    assert "82.0 %" in alt
+    assert "63.0 %" not in alt
 
 
 # How it was made

@@ -62,7 +62,7 @@ def draw_groups(draw: st.DrawFn) -> pd.DataFrame:
             for i, one in enumerate(labels)
         ]
     table = pd.DataFrame(rows, columns=["image_id", "label", "group", "mixed_labels"])
-    return table.assign(path=table["image_id"], site="main").sample(
+    return table.assign(path=table["image_id"], site="main", byte_sha256="a").sample(
         frac=1, random_state=seed % 1000
     )
 
@@ -74,7 +74,7 @@ FEW_GROUPS = pd.DataFrame(
         "group": [f"g{n // 6}_{n % 3}" for n in range(90)],
         "mixed_labels": False,
     }
-).assign(path="p", site="main")
+).assign(path="p", site="main", byte_sha256="a")
 
 
 @st.composite
@@ -91,7 +91,7 @@ def draw_patients(draw: st.DrawFn) -> pd.DataFrame:
             rows += [(one, f"{label}{number}") for one in own]
     table = pd.DataFrame(rows, columns=["label", "group"])
     ids = [f"i{n}" for n in range(len(table))]
-    return table.assign(image_id=ids, path=ids, site="main", mixed_labels=False)
+    return table.assign(image_id=ids, path=ids, site="main", mixed_labels=False, byte_sha256="a")
 
 
 # The hold-out split

@@ -26,6 +26,7 @@ from busi_pipeline.imaging.decoding import (
 from busi_pipeline.imaging.masks import is_two_valued
 from busi_pipeline.imaging.raw_files import RawFiles, as_raw_files
 from busi_pipeline.layouts import ATTRIBUTES, MASK_WITHOUT_IMAGE, TWO_VALUED, ListedImage
+from busi_pipeline.learning.folds import hash_images
 from busi_pipeline.stats.classes import Classes
 
 from .listing import ListedSite, list_sites
@@ -310,10 +311,7 @@ def _hand_over(read: _Read, classes: Classes) -> Ingestion:
         logger.warning(
             "%d images have a note in the manifest, such as %s: %s", len(noted), *noted.iloc[0]
         )
-    identity = "\n".join(
-        f"{r.image_id}\t{r.label}\t{r.byte_sha256}" for r in manifest.itertuples(index=False)
-    )
-    tags = {"data_sha256": hashlib.sha256(identity.encode()).hexdigest()}
+    tags = {"data_sha256": hash_images(manifest)}
     return Ingestion(manifest, quarantine, summary, tags)
 
 

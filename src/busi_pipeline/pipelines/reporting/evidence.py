@@ -4,6 +4,8 @@ import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from busi_pipeline.config.experiments import ENSEMBLE
+
 CROSS_VALIDATION = "cross-validation"
 OUT_OF_FOLD = "the folds of the delivered model"
 TEST = "the test images of the hold-out split"
@@ -36,6 +38,22 @@ class Evidence(NamedTuple):
     def test(self) -> Mapping[str, Any]:
         """The scores."""
         return self.record["test"]
+
+    @property
+    def common_threshold(self) -> Mapping[str, Any] | None:
+        """The operating point of all images; None where each fold has its own."""
+        return self.operating_point if self.kind in (TEST, VALIDATION) else None
+
+    def name_maker(self, experiment: str) -> str:
+        """Return the pipeline that makes this evidence of an experiment or the ensemble."""
+        if experiment == ENSEMBLE:
+            return "cross_validation"
+        return f"{'cross_validate' if self.kind == CROSS_VALIDATION else 'train'}_{experiment}"
+
+    def is_of_other_data(self, data_sha256: str | None) -> bool:
+        """Return whether it is known to be of other images than those with this SHA-256."""
+        own = self.record.get("depends_on", {}).get("data_sha256")
+        return None not in (own, data_sha256) and own != data_sha256
 
     @property
     def auc(self) -> float:

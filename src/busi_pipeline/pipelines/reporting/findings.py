@@ -47,7 +47,7 @@ def say_calibration(test: Mapping[str, Any]) -> str:
 
 
 def say_decision(test: Mapping[str, Any], point: Mapping[str, Any] | None, classes: Classes) -> str:
-    """Return the threshold, where it is known, and what it costs."""
+    """Return the threshold, where all images have the same, and what it costs."""
     where = f"At the threshold {point['threshold']:.4f}: " if point else "At the threshold: "
     flag = test["flag"]
     return (

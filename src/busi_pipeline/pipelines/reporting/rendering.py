@@ -65,7 +65,6 @@ def render(template: str, of_run: Mapping[str, Any] | None, /, **values: Any) ->
         "describe_fitting": describe_fitting,
         "describe_augmentation": describe_augmentation,
         "combine": lambda first, more: {**first, **more},
-        "list_values": lambda mapping: list(mapping.values()),
         "stacked": stack_interval,
         "table": show_table,
     }

@@ -8,7 +8,7 @@ import pandas as pd
 
 from busi_pipeline.config.schemas import CrossValidationSettings, SplitSettings
 from busi_pipeline.errors import BadInputError
-from busi_pipeline.learning.folds import assign_cv_groups, name_repeat
+from busi_pipeline.learning.folds import assign_cv_groups, hash_images, name_repeat
 
 from .nodes import find_groups
 
@@ -22,7 +22,7 @@ class Folds(NamedTuple):
         fold_manifest: `image_id`, `path`, `label`, `group`, `cv_group` (images that share one are
             in one fold) and `repeat_1`, `repeat_2`, ...: the fold, from 1, in which the image is
             tested in that repeat. Images of mixed groups are not in it unless they are to be kept.
-        fold_tags: `split_sha256`, `split_method`.
+        fold_tags: `data_sha256` of the manifest, `split_sha256`, `split_method`.
     """
 
     fold_manifest: pd.DataFrame
@@ -67,6 +67,7 @@ def assign_folds(
         images[name_repeat(repeat)] = 1 + assigned
     identity = images.drop(columns=["path", "label"]).to_csv(index=False)
     tags = {
+        "data_sha256": hash_images(manifest),
         "split_sha256": hashlib.sha256(identity.encode()).hexdigest(),
         "split_method": split.method,
     }

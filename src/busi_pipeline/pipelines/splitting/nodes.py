@@ -10,7 +10,7 @@ from sklearn.model_selection import train_test_split
 
 from busi_pipeline.config.schemas import SplitSettings
 from busi_pipeline.errors import BadInputError
-from busi_pipeline.learning.folds import assign_parts
+from busi_pipeline.learning.folds import assign_parts, hash_images
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ class Split(NamedTuple):
             order.
         summary: counts per split and class, `test_images_with_duplicate_in_train`; for MLflow's
             metrics.
-        tags: `split_sha256` over id and split, `split_method`.
+        tags: `data_sha256` of the manifest, `split_sha256` over id and split, `split_method`.
     """
 
     split_manifest: pd.DataFrame
@@ -77,6 +77,7 @@ def split_images(manifest: pd.DataFrame, image_groups: pd.DataFrame, split: Spli
         )
     identity = "\n".join(f"{r.image_id}\t{r.split}" for r in assigned.itertuples(index=False))
     tags = {
+        "data_sha256": hash_images(manifest),
         "split_sha256": hashlib.sha256(identity.encode()).hexdigest(),
         "split_method": split.method,
     }
