@@ -93,7 +93,6 @@ docs: install-dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 viz: install
-	@echo "One box a stage or experiment: http://127.0.0.1:4141/?types=nodes"
 	$(BIN)/kedro viz run --no-browser
 
 mlflow: install

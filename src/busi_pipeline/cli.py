@@ -1,4 +1,4 @@
-"""`kedro run` of this project: Kedro's own, with `--verbose`; mistakes in one line."""
+"""Commands of this project: `kedro run` with `--verbose` and one line a mistake; `runs`; `viz`."""
 
 import logging
 from typing import Any
@@ -7,6 +7,7 @@ import click
 import yaml
 from kedro.framework.cli.project import run as kedro_run
 from kedro.framework.cli.utils import KedroCliError
+from kedro_viz.launchers.cli.main import viz
 
 from busi_pipeline.errors import BadInputError
 from busi_pipeline.request import check_runner_name
@@ -68,3 +69,5 @@ run = _RunCommand(
 )
 cli.add_command(run)
 cli.add_command(runs)
+# `viz` is a command of any folder, which Kedro prefers to one that stands here.
+viz.lazy_subcommands["run"] = "busi_pipeline.viz_command.run"
