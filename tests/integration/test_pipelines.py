@@ -283,7 +283,7 @@ def test_lineage_is_drawn_with_layers(drawn: Callable[[str], Any]) -> None:
 
 
 def test_lineage_opens_as_about_ten_boxes(drawn: Callable[[str], Any]) -> None:
-    """With datasets hidden, as `make viz` and the documentation open it."""
+    """With datasets hidden, as `kedro viz run` opens it."""
     nodes, _ = list_first_sight(drawn("__default__"))
     boxes = [node.name for node in nodes.values() if node.type == "modularPipeline"]
     assert 8 <= len(boxes) <= 12
