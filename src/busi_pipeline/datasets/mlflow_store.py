@@ -63,11 +63,10 @@ def repair_locations(database: Path, artifacts: Path) -> Repair:
             olds = {
                 root
                 for (location,) in connection.execute("select artifact_location from experiments")
-                if (root := _find_root(location)) not in (None, here)
-                and not _is_same(root, artifacts)
+                if (root := _find_root(location)) and root != here and not _is_same(root, artifacts)
             }
             runs = 0
-            for old in sorted(filter(None, olds)):
+            for old in sorted(olds):
                 for table in sorted(tables):
                     for column in _LOCATIONS[table]:
                         changed = connection.execute(
@@ -83,7 +82,7 @@ def repair_locations(database: Path, artifacts: Path) -> Repair:
     except sqlite3.Error as error:
         raise BadInputError(f"the MLflow store {database} cannot be used: {error}.") from None
     is_missing = own > 0 and not artifacts.is_dir()
-    return Repair([_name_folder(old) for old in sorted(filter(None, olds))], runs, is_missing)
+    return Repair([_name_folder(old) for old in sorted(olds)], runs, is_missing)
 
 
 def _find_root(location: str | None) -> str | None:
@@ -94,10 +93,10 @@ def _find_root(location: str | None) -> str | None:
     return f"{root}{found}" if found and (not rest or rest.startswith("/")) else None
 
 
-def _is_same(location: str | None, artifacts: Path) -> bool:
+def _is_same(location: str, artifacts: Path) -> bool:
     """Return whether a location is the folder of artifacts under another path, as by a mount."""
     try:
-        return location is not None and artifacts.samefile(_name_folder(location))
+        return artifacts.samefile(_name_folder(location))
     except OSError:
         return False
 

@@ -78,6 +78,8 @@ def write_report(
     table = common.pop("comparison_table")
     leakage = common.pop("leakage_table")
     data_tags = common.pop("data_tags") or {}
+    # The plot of lesion boxes is of test images.
+    boxes_drawn = ((common["localizer_metrics"] or {}).get("localizer") or {}).get("test")
     return render(
         "report.html.j2",
         run,
@@ -113,6 +115,7 @@ def write_report(
             if (items.get("metrics") or {}).get("folds", 1) > 1
         },
         carried=_list_carried(results),
+        boxes_drawn=boxes_drawn,
         located=_list_located(common, results),
         left_out=_select_left_out(common.pop("leave_one_site_out_table"), results),
         leakage=_name_experiments(leakage, ["experiment"], titles),
