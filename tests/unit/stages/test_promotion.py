@@ -248,9 +248,29 @@ def test_models_tested_on_other_images_are_not_compared(
     promote(pack(tmp_path, "one"), registry)
     other = make_tested().assign(image_id=[f"other {number}" for number in range(60)])
     package = pack(tmp_path, "two", tested=other)
-    with pytest.raises(BadInputError, match="tested on other images"):
+    with pytest.raises(BadInputError, match="0 of the same images, 0 of them malignant"):
         promote(package, registry, measure(package, registry))
     promote(package, registry, measure(package, registry, not_worse_than_champion=False))
+
+
+@pytest.mark.parametrize("shift", [0, -3])
+def test_a_test_set_meets_folds_on_the_images_that_both_were_tested_on(
+    tracked: mlflow.ActiveRun, tmp_path: Path, registry: ModelRegistry, shift: float
+) -> None:
+    again = make_tested(90).assign(repeat=2, flagged=False, p_malignant=0.0)
+    in_folds = pd.concat([make_tested(90), again], ignore_index=True)
+    promote(pack(tmp_path, "one", tested=in_folds), registry)
+    same = make_tested(90, shift=shift)
+    relabelled = same["image_id"].where(same.index > 50, "other " + same["image_id"])
+    changed = same["pixel_sha256"].where(same.index < 80, "changed")
+    tested = same.assign(image_id=relabelled, pixel_sha256=changed)
+    package = pack(tmp_path, "two", tested=tested, card="# Another card")
+    line = measure(package, registry).set_index("line").loc["champion"]
+    shared = same.iloc[51:80]
+    positives = int((shared["label"] == "malignant").sum())
+    assert f"on the 29 images that both were tested on, {positives} of them" in line["finding"]
+    assert line["passed"] == (shift == 0), line["finding"]
+    assert (line["value"] == 0) == (shift == 0), "the second repeat does not count"
 
 
 def test_roles_change_places(

@@ -199,17 +199,18 @@ def _compare_with_champion(
         return _Line(math.nan, limit, limit is None, evidence.champion_problem.rstrip("."))
     if evidence.champion_tested is None:
         return _Line(math.nan, limit, True, "there is no other champion to compare with")
-    table = compare_predictions(
-        classes, evaluation, new=evidence.tested, champion=evidence.champion_tested
-    )
-    if table.empty:
+    tested, of_champion, on_shared = _pair(evidence.tested, evidence.champion_tested)
+    positives = int(classes.is_positive(tested["label"]).sum())
+    if not 0 < positives < len(tested):
         return _Line(
             math.nan,
             limit,
             limit is None,
-            "the champion was tested on other images, so the two cannot be compared: train both "
-            "on one split, or set promotion.not_worse_than_champion: false",
+            f"the champion was tested on {len(tested)} of the same images, {positives} of them "
+            f"{classes.positive_name}, so the two cannot be compared: train both on one split, or "
+            "set promotion.not_worse_than_champion: false",
         )
+    table = compare_predictions(classes, evaluation, new=tested, champion=of_champion)
     looked_at = [name_metric(AUC, classes), _SENSITIVITY_OF_FLAG]
     rows = table.set_index("metric").loc[looked_at]
     worse = rows[rows["verdict"] == WORSE]
@@ -219,6 +220,29 @@ def _compare_with_champion(
         for metric, row in (worse if len(worse) else rows).iterrows()
     ]
     said = "worse than the champion" if len(worse) else "not worse than the champion"
+    if on_shared:
+        said += (
+            f" on the {len(tested)} images that both were tested on, {positives} of them "
+            f"{classes.positive_name}"
+        )
     return _Line(
         float(np.min(rows["difference"])), limit, worse.empty, f"{said}: {', '.join(findings)}"
     )
+
+
+def _pair(new: pd.DataFrame, champion: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, bool]:
+    """Return the tests of two models on the same images, and whether some had to be left out.
+
+    Each image counts once, in the first repeat of each, where one model was tested in folds and the
+    other on a test set. Every prediction is by networks that did not learn from the image.
+    """
+    keys = ["repeat", "image_id"]
+    rows, others = (table.set_index(keys).index for table in (new, champion))
+    if set(rows) == set(others):
+        return new, champion, False
+    once = [table[table["repeat"] == table["repeat"].min()] for table in (new, champion)]
+    shared = set.intersection(*(set(table["image_id"]) for table in once))
+    pixels = [dict(zip(table["image_id"], table["pixel_sha256"], strict=True)) for table in once]
+    same = [image_id for image_id in shared if pixels[0][image_id] == pixels[1][image_id]]
+    first, second = (table[table["image_id"].isin(same)].assign(repeat=0) for table in once)
+    return first, second, True
