@@ -9,7 +9,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +32,20 @@ from busi_pipeline.config.environment import KERAS_STAGES, check_keras
 from busi_pipeline.config.experiments import SHARED_GROUPS
 from busi_pipeline.config.loader import activate, active_loader
 from busi_pipeline.config.schemas import ModelSettings
-from busi_pipeline.datasets.mlflow_store import ARTIFACTS, find_local_store, repair_locations
 from busi_pipeline.datasets.record import flatten, name_keys, prefix_of
 from busi_pipeline.datasets.run_provenance import describe_git_commit
-from busi_pipeline.errors import find_bad_input
+from busi_pipeline.errors import BadInputError, find_bad_input
 from busi_pipeline.request import check_images, check_inputs, check_weights
 from busi_pipeline.run_page import describe_command, name_run
 from busi_pipeline.stats.classes import Classes
+from busi_pipeline.tracking import liveness
+from busi_pipeline.tracking.local_store import (
+    ARTIFACTS,
+    find_local_store,
+    hold_store,
+    repair_locations,
+)
+from busi_pipeline.tracking.server import find_problem, is_server
 
 logger = logging.getLogger(__name__)
 
@@ -168,6 +175,27 @@ def find_artifacts(settings: Mapping[str, Any]) -> None:
         )
 
 
+@contextmanager
+def _prepare_store(settings: Mapping[str, Any]) -> Iterator[None]:
+    """See that runs can be logged: the local store is made if need be, or the server answers.
+
+    Raises BadInputError, one line, where they cannot.
+    """
+    uri = _dig(settings, "server", "mlflow_tracking_uri") or ""
+    database = find_local_store(uri)
+    if is_server(uri) and (problem := find_problem(uri)):
+        raise BadInputError(
+            f"the MLflow server {uri} cannot be reached ({problem}): start it, or set "
+            "MLFLOW_TRACKING_URI to another one."
+        )
+    if database is None:
+        yield
+        return
+    with hold_store(database):
+        find_artifacts(settings)
+        yield
+
+
 def _dig(settings: Any, *keys: str) -> Any:
     """Return a nested value; None where a part of the way is missing or null."""
     for key in keys:
@@ -188,6 +216,7 @@ class FlatMlflowHook(MlflowHook):
         self._lock = threading.Lock()
         self._logged: set[str] = set()
         self._catalog: DataCatalog | None = None
+        self._run_lock: liveness.RunLock | None = None
 
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
@@ -197,9 +226,11 @@ class FlatMlflowHook(MlflowHook):
         process would take it for the user's own.
         """
         before = {name: os.environ.get(name) for name in _MLFLOW_VARIABLES}
-        with suppress(MissingConfigException):  # kedro-mlflow has defaults
-            find_artifacts(context.config_loader["mlflow"])
-        super().after_context_created(context)
+        settings: Mapping[str, Any] = {}  # kedro-mlflow has defaults
+        with suppress(MissingConfigException):
+            settings = context.config_loader["mlflow"]
+        with _prepare_store(settings):
+            super().after_context_created(context)
         for name, value in before.items():
             if value is None:
                 os.environ.pop(name, None)
@@ -220,7 +251,8 @@ class FlatMlflowHook(MlflowHook):
         # Where things lie on this machine, and how an object is written, are no facts of the run.
         left_out = ("project_path", "runner", "runtime_params", "extra_params", "conf_source")
         known = {key: value for key, value in run_params.items() if key not in left_out}
-        super().before_pipeline_run(known, pipeline, catalog)
+        with self._lock_run():
+            super().before_pipeline_run(known, pipeline, catalog)
         self._catalog = catalog
         if self.run_id is None:
             return
@@ -234,6 +266,53 @@ class FlatMlflowHook(MlflowHook):
                 dataset.run_id = self.run_id
             if getattr(dataset, "artifact_path", None) and len(experiments) == 1:
                 dataset.artifact_path = _share_path(dataset.artifact_path, experiments[0])
+
+    @contextmanager
+    def _lock_run(self) -> Iterator[None]:
+        """Let a run that is opened meanwhile be known as one of this process; end those of none."""
+        database = find_local_store(self.mlflow_config.server.mlflow_tracking_uri)
+        if database is None or self._already_active_mlflow:
+            yield
+            return
+        folder = database.parent / liveness.FOLDER
+        dead = liveness.close_dead_runs(
+            self.mlflow_config.server._mlflow_client,
+            self.mlflow_config.tracking.experiment._experiment.experiment_id,
+            folder,
+        )
+        if dead:
+            logger.warning(
+                "%d MLflow runs were left RUNNING by a process that is gone; they are KILLED now",
+                len(dead),
+            )
+        self._run_lock = liveness.RunLock(folder)
+        with self._run_lock.mark_runs():
+            yield
+
+    def _release_run(self) -> None:
+        if self._run_lock is not None:
+            self._run_lock.release()
+            self._run_lock = None
+
+    @hook_impl
+    def after_pipeline_run(
+        self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog
+    ) -> None:
+        """End the run."""
+        super().after_pipeline_run(run_params, pipeline, catalog)
+        self._release_run()
+
+    @hook_impl
+    def on_pipeline_error(
+        self,
+        error: Exception,
+        run_params: dict[str, Any],
+        pipeline: Pipeline,
+        catalog: DataCatalog,
+    ) -> None:
+        """End the run as failed."""
+        super().on_pipeline_error(error, run_params, pipeline, catalog)
+        self._release_run()
 
     @hook_impl
     def before_node_run(

@@ -2,9 +2,11 @@
 
 import contextlib
 import inspect
+import logging
 from collections.abc import Mapping
 from typing import Any
 
+import mlflow
 from kedro.config import MissingConfigException
 from kedro.framework import project
 from kedro.framework.context import KedroContext
@@ -14,12 +16,21 @@ from kedro.pipeline import Pipeline
 from kedro_mlflow.config.kedro_mlflow_config import KedroMlflowConfig
 
 from busi_pipeline.config.loader import ProjectConfigLoader
+from busi_pipeline.config.schemas import merge_settings
+from busi_pipeline.errors import BadInputError
 from busi_pipeline.request import (
     check_environment,
     check_pipeline_names,
     check_runner,
     check_selection,
 )
+from busi_pipeline.tracking.outbox import FOLDER, Outbox, Parcel
+from busi_pipeline.tracking.server import find_problem, is_server
+
+logger = logging.getLogger(__name__)
+
+# Datasets of pipelines that talk to the server themselves: its registry, and what waits for it.
+_NEED_SERVER = frozenset({"promotion.registry", "mlflow_outbox"})
 
 
 class ProjectSession(KedroSession):
@@ -34,8 +45,15 @@ class ProjectSession(KedroSession):
         request = inspect.signature(super().run).bind(*args, **kwargs).arguments
         check_runner(request.get("runner"))
         check_environment()
-        self._hook_manager.register(RequestCheck(request))
-        return super().run(*args, **kwargs)
+        check = RequestCheck(request)
+        self._hook_manager.register(check)
+        try:
+            result = super().run(*args, **kwargs)
+        except Exception:
+            check.deliver()
+            raise
+        check.deliver()
+        return result
 
 
 class RequestCheck:
@@ -44,6 +62,7 @@ class RequestCheck:
     def __init__(self, request: Mapping[str, Any]):
         """Take {argument of KedroSession.run: what was asked for}."""
         self._request = request
+        self._parcel: Parcel | None = None
 
     @hook_impl(tryfirst=True)
     def after_context_created(self, context: KedroContext) -> None:
@@ -58,3 +77,59 @@ class RequestCheck:
         for kind in ("mlflow", "catalog", "credentials"):
             with contextlib.suppress(MissingConfigException):
                 loader.check(kind, KedroMlflowConfig if kind == "mlflow" else None)
+        self._keep_run(loader, pipeline)
+
+    def _keep_run(self, loader: ProjectConfigLoader, pipeline: Pipeline) -> None:
+        """Let a run that is for a server be logged to a parcel first; see tracking.outbox.
+
+        What gives models roles, or delivers parcels, talks to the server itself.
+        """
+        try:
+            settings = loader["mlflow"]
+        except MissingConfigException:
+            return
+        server = (settings.get("server") or {}).get("mlflow_tracking_uri") or ""
+        if not is_server(server) or _NEED_SERVER & pipeline.datasets():
+            return
+        outbox = Outbox(loader.project_root / FOLDER)
+        outbox.clean()
+        self._parcel = outbox.open(server)
+        problem = find_problem(server)
+        if problem:
+            logger.warning(
+                "the MLflow server %s cannot be reached (%s): the run is kept in %s until it can",
+                *(server, problem, FOLDER),
+            )
+        loader["mlflow"] = merge_settings(
+            settings,
+            {
+                "server": {
+                    "mlflow_tracking_uri": self._parcel.tracking_uri,
+                    "mlflow_registry_uri": server,
+                },
+                "tracking": {
+                    "experiment": {
+                        "create_experiment_kwargs": {
+                            "artifact_location": self._parcel.artifact_location
+                        }
+                    }
+                },
+            },
+        )
+
+    def deliver(self) -> None:
+        """Send the run, and what waits from earlier ones; a line says where they are."""
+        if self._parcel is None:
+            return
+        parcel, self._parcel = self._parcel, None
+        server, outbox = parcel.server, Outbox(parcel.folder.parent)
+        mlflow.set_tracking_uri(server)  # the parcel does not stay
+        if parcel.is_empty():
+            parcel.remove()
+            return
+        parcel.release()
+        try:
+            for run in outbox.deliver(server):
+                logger.info("MLflow run %s is at %s", run.name, run.address)
+        except BadInputError as error:
+            logger.warning("%s", error)

@@ -1,15 +1,21 @@
-"""The local MLflow store of a project: where its artifacts lie after the project was moved."""
+"""A local MLflow store: made whole or not at all, and where its artifacts lie after a move."""
 
+import os
 import sqlite3
-from contextlib import closing
+import uuid
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
+from filelock import FileLock, Timeout
+
 from busi_pipeline.errors import BadInputError
 
 ARTIFACTS = "mlartifacts"
+_LOCK_SECONDS = 120.0
 # Of MLflow's tables, what holds a location of artifacts.
 _LOCATIONS = {
     "experiments": ("artifact_location",),
@@ -32,6 +38,82 @@ def find_local_store(tracking_uri: str) -> Path | None:
     """Return the file of an SQLite store; None for a server."""
     scheme, _, path = tracking_uri.partition(":///")
     return Path(path) if scheme == "sqlite" and path else None
+
+
+def make_store(database: Path) -> None:
+    """Make an empty store with its tables, if there is none yet; see hold_store."""
+    with hold_store(database):
+        pass
+
+
+@contextmanager
+def hold_store(database: Path) -> Iterator[None]:
+    """Make an empty store with its tables, if there is none yet; let no other process in meanwhile.
+
+    Making it takes seconds. So it is made beside its place and renamed into it: a start that is
+    interrupted leaves no half of one.
+
+    Args:
+        database: SQLite file of the store; its artifacts are to lie in `mlartifacts` beside it.
+
+    Raises BadInputError, one line, where the file is there and no whole store, or where its folder
+    cannot be written.
+    """
+    try:
+        database.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(f"{database}.lock", timeout=_LOCK_SECONDS)
+        lock.acquire()
+    except Timeout:
+        raise BadInputError(
+            f"another run has held {database} for {_LOCK_SECONDS:.0f} s as it starts: stop it."
+        ) from None
+    except OSError as error:
+        raise BadInputError(
+            f"the MLflow store {database} cannot be written ({error.strerror}): make its folder "
+            "writable, or set MLFLOW_TRACKING_URI."
+        ) from None
+    try:
+        if database.is_file() and database.stat().st_size:
+            _refuse_half(database)
+        else:
+            _make_whole(database)
+        yield
+    finally:
+        lock.release()
+
+
+def _make_whole(database: Path) -> None:
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    for left in database.parent.glob(f"{database.name}.*.unfinished*"):
+        left.unlink(missing_ok=True)
+    unfinished = database.with_name(f"{database.name}.{uuid.uuid4().hex}.unfinished")
+    store = SqlAlchemyStore(f"sqlite:///{unfinished}", (database.parent / ARTIFACTS).as_uri())
+    store.engine.dispose()
+    os.replace(unfinished, database)
+
+
+def _refuse_half(database: Path) -> None:
+    """Raise BadInputError for a store whose making was interrupted, as MLflow itself leaves it.
+
+    MLflow writes the first experiment when all tables are there. Without it, no run can be either.
+    """
+    try:
+        with closing(sqlite3.connect(database, timeout=10)) as connection:
+            found = connection.execute("select name from sqlite_master where type = 'table'")
+            tables = {name for (name,) in found}
+            if not tables:
+                return
+            is_whole = "experiments" in tables and connection.execute(
+                "select exists(select 1 from experiments)"
+            ).fetchone() == (1,)
+    except sqlite3.Error as error:
+        raise BadInputError(f"the MLflow store {database} cannot be used: {error}.") from None
+    if not is_whole:
+        raise BadInputError(
+            f"the MLflow store {database} is half made, by a start that was interrupted, and holds "
+            "no run: delete it, and the next run makes a new one."
+        )
 
 
 def repair_locations(database: Path, artifacts: Path) -> Repair:

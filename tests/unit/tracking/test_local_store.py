@@ -6,8 +6,8 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from busi_pipeline.datasets.mlflow_store import find_local_store, repair_locations
 from busi_pipeline.errors import BadInputError
+from busi_pipeline.tracking.local_store import find_local_store, repair_locations
 from tests.factories import close_mlflow
 from tests.integration.projects import create_store
 

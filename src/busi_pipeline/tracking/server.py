@@ -1,0 +1,56 @@
+"""An MLflow server: whether it is one, where it is, and whether it answers."""
+
+import ipaddress
+import os
+import socket
+from urllib.error import HTTPError, URLError
+from urllib.parse import urlsplit
+from urllib.request import Request, urlopen
+
+_SCHEMES = ("http", "https")
+_SECONDS = 4.0
+# MLflow tries for minutes by default. (name, value where the user gave none)
+_PATIENCE = (("MLFLOW_HTTP_REQUEST_TIMEOUT", "20"), ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1"))
+
+
+def is_server(tracking_uri: str) -> bool:
+    """Return whether a tracking URI names a server, not a store that this process opens."""
+    return urlsplit(tracking_uri).scheme in _SCHEMES
+
+
+def is_this_machine(tracking_uri: str) -> bool:
+    """Return whether a server is at this machine, by its name: what is sent stays here then."""
+    host = urlsplit(tracking_uri).hostname or ""
+    if host in ("localhost", socket.gethostname()):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def find_problem(tracking_uri: str) -> str:
+    """Return why a server cannot be used now, "" where it can; takes ten seconds at most.
+
+    Whoever answers is one: what MLflow says to a request is MLflow's matter.
+    """
+    address = f"{tracking_uri.rstrip('/')}/health"
+    try:
+        with urlopen(Request(address), timeout=_SECONDS):
+            return ""
+    except HTTPError as error:
+        return f"it answers {error.code}" if error.code >= 500 else ""
+    except TimeoutError:
+        return f"no answer within {_SECONDS:.0f} s"
+    except URLError as error:
+        if isinstance(error.reason, TimeoutError):
+            return f"no answer within {_SECONDS:.0f} s"
+        return getattr(error.reason, "strerror", None) or str(error.reason)
+    except (OSError, ValueError) as error:
+        return str(error)
+
+
+def limit_patience() -> None:
+    """Let MLflow give up on a server after seconds; a variable that is set already stays."""
+    for name, value in _PATIENCE:
+        os.environ.setdefault(name, value)
