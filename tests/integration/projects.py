@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from kedro.framework.session import KedroSession
+from kedro.framework.project import settings
 from kedro.framework.startup import bootstrap_project
 from mlflow.entities import Run
 from PIL import Image
@@ -130,7 +130,7 @@ def run_pipeline(
         selection: of nodes, or a runner; see KedroSession.run.
     """
     bootstrap_project(project)
-    with KedroSession.create(
+    with settings.SESSION_CLASS.create(  # as `kedro run` does
         project_path=project, env=env, runtime_params=dict(parameters or {})
     ) as session:
         session.run(pipeline_names=[pipeline], **selection)

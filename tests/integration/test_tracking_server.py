@@ -1,24 +1,18 @@
 """The demo against an MLflow server, which refuses what the local store takes."""
 
 import shutil
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.error import URLError
-from urllib.request import urlopen
 
 import mlflow
 import pytest
 from mlflow.entities import Run
 
 from tests.factories import CLASSES
+from tests.integration.mlflow_servers import Server
 from tests.integration.projects import (
     RAW,
     create_project,
-    create_store,
     find_runs,
     hide_machine,
     run_pipeline,
@@ -28,40 +22,13 @@ QUICK = {"training": {"fine_tuning": {"epochs": 1}}, "evaluation": {"n_resamples
 DEMO = "busi_pipeline_demo"
 
 
-def find_free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def answers(address: str) -> bool:
-    try:
-        with urlopen(f"{address}/health", timeout=2) as answer:
-            return bool(answer.status == 200)
-    except (URLError, OSError):
-        return False
-
-
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """An MLflow server of the test's own; its address."""
-    folder = tmp_path_factory.mktemp("server")
-    address = f"http://127.0.0.1:{(port := find_free_port())}"
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1"]
-    command += ["--port", str(port), "--workers", "1"]
-    command += ["--backend-store-uri", f"sqlite:///{create_store(folder)}"]
-    command += ["--artifacts-destination", str(folder / "artifacts")]
-    with (
-        (folder / "log").open("w") as log,
-        subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True) as process,
-    ):
-        deadline = time.monotonic() + 120
-        while not answers(address) and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.2)
-        assert answers(address), (folder / "log").read_text()[-2000:]
-        yield address
-        process.terminate()  # and with it the worker that it started
-        process.wait(timeout=30)
+    made = Server(tmp_path_factory.mktemp("server") / "store")
+    made.start()
+    yield made.address
+    made.kill()
 
 
 @pytest.fixture(scope="module")

@@ -1,13 +1,17 @@
 """A project that was copied or moved finds the artifacts of its runs."""
 
 import shutil
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
 from pathlib import Path
 
 import mlflow
 import pytest
 
 from busi_pipeline.errors import BadInputError
-from busi_pipeline.tracking.local_store import find_local_store, repair_locations
+from busi_pipeline.tracking.local_store import find_local_store, make_store, repair_locations
 from tests.factories import close_mlflow
 from tests.integration.projects import create_store
 
@@ -101,3 +105,57 @@ def test_server_has_no_file() -> None:
     assert find_local_store("http://127.0.0.1:5000") is None
     assert find_local_store("postgresql://u@h/db") is None
     assert find_local_store("sqlite:////data/mlflow.db") == Path("/data/mlflow.db")
+
+
+HALF = {
+    "no experiments": "delete from experiments",
+    "no table of them": "drop table experiments",
+}
+
+
+@pytest.mark.parametrize("half", HALF)
+def test_a_half_made_store_is_named(tmp_path: Path, half: str) -> None:
+    """As MLflow leaves it where its start is interrupted: every later run would die of it."""
+    store = create_store(tmp_path)
+    with closing(sqlite3.connect(store)) as connection, connection:
+        connection.execute(HALF[half])
+    with pytest.raises(BadInputError, match=r"mlflow.db is half made.* delete it"):
+        make_store(store)
+
+
+def test_a_file_that_is_no_store_is_named(tmp_path: Path) -> None:
+    (tmp_path / "mlflow.db").write_bytes(b"something else" * 1000)
+    with pytest.raises(BadInputError, match="mlflow.db cannot be used: file is not a database"):
+        make_store(tmp_path / "mlflow.db")
+
+
+def test_an_empty_file_becomes_a_store(tmp_path: Path) -> None:
+    (tmp_path / "mlflow.db").touch()
+    make_store(tmp_path / "mlflow.db")
+    assert mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db").search_experiments()
+
+
+def test_what_an_interrupted_start_left_is_removed(tmp_path: Path) -> None:
+    left = tmp_path / "mlflow.db.0123.unfinished"
+    left.write_bytes(b"half")
+    make_store(tmp_path / "mlflow.db")
+    assert not left.exists()
+
+
+def test_a_store_that_is_there_stays_as_it_is(tmp_path: Path) -> None:
+    store = create_store(tmp_path)
+    before = store.read_bytes()
+    make_store(store)
+    assert store.read_bytes() == before
+
+
+def test_two_first_starts_make_one_store(tmp_path: Path) -> None:
+    code = (
+        "import sys, pathlib, busi_pipeline.tracking.local_store as s; "
+        "s.make_store(pathlib.Path(sys.argv[1]))"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "mlflow.db")]
+    started = [subprocess.Popen(command, stderr=subprocess.DEVNULL) for _ in range(2)]
+    assert [process.wait() for process in started] == [0, 0]
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    assert [found.name for found in client.search_experiments()] == ["Default"]
