@@ -3,16 +3,20 @@
 from typing import Any
 
 from kedro_datasets.json import JSONDataset
-from mlflow.entities import Metric, RunTag
+from mlflow.entities import Metric
 from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
 from mlflow.utils.time import get_current_time_millis
+
+from busi_pipeline.tracking.children import adopt_child
 
 from .record import find_run, flatten, name_keys
 
 
 class FoldRecordDataset(JSONDataset):
     """{`metrics`: numbers, nested, `tags`: texts} of a fold; saved, a child of the MLflow run.
+
+    A training that was taken from the cache and has its child run already gets no second one.
 
     Args:
         filepath: of the JSON file.
@@ -36,10 +40,12 @@ class FoldRecordDataset(JSONDataset):
             return
         # By the client, since the fluent functions know only the run of their own thread.
         client = MlflowClient()
-        child = client.create_run(
-            client.get_run(parent).info.experiment_id,
-            tags={MLFLOW_PARENT_RUN_ID: parent, MLFLOW_RUN_NAME: self._name},
-        ).info.run_id
+        experiment = client.get_run(parent).info.experiment_id
+        own = {key: str(value) for key, value in flatten(data["tags"])}
+        tags = own | {MLFLOW_PARENT_RUN_ID: parent, MLFLOW_RUN_NAME: self._name}
+        if adopt_child(client, experiment, tags, parent) is not None:
+            return
+        child = client.create_run(experiment, tags=tags).info.run_id
         now = get_current_time_millis()
         client.log_batch(
             child,
@@ -48,6 +54,5 @@ class FoldRecordDataset(JSONDataset):
                 for key, value in name_keys(flatten(data["metrics"])).items()
                 if isinstance(value, int | float)
             ],
-            tags=[RunTag(key, str(value)) for key, value in flatten(data["tags"])],
         )
         client.set_terminated(child)

@@ -16,10 +16,11 @@ from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from mlflow.utils.validation import MAX_METRICS_PER_BATCH, MAX_PARAMS_TAGS_PER_BATCH
 
+from busi_pipeline.tracking.children import adopt_child
 from busi_pipeline.tracking.liveness import LOCK_TAG
 
-# The id that a run had where it was computed, and the id of a fold's training.
-SOURCE_TAG, FOLD_TAG = "computed_as", "fold"
+# The id that a run had where it was computed.
+SOURCE_TAG = "computed_as"
 _DELIVERED_TAG = "delivered"
 
 
@@ -60,6 +61,10 @@ def _deliver(
         if _DELIVERED_TAG in there.data.tags:
             return str(there.info.run_id)
         _remove(target, there.info.run_id, experiment_id)
+    if MLFLOW_PARENT_RUN_ID in tags:
+        known = adopt_child(target, experiment_id, tags, tags[MLFLOW_PARENT_RUN_ID])
+        if known is not None:
+            return known
     new_id = target.create_run(
         experiment_id,
         start_time=run.info.start_time,

@@ -146,6 +146,44 @@ def test_a_fold_is_a_child_run(
     assert read_run(tracked).metrics == {}, "the parent's metrics are those of the whole"
 
 
+KEPT = {"training_sha256": "a" * 64, "training_cached": "yes"}
+
+
+@pytest.mark.parametrize(("ended", "moves"), [("KILLED", True), ("FAILED", True), ("FINISHED", False)])
+def test_a_kept_fold_is_no_second_child(
+    tmp_path: Path, tracked: mlflow.ActiveRun, ended: str, moves: bool
+) -> None:
+    client = mlflow.MlflowClient()
+    experiment = tracked.info.experiment_id
+    first = client.create_run(experiment).info.run_id
+    dataset = FoldRecordDataset(filepath=str(tmp_path / "fold.json"), name="vgg16, fold 2")
+    dataset.run_id = first
+    computed = KEPT | {"training_cached": "no"}
+    dataset.save({**FOLD, "tags": FOLD["tags"] | computed})
+    client.set_terminated(first, ended)
+    dataset.run_id = tracked.info.run_id
+    kept = {**FOLD, "tags": FOLD["tags"] | KEPT}
+    dataset.save(kept)
+    dataset.save(kept)
+    children = [
+        run
+        for run in client.search_runs([experiment])
+        if run.data.tags.get(MLFLOW_RUN_NAME) == "vgg16, fold 2"
+    ]
+    assert len(children) == 1
+    parent = tracked.info.run_id if moves else first
+    assert children[0].data.tags[MLFLOW_PARENT_RUN_ID] == parent
+
+
+def test_a_kept_fold_that_no_run_has_is_a_child(tmp_path: Path, tracked: mlflow.ActiveRun) -> None:
+    dataset = FoldRecordDataset(filepath=str(tmp_path / "fold.json"), name="vgg16, fold 2")
+    dataset.save({**FOLD, "tags": FOLD["tags"] | KEPT})
+    other = KEPT | {"training_sha256": "b" * 64}
+    dataset.save({**FOLD, "tags": FOLD["tags"] | other})
+    named = mlflow.search_runs(filter_string=f"tags.`{MLFLOW_RUN_NAME}` = 'vgg16, fold 2'")
+    assert len(named) == 2
+
+
 def test_a_fold_without_a_run_is_a_file_alone(tmp_path: Path) -> None:
     dataset = FoldRecordDataset(filepath=str(tmp_path / "fold.json"), name="fold")
     dataset.save(FOLD)

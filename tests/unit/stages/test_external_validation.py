@@ -33,7 +33,11 @@ from busi_pipeline.pipelines.external_validation.plots import (
     plot_worst_mistakes,
 )
 from busi_pipeline.pipelines.external_validation.properties import measure_properties
-from busi_pipeline.pipelines.external_validation.summary import compare_sites, write_summary
+from busi_pipeline.pipelines.external_validation.summary import (
+    _describe_calibration,
+    compare_sites,
+    write_summary,
+)
 from busi_pipeline.plotting.style import NothingToShow
 from busi_pipeline.stats.classes import Classes
 from busi_pipeline.stats.scoring import probability_columns
@@ -557,6 +561,23 @@ def test_the_summary_says_what_a_reader_has_to_know(site):
     assert "do not use it there as it is" in text
     assert "BI-RADS category" in text
     assert "DEMO" not in text
+
+
+@pytest.mark.parametrize(
+    ("slope", "ratio", "said"),
+    [
+        ((0.5, 0.3, 0.7), (1.6, 1.4, 1.8), ["too extreme", "1.60 times as many malignant"]),
+        ((1.5, 1.3, 1.7), (0.5, 0.4, 0.6), ["not extreme enough", "2.00 times fewer malignant"]),
+        ((0.9, 0.8, 1.1), (0.9, 0.8, 1.1), ["as far as one can tell", "about as many malignant"]),
+    ],
+)
+def test_the_summary_says_of_probabilities_what_their_intervals_allow(slope, ratio, said):
+    ends = ("", "_ci_low", "_ci_high")
+    calibration = {f"slope{end}": value for end, value in zip(ends, slope, strict=True)}
+    calibration |= {f"observed_expected{end}": v for end, v in zip(ends, ratio, strict=True)}
+    text = _describe_calibration(calibration, THREE)
+    for words in said:
+        assert words in text
 
 
 def test_the_summary_of_synthetic_images_says_so_first(site):

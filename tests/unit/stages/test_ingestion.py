@@ -116,6 +116,19 @@ def test_quarantine_says_why_and_nothing_is_lost() -> None:
     assert len(result.manifest) + len(result.quarantine) + result.summary["masks"] == len(FILES)
 
 
+def test_the_log_names_some_files_in_quarantine_and_counts_the_others(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    ingest(FILES)
+    named = [record.message for record in caplog.records if "quarantine: " in record.message]
+    assert len(named) == 8, "all, where there are few"
+    caplog.clear()
+    ingest(FILES | {f"cysts/cyst ({n}).png": make_png(80) for n in range(2, 40)})
+    named = [record.message for record in caplog.records if "quarantine: " in record.message]
+    assert len(named) == 9
+    assert named[-1] == "quarantine: and 38 more, see quarantine.csv"
+
+
 def test_counts_are_summarised() -> None:
     summary = ingest(FILES).summary
     assert summary["images"] == {"benign": 2, "malignant": 2, "normal": 1, "all": 5}

@@ -125,7 +125,7 @@ def test_a_half_made_store_is_named(tmp_path: Path, half: str) -> None:
 
 def test_a_file_that_is_no_store_is_named(tmp_path: Path) -> None:
     (tmp_path / "mlflow.db").write_bytes(b"something else" * 1000)
-    with pytest.raises(BadInputError, match="mlflow.db cannot be used: file is not a database"):
+    with pytest.raises(BadInputError, match=r"mlflow\.db cannot be used: file is not a database"):
         make_store(tmp_path / "mlflow.db")
 
 

@@ -94,15 +94,27 @@ def _describe_ranking(scores: Mapping[str, Any], classes: Classes) -> str:
 
 def _describe_calibration(calibration: Mapping[str, Any], classes: Classes) -> str:
     ratio = calibration["observed_expected"]
-    if ratio >= 1:
+    if _includes_1(calibration, "observed_expected"):
+        shown = format_number(calibration, "observed_expected")
+        expected = (
+            f"about as many {classes.positive_name} images as the model expects (observed over "
+            f"expected {shown})"
+        )
+    elif ratio >= 1:
         expected = f"{ratio:.2f} times as many {classes.positive_name} images as the model expects"
     else:
         expected = f"{1 / ratio:.2f} times fewer {classes.positive_name} images than it expects"
     extreme = "too extreme" if calibration["slope"] < 1 else "not extreme enough"
+    if _includes_1(calibration, "slope"):
+        extreme = "neither too extreme nor too even, as far as one can tell"
     return (
         f"**The probabilities.** The site has {expected}. The slope of calibration is "
         f"{format_number(calibration, 'slope')} (1 is right): probabilities are {extreme}."
     )
+
+
+def _includes_1(calibration: Mapping[str, Any], name: str) -> bool:
+    return bool(calibration[f"{name}{LOW}"] <= 1 <= calibration[f"{name}{HIGH}"])
 
 
 def _describe_reader(reader: Mapping[str, Any] | None, classes: Classes) -> str:

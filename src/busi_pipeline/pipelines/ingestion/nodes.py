@@ -55,6 +55,8 @@ MANIFEST_COLUMNS = [
 ]
 # Of all pictures: where more are masks of no image, masks have names that are not known here.
 _OWNERLESS_SHARE = 0.1
+# Files in quarantine that the log names; a whole class that is none would hide all else.
+_NAMED = 8
 
 RawImages = Mapping[str, Callable[[], bytes]]
 
@@ -304,8 +306,10 @@ def _hand_over(read: _Read, classes: Classes) -> Ingestion:
         read.n_masks,
         len(quarantine),
     )
-    for path, reason in quarantine.itertuples(index=False):
+    for path, reason in quarantine.head(_NAMED).itertuples(index=False):
         logger.warning("quarantine: %s: %s", path, reason)
+    if len(quarantine) > _NAMED:
+        logger.warning("quarantine: and %d more, see quarantine.csv", len(quarantine) - _NAMED)
     noted = manifest.loc[manifest["note"] != "", ["path", "note"]]
     if len(noted):
         logger.warning(
