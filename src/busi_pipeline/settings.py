@@ -2,6 +2,8 @@
 
 from busi_pipeline.config.context import ProjectContext
 from busi_pipeline.config.loader import LOADER_ARGUMENTS, ProjectConfigLoader
+from busi_pipeline.damaged_files import DamagedFiles
+from busi_pipeline.datasets.whole_file_system import write_files_whole
 from busi_pipeline.hooks import (
     ActiveSettings,
     ClearErrors,
@@ -15,8 +17,11 @@ from busi_pipeline.run_page import RunPage
 from busi_pipeline.session import ProjectSession
 from busi_pipeline.trained_models import CheckTrainedModels
 
+write_files_whole()
+
 HOOKS = (
     ActiveSettings(),
+    DamagedFiles(),
     ClearErrors(),
     CheckTrainedModels(),
     FlatMlflowHook(),

@@ -11,26 +11,30 @@ The contract, the same for arrays, tables and trainings:
 
 import json
 import logging
-import os
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, BinaryIO, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
+from zlib import crc32
 
 import numpy as np
 import pandas as pd
 
 from busi_pipeline.caching.arrays import StoredArray, StoredRows
 from busi_pipeline.caching.fingerprints import Fingerprint, hash_file
+from busi_pipeline.caching.whole_files import name_unfinished, write_whole
 from busi_pipeline.errors import BadInputError
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
-_KEY_TYPE = np.dtype([("key", "S64"), ("seconds", "f4")])
+_KEY_TYPE = np.dtype([("key", "S64"), ("seconds", "f4"), ("crc32", "u4")])
+# Parts whose rows are what was written: {file: when it was changed, its bytes}. They are read once
+# a process for this; a disk that turns a bit is found at the next run.
+_whole_parts: dict[Path, tuple[int, int]] = {}
 # Of a part: small enough to lose when a run is stopped, large enough to be few.
 _BYTES_A_PART = 32 * 2**20
 _ROWS_A_PART = 1024
@@ -91,7 +95,7 @@ class Cache:
     def store(self, fingerprint: Fingerprint, value: T, codec: Codec[T]) -> None:
         """Store a value; where another process was first, its value stays."""
         place = self._locate(fingerprint)
-        unfinished = place.with_name(f"{uuid.uuid4().hex}.unfinished")
+        unfinished = name_unfinished(place)
         unfinished.mkdir(parents=True)
         try:
             codec.write(value, unfinished)
@@ -183,8 +187,8 @@ class _Place(NamedTuple):
 class _Rows:
     """Rows of one fingerprint, each under its key, in files that are added and never changed.
 
-    `<part>.npy` holds rows and `<part>.keys.npy` their keys and the seconds each took. A part
-    counts once its keys are there, and they are written last.
+    `<part>.npy` holds rows and `<part>.keys.npy` their keys, the seconds each took and a checksum
+    of each. A part counts once its keys are there, and they are written last.
     """
 
     def __init__(self, folder: Path, fingerprint: Fingerprint):
@@ -199,22 +203,28 @@ class _Rows:
             if not part.is_file():
                 continue
             rows = self._list(listing, part)
-            for row, (key, seconds) in enumerate(rows):
+            for row, (key, seconds, _) in enumerate(rows):
                 if key.decode() in wanted:
                     found[key.decode()] = _Place(part, row, seconds)
         return found
 
-    def _list(self, listing: Path, part: Path) -> list[tuple[bytes, float]]:
-        """Return key and seconds of each row of a part; none of a damaged one, which is removed."""
+    def _list(self, listing: Path, part: Path) -> list[tuple[bytes, float, int]]:
+        """Return key, seconds and checksum of each row; none of a damaged part, which is removed.
+
+        A listing of an earlier version, without checksums, counts as damaged.
+        """
         try:
-            rows = np.load(listing).tolist()
-            if len(rows) == len(np.load(part, mmap_mode="r")):
-                return rows
-        except (ValueError, EOFError):
-            pass
-        except FileNotFoundError:
-            return []
-        logger.warning("%s: the cached rows in %s are damaged", self._fingerprint.step, part)
+            rows = np.load(listing)
+            if rows.dtype == _KEY_TYPE and _is_part_whole(part, rows["crc32"]):
+                return rows.tolist()
+        except (ValueError, EOFError, OSError) as error:
+            if isinstance(error, FileNotFoundError):
+                return []
+        logger.warning(
+            "%s: the cached rows in %s are damaged, or of an earlier version: they are computed "
+            "again",
+            *(self._fingerprint.step, part),
+        )
         listing.unlink(missing_ok=True)
         part.unlink(missing_ok=True)
         return []
@@ -233,7 +243,7 @@ class _Rows:
         self._folder.mkdir(parents=True, exist_ok=True)
         self._write("fingerprint.json", json.dumps(self._fingerprint.describe(), indent=2).encode())
         chunks: list[np.ndarray] = []
-        listing: list[tuple[bytes, float]] = []
+        listing: list[tuple[bytes, float, int]] = []
         written = 0
         begun = time.perf_counter()
         for chunk in compute(positions):
@@ -241,11 +251,13 @@ class _Rows:
             if start + len(chunk) > len(positions):
                 raise ValueError(f"more rows came than were asked for ({len(positions)})")
             seconds = (time.perf_counter() - begun) / max(1, len(chunk))
-            listing += [
-                (keys[position].encode(), seconds)
-                for position in positions[start : start + len(chunk)]
-            ]
             chunks.append(np.asarray(chunk, dtype=dtype))
+            listing += [
+                (keys[position].encode(), seconds, checksum)
+                for position, checksum in zip(
+                    positions[start : start + len(chunk)], _sum_rows(chunks[-1]), strict=True
+                )
+            ]
             if len(listing) >= _ROWS_A_PART or sum(c.nbytes for c in chunks) >= _BYTES_A_PART:
                 self._write_part(np.concatenate(chunks), listing)
                 written += len(listing)
@@ -257,7 +269,7 @@ class _Rows:
         if written != len(positions):
             raise ValueError(f"{written} rows came, {len(positions)} were asked for")
 
-    def _write_part(self, rows: np.ndarray, listing: list[tuple[bytes, float]]) -> None:
+    def _write_part(self, rows: np.ndarray, listing: list[tuple[bytes, float, int]]) -> None:
         name = uuid.uuid4().hex
         self._write(f"{name}.npy", rows)
         self._write(f"{name}.keys.npy", np.array(listing, dtype=_KEY_TYPE))
@@ -270,27 +282,30 @@ class _Rows:
                 np.save(file, content)
 
 
-@contextmanager
-def write_whole(path: Path) -> Iterator[BinaryIO]:
-    """Open a file for writing that takes its name when it is complete, replacing another.
-
-    A reader sees the file before or the file after, never half of one.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{path.name}.{uuid.uuid4().hex}.unfinished")
-    try:
-        with unfinished.open("wb") as file:
-            yield file
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
-
-
 def _read_rows(known: dict[str, _Place], keys: Sequence[str]) -> StoredRows:
     parts = sorted({place.part for place in known.values()})
     number = {part: i for i, part in enumerate(parts)}
     places = np.array([(number[known[key].part], known[key].row) for key in keys], dtype=np.int64)
     return StoredRows(parts, places)
+
+
+def _sum_rows(rows: np.ndarray) -> list[int]:
+    """Return a checksum of the bytes of each row."""
+    return [
+        crc32(np.ascontiguousarray(rows[i : i + 1]).view(np.uint8).data) for i in range(len(rows))
+    ]
+
+
+def _is_part_whole(part: Path, sums: np.ndarray) -> bool:
+    """Whether the rows of a part are those that were written."""
+    state = part.stat()
+    seen = (state.st_mtime_ns, state.st_size)
+    if _whole_parts.get(part) == seen:
+        return True
+    is_whole = _sum_rows(np.load(part, mmap_mode="r")) == sums.tolist()
+    if is_whole:
+        _whole_parts[part] = seen
+    return is_whole
 
 
 def _is_whole(place: Path) -> bool:

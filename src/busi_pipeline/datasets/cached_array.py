@@ -9,8 +9,9 @@ import pandas as pd
 from kedro.io import AbstractDataset, DatasetError
 
 from busi_pipeline.caching.arrays import StoredArray
-from busi_pipeline.caching.cache import Cache, write_whole
+from busi_pipeline.caching.cache import Cache
 from busi_pipeline.caching.fingerprints import Fingerprint
+from busi_pipeline.caching.whole_files import write_whole
 from busi_pipeline.errors import BadInputError
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import mlflow
 from kedro.io import AbstractDataset
 
+from busi_pipeline.caching.whole_files import replace_whole
 from busi_pipeline.errors import BadInputError
 from busi_pipeline.models.delivered import (
     DESCRIPTION_FILE,
@@ -44,8 +45,8 @@ class KerasModelDataset(AbstractDataset["keras.Model", "keras.Model"]):
 
     def save(self, data: Any) -> None:
         """Write the file."""
-        self._filepath.parent.mkdir(parents=True, exist_ok=True)
-        data.save(self._filepath)
+        with replace_whole(self._filepath) as unfinished:
+            data.save(unfinished)
 
     def _exists(self) -> bool:
         return self._filepath.is_file()

@@ -9,6 +9,7 @@ from typing import Any
 import mlflow
 from kedro.io import AbstractDataset
 
+from busi_pipeline.caching.whole_files import write_whole
 from busi_pipeline.errors import BadInputError
 from busi_pipeline.models.exporting import ExportedNetworks
 from busi_pipeline.models.package_parts import COMPUTING, PackageParts, write_package
@@ -58,7 +59,8 @@ class ExportedNetworksDataset(AbstractDataset[ExportedNetworks, ExportedNetworks
             files[f"{_LOCALIZER}{_SUFFIX}"] = data.localizer
         files |= {f"{name}{_PHONE_SUFFIX}": content for name, content in data.phone.items()}
         for name, content in files.items():
-            (self._path / name).write_bytes(content)
+            with write_whole(self._path / name) as written:
+                written.write(content)
 
     def _exists(self) -> bool:
         return any(self._path.glob(f"*{_SUFFIX}"))

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 from kedro_datasets.matplotlib import MatplotlibDataset
 from matplotlib.figure import Figure
 
+from busi_pipeline.caching.whole_files import write_whole
 from busi_pipeline.plotting.style import DEMO_BANNER, NothingToShow, add_banner
 
 
@@ -46,8 +47,8 @@ class PlotDataset(MatplotlibDataset):
         self._logging_activated = self._logging_activated and isinstance(data, Figure)
         if isinstance(data, NothingToShow):
             picture.unlink(missing_ok=True)
-            reason.parent.mkdir(parents=True, exist_ok=True)
-            reason.write_text(data, encoding="utf-8")
+            with write_whole(reason) as file:
+                file.write(data.encode())
             return
         if self._synthetic:
             add_banner(data, DEMO_BANNER)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from busi_pipeline.caching.fingerprints import hash_file
+from busi_pipeline.caching.whole_files import replace_whole, write_whole
 from busi_pipeline.errors import BadInputError
 from busi_pipeline.imaging.crops import Window
 from busi_pipeline.imaging.decoding import UInt8Array, UnusableImageError, decode_image
@@ -122,13 +123,19 @@ def save_delivered_model(delivered: DeliveredModel, folder: Path) -> None:
     The description gets the SHA-256 of the model file.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    delivered.model.save(folder / MODEL_FILE)
+    with replace_whole(folder / MODEL_FILE) as unfinished:
+        delivered.model.save(unfinished)
     description = delivered.description | {"model_sha256": hash_file(folder / MODEL_FILE)}
     if delivered.localizer is not None:
-        delivered.localizer.save(folder / LOCALIZER_FILE)
+        with replace_whole(folder / LOCALIZER_FILE) as unfinished:
+            delivered.localizer.save(unfinished)
         description["localizer_sha256"] = hash_file(folder / LOCALIZER_FILE)
-    (folder / TRAINING_FILE).write_text("\n".join(sorted(delivered.training_pixels)))
-    (folder / DESCRIPTION_FILE).write_text(json.dumps(description, indent=2))
+    for name, text in (
+        (TRAINING_FILE, "\n".join(sorted(delivered.training_pixels))),
+        (DESCRIPTION_FILE, json.dumps(description, indent=2)),
+    ):
+        with write_whole(folder / name) as file:
+            file.write(text.encode())
 
 
 def load_delivered_model(folder: str | Path) -> DeliveredModel:

@@ -1,0 +1,75 @@
+"""Files that are there whole or not at all, and what interrupted processes leave of others."""
+
+import os
+import re
+import shutil
+import socket
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+# `<host>-<process>-<random>.unfinished` somewhere in the name.
+_UNFINISHED = re.compile(r"\.(?P<host>[\w-]*)-(?P<process>\d+)-[0-9a-f]{32}\.unfinished")
+
+
+def name_unfinished(path: Path) -> Path:
+    """Return where a file or folder is written before it takes its name; the ending stays."""
+    host = re.sub(r"[^\w-]", "_", socket.gethostname())
+    mark = f"{host}-{os.getpid()}-{uuid.uuid4().hex}.unfinished"
+    return path.with_name(f"{path.stem}.{mark}{path.suffix}")
+
+
+@contextmanager
+def replace_whole(path: Path) -> Iterator[Path]:
+    """Give a path to write a file to, which takes its name at the end, replacing another.
+
+    A reader sees the file before or the file after, never half of one. Where the writing fails, the
+    file before stays.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = name_unfinished(path)
+    try:
+        yield unfinished
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+@contextmanager
+def write_whole(path: Path) -> Iterator[BinaryIO]:
+    """Open a file for writing that takes its name when it is complete; see replace_whole."""
+    with replace_whole(path) as unfinished, unfinished.open("wb") as file:
+        yield file
+
+
+def remove_abandoned(folder: Path) -> int:
+    """Remove what processes of this machine that are gone were writing; return how much it was.
+
+    Args:
+        folder: with all that lies below it.
+    """
+    host = re.sub(r"[^\w-]", "_", socket.gethostname())
+    removed = 0
+    for path in list(folder.rglob("*.unfinished*")):
+        found = _UNFINISHED.search(path.name)
+        if found is None or found["host"] != host or _is_alive(int(found["process"])):
+            continue
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            with suppress(OSError):
+                path.unlink()
+        removed += 1
+    return removed
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
