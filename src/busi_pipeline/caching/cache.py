@@ -66,6 +66,11 @@ class Cache:
     def __init__(self, folder: Path):
         self._folder = folder
 
+    @property
+    def folder(self) -> Path:
+        """Where it lies."""
+        return self._folder
+
     def get_or_compute(
         self, fingerprint: Fingerprint, compute: Callable[[], T], codec: Codec[T]
     ) -> T:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import numpy as np
 from kedro.io import AbstractDataset, DatasetError
 
 from busi_pipeline.caching.fingerprints import hash_file
@@ -32,7 +33,8 @@ class WeightsSource:
         return self._chosen[backbone, choice]
 
     def check(self, backbone: str, choice: str) -> None:
-        """Raise BadInputError, one line, where the weights cannot be had or their file is damaged.
+        """Raise BadInputError, one line, where the weights cannot be had, or are damaged or no
+        numbers.
 
         Of a damaged file, every array is read. Whether they are those of the backbone, Keras sees
         when the network is built.
@@ -42,12 +44,17 @@ class WeightsSource:
             return
         try:
             with h5py.File(argument) as file:
-                file.visititems(lambda _, item: item[()] if _is_array(item) else None)
+                wrong = file.visititems(lambda name, item: name if _has_no_numbers(item) else None)
         except (OSError, RuntimeError) as error:
             raise BadInputError(
                 f"no weights for {backbone}: {argument} is damaged, or no HDF5 file "
                 f"({str(error).splitlines()[0]}). Delete it and get it again. {_CHOICES}"
             ) from None
+        if wrong is not None:
+            raise BadInputError(
+                f"no weights for {backbone}: {wrong} in {argument} has values that are no numbers "
+                f"(nan or infinite). Delete it and get it again. {_CHOICES}"
+            )
 
     def _find(self, backbone: str, choice: str) -> PretrainedWeights:
         tags = {"weights": choice}
@@ -109,8 +116,12 @@ _CHOICES = (
 )
 
 
-def _is_array(item: Any) -> bool:
-    return isinstance(item, h5py.Dataset)
+def _has_no_numbers(item: Any) -> bool:
+    """Read an array from end to end; say whether a value of it is nan or infinite."""
+    if not isinstance(item, h5py.Dataset):
+        return False
+    values = np.asarray(item[()])
+    return values.dtype.kind == "f" and not bool(np.isfinite(values).all())
 
 
 class PretrainedWeightsDataset(AbstractDataset[None, WeightsSource]):

@@ -15,6 +15,7 @@ import keras
 import numpy as np
 from tqdm.keras import TqdmCallback
 
+from busi_pipeline.errors import BadInputError
 from busi_pipeline.learning.batches import FeatureBatches, Rows, as_keras_input
 from busi_pipeline.learning.training_data import measure_cross_entropy
 
@@ -70,6 +71,41 @@ def make_optimizer(settings: "OptimizerSettings", steps: int) -> keras.optimizer
             f"optimizer.name must be one of {sorted(builders)}; got {settings.name!r}."
         )
     return builders[settings.name]()
+
+
+class NotFiniteError(BadInputError):
+    """A training whose loss was no number any more.
+
+    Attributes:
+        model: with the last good weights: of its best epoch before, else as the phase began.
+    """
+
+    def __init__(self, message: str, model: keras.Model):
+        super().__init__(message)
+        self.model = model
+
+
+class _NotFiniteError(Exception):
+    """Where the loss was no number: `place` says it."""
+
+    def __init__(self, place: str):
+        super().__init__(place)
+        self.place = place
+
+
+class _FiniteLoss(keras.callbacks.Callback):
+    """Stops at the batch, or the epoch of validation, whose loss is nan or infinite."""
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        self._epoch = epoch + 1
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        if not math.isfinite((logs or {}).get("loss", 0.0)):
+            raise _NotFiniteError(f"epoch {self._epoch}, batch {batch + 1}: the loss")
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        if not math.isfinite((logs or {}).get("val_loss", 0.0)):
+            raise _NotFiniteError(f"epoch {epoch + 1}: the loss of validation images")
 
 
 class _WorstSite(keras.callbacks.Callback):
@@ -201,6 +237,8 @@ def fit_phase(
 
     The curves are `loss`, as it is minimised, `cross_entropy`, by which epochs are chosen, and
     `accuracy`, each of training images (the first smoothed and weighted) and as `val_`.
+
+    Raises NotFiniteError, one line, at the batch whose loss is nan or infinite.
     """
     start = model.get_weights()
     batches, check = _make_batches(values, training_data, phase, seed)
@@ -217,7 +255,7 @@ def fit_phase(
         # Before the others, so that the averaged weights are evaluated, and the best of them kept.
         callbacks.append(keras.callbacks.SwapEMAWeights(swap_on_epoch=True))
     watched = _WORST if by_site else f"val_{_CRITERION}"
-    callbacks += [worst] if by_site else []
+    callbacks += [_FiniteLoss(), *([worst] if by_site else [])]
     stopping = keras.callbacks.EarlyStopping(
         monitor=watched, mode="min", patience=phase.patience, restore_best_weights=True
     )
@@ -236,14 +274,23 @@ def fit_phase(
             )
         )
     begun = time.perf_counter()
-    history = model.fit(
-        as_keras_input(batches),
-        validation_data=as_keras_input(check),
-        epochs=phase.epochs,
-        shuffle=False,  # FeatureBatches does; Keras would shuffle its batches by another seed
-        callbacks=callbacks,
-        verbose=0,
-    ).history
+    try:
+        history = model.fit(
+            as_keras_input(batches),
+            validation_data=as_keras_input(check),
+            epochs=phase.epochs,
+            shuffle=False,  # FeatureBatches does; Keras would shuffle its batches by another seed
+            callbacks=callbacks,
+            verbose=0,
+        ).history
+    except _NotFiniteError as error:
+        best_weights = stopping.best_weights
+        model.set_weights(start if best_weights is None else best_weights)
+        raise NotFiniteError(
+            f"{name}, {error.place} is no number any more: lower the learning rate of this phase, "
+            "or look at the images and class weights.",
+            model,
+        ) from None
     seconds = time.perf_counter() - begun
     curves = {key: [float(v) for v in values] for key, values in history.items()}
     curves |= {_WORST: worst.losses} if by_site else {}

@@ -69,11 +69,9 @@ def build_pyramid(
         )
     if size % 32:
         raise BadInputError(f"localization.image_size must be a multiple of 32; got {size}.")
-    from busi_pipeline.models.network import normalise_pixels
+    from busi_pipeline.models.network import build_base, normalise_pixels
 
-    base = getattr(keras.applications, backbone.builder)(
-        include_top=False, weights=weights, input_shape=(size, size, 3)
-    )
+    base = build_base(backbone, weights, size)
     base.trainable = False
     depths = keras.Model(base.input, [base.get_layer(name).output for name in backbone.pyramid])
     grey = keras.Input((size, size), dtype="uint8", name="grey")

@@ -61,6 +61,30 @@ class Network(NamedTuple):
     trainable: keras.Model
 
 
+def build_base(backbone: Backbone, weights: str | None, image_size: int) -> keras.Model:
+    """Return a backbone of keras.applications without its top.
+
+    Args:
+        backbone: which one.
+        weights: `"imagenet"`, the path of a weights file, or None for random weights.
+        image_size: height and width of its input, in pixels.
+
+    Raises BadInputError, one line, where the file holds the weights of another network.
+    """
+    try:
+        return getattr(keras.applications, backbone.builder)(
+            include_top=False, weights=weights, input_shape=(image_size, image_size, 3)
+        )
+    except (ValueError, KeyError, OSError) as error:
+        if weights in (None, "imagenet"):
+            raise
+        reason = str(error).strip().splitlines()[0]
+        raise BadInputError(
+            f"{weights} does not hold the weights of {backbone.builder} ({reason}): get the right "
+            "file, or choose training.weights 'imagenet' or 'none'."
+        ) from None
+
+
 def build_network(
     name: str,
     backbone: Backbone,
@@ -90,9 +114,7 @@ def build_network(
     Raises BadInputError where `freeze_until` or `truncate_at` is no layer, or `freeze_until` is not
     the only way through the network.
     """
-    base = getattr(keras.applications, backbone.builder)(
-        include_top=False, weights=weights, input_shape=(image_size, image_size, 3)
-    )
+    base = build_base(backbone, weights, image_size)
     if truncate_at is not None:
         base = keras.Model(base.input, _get_layer(base, truncate_at, "truncate_at").output)
     trunk, base_tail = _cut_base(base, freeze_until)

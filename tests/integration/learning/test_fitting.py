@@ -11,7 +11,12 @@ import numpy as np
 import pytest
 
 from busi_pipeline.learning.batches import FeatureBatches, as_keras_input
-from busi_pipeline.learning.fitting import PhaseResult, evaluate_phase, fit_phase
+from busi_pipeline.learning.fitting import (
+    NotFiniteError,
+    PhaseResult,
+    evaluate_phase,
+    fit_phase,
+)
 from busi_pipeline.learning.training_data import (
     LabelledRows,
     TrainingData,
@@ -105,6 +110,44 @@ def test_classes_that_can_be_learned_are_learned(classes: int) -> None:
     curves = {"loss", "accuracy", "cross_entropy"}
     assert result.history.keys() == curves | {f"val_{name}" for name in curves}
     assert result.seconds > 0
+
+
+class Spoiling:
+    """Rows that become nan once a number of them was read."""
+
+    def __init__(self, values: np.ndarray, after: int):
+        self._values, self._left = values, after
+        self.shape, self.dtype = values.shape, values.dtype
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __getitem__(self, rows: Any) -> np.ndarray:
+        self._left -= np.size(rows)
+        return self._values[rows] * (1 if self._left >= 0 else np.nan)
+
+
+def test_a_loss_that_is_no_number_stops_at_its_batch_and_keeps_the_best_weights() -> None:
+    values, data = make_training_data(3, per_class=30)
+    model = make_model(3)
+    rows = len(data.training.rows) + len(data.validation.rows)
+    phase = make_phase(epochs=20, patience=20)
+    with pytest.raises(NotFiniteError, match=r"head, epoch [2-9], batch \d+: the loss") as caught:
+        fit_phase("head", model, Spoiling(values, 5 * rows), data, phase, seed=0)
+    assert caught.value.model is model
+    for found, initial in zip(model.get_weights(), make_model(3).get_weights(), strict=True):
+        assert np.isfinite(found).all()
+        assert np.abs(found - initial).max() > 0, "those of an epoch"
+
+
+def test_a_loss_that_is_no_number_from_the_start_leaves_the_initial_weights() -> None:
+    values, data = make_training_data(3)
+    model = make_model(3)
+    start = model.get_weights()
+    with pytest.raises(NotFiniteError, match="epoch 1, batch 1: the loss"):
+        fit_phase("head", model, values * np.nan, data, make_phase(epochs=3), seed=0)
+    for found, before in zip(model.get_weights(), start, strict=True):
+        np.testing.assert_array_equal(found, before)
 
 
 def mislead(data: TrainingData) -> TrainingData:

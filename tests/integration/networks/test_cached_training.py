@@ -5,8 +5,10 @@ Nothing is trained here: a network with random weights stands for a trained one.
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,11 +16,12 @@ import pytest
 from busi_pipeline.caching.arrays import StoredArray
 from busi_pipeline.caching.cache import Cache, Codec
 from busi_pipeline.caching.fingerprints import Fingerprint
+from busi_pipeline.errors import BadInputError
 from busi_pipeline.learning import device
 from busi_pipeline.learning import features as features_module
 from busi_pipeline.learning.device import Device
 from busi_pipeline.learning.features import build_for_training
-from busi_pipeline.learning.fitting import PhaseResult
+from busi_pipeline.learning.fitting import NotFiniteError, PhaseResult
 from busi_pipeline.learning.folds import Fold
 from busi_pipeline.learning.training import FittedNetwork
 from busi_pipeline.models.backbones import BACKBONES
@@ -253,6 +256,28 @@ def test_a_damaged_training_is_made_anew(
     assert study.train().training_tags["training_cached"] == "no"
     assert len(trainings) == 2
     assert "damaged" in caplog.text
+
+
+@pytest.mark.parametrize("train", KINDS.values(), ids=KINDS)
+def test_a_training_that_is_no_number_any_more_is_not_kept(
+    study: Study,
+    trainings: list[FittedNetwork],
+    train: Callable[[Study], Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def stop(*args: Any, **kwargs: Any) -> FittedNetwork:
+        inputs = keras.Input((2,))
+        raise NotFiniteError("head, epoch 2, batch 1: nan.", keras.Model(inputs, inputs))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("busi_pipeline.pipelines.training.nodes.train_network", stop)
+        with pytest.raises(
+            BadInputError, match=r"epoch 2, batch 1: nan.*last good weights"
+        ) as said:
+            train(study)
+    kept = Path(str(said.value).rpartition(" are in ")[2].rstrip("."))
+    assert keras.saving.load_model(kept).input_shape == (None, 2)
+    assert get_tags(train(study))["training_cached"] == "no"
 
 
 def test_predictions_of_a_fold_name_image_and_fold(

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from busi_pipeline.errors import BadInputError
+from busi_pipeline.models.backbones import BACKBONES
 from busi_pipeline.models.network import (
     Network,
+    build_base,
     count_activations,
     count_operations,
 )
@@ -133,6 +135,16 @@ def test_weights_of_a_file_are_in_the_network(tmp_path: Path, pictures: np.ndarr
             part.get_layer(name).get_weights(), base.get_layer(name).get_weights(), strict=True
         ):
             np.testing.assert_array_equal(ours, theirs)
+
+
+def test_weights_of_another_network_are_named_in_one_line(tmp_path: Path) -> None:
+    other = keras.applications.MobileNetV2(weights=None, include_top=False, input_shape=(96, 96, 3))
+    path = tmp_path / "resnet50_notop.weights.h5"
+    other.save_weights(path)
+    with pytest.raises(BadInputError, match="does not hold the weights of ResNet50") as caught:
+        build_base(BACKBONES["resnet50"], str(path), 96)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_operations_are_counted_as_published() -> None:

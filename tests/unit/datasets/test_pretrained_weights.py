@@ -41,6 +41,17 @@ def test_damaged_file_is_found_before_a_network_is_built(tmp_path: Path) -> None
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_no_numbers_are_named(tmp_path: Path, value: float) -> None:
+    path = tmp_path / "vgg16_notop.weights.h5"
+    weights = np.ones((3, 3), np.float32)
+    weights[1, 1] = value
+    with h5py.File(path, "w") as file:
+        file["layer/weights"] = weights
+    with pytest.raises(BadInputError, match=r"layer/weights in .* no numbers"):
+        WeightsSource(str(tmp_path)).check("vgg16", "directory")
+
+
 def test_weights_are_looked_for_once(tmp_path: Path) -> None:
     file = tmp_path / "vgg16_notop.weights.h5"
     file.write_bytes(b"weights")

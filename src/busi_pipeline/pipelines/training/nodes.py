@@ -16,9 +16,11 @@ import pandas as pd
 from busi_pipeline.caching.arrays import StoredArray
 from busi_pipeline.caching.cache import TABLE, Cache, Codec
 from busi_pipeline.caching.fingerprints import Fingerprint, hash_values
+from busi_pipeline.caching.whole_files import replace_whole
 from busi_pipeline.config.experiments import gather_experiments
 from busi_pipeline.config.schemas import ExperimentSettings, JoinedSettings
 from busi_pipeline.datasets.pretrained_weights import WeightsSource
+from busi_pipeline.errors import BadInputError
 from busi_pipeline.learning.features import check_features, describe_joined, describe_settings
 from busi_pipeline.learning.folds import Fold, SiteFold, join_tables, share_tags
 from busi_pipeline.learning.training import (
@@ -424,7 +426,18 @@ def _find_or_train(
     if found is not None:
         logger.info("%s: nothing changed since it was trained; taken from the cache", title)
         return found, True
-    trained = compute()
+    # Lazily, since it imports TensorFlow.
+    from busi_pipeline.learning.fitting import NotFiniteError
+
+    try:
+        trained = compute()
+    except NotFiniteError as error:
+        kept = cache.folder / "stopped_training" / f"{fingerprint.digest[:32]}.keras"
+        with replace_whole(kept) as unfinished:
+            error.model.save(unfinished)
+        raise BadInputError(
+            f"{title}: {error} Nothing was delivered; the last good weights are in {kept}."
+        ) from None
     cache.store(fingerprint, trained, codec)
     return trained, False
 
