@@ -18,6 +18,7 @@ from busi_pipeline.pipelines.training import nodes
 from tests.factories import CLASSES
 from tests.integration.projects import (
     create_project,
+    find_all_runs,
     find_folds,
     find_runs,
     hide_machine,
@@ -61,9 +62,18 @@ def read_predictions(project: Path, experiment: str) -> pd.DataFrame:
     return read_table(folder / "predictions.csv")
 
 
-def list_cached(project: Path) -> list[str]:
+def list_records(project: Path, experiment: str) -> list[Path]:
+    """Return the records of the folds of the latest run."""
+    folder = project / f"data/07_model_output/{experiment}/cross_validation"
+    records = sorted(folder.glob("repeat_?_fold_?.json"))
+    latest = find_runs(project)[0].info.start_time / 1000
+    return [path for path in records if path.stat().st_mtime >= latest]
+
+
+def list_cached(project: Path, experiment: str = "vgg16") -> list[str]:
     """Return, fold by fold of the latest run, whether its training came from the cache."""
-    return [run.data.tags["training_cached"] for run in find_folds(project)]
+    records = list_records(project, experiment)
+    return [read_json(path)["tags"]["training_cached"] for path in records]
 
 
 def test_every_image_is_tested_once(project: Path) -> None:
@@ -130,9 +140,12 @@ def test_second_run_takes_folds_from_the_cache(project: Path) -> None:
     assert parent.data.tags["cross_validation.split_method"] == "grouped"
 
 
-def test_folds_are_child_runs(project: Path) -> None:
+def test_folds_are_child_runs_once(project: Path) -> None:
     run_pipeline(project, "cross_validate_vgg16")
-    folds = find_folds(project)
+    assert find_folds(project) == [], "they are those of the run that trained them"
+    children = [run for run in find_all_runs(project) if "fold" in run.data.tags]
+    named = [run for run in children if run.info.run_name.startswith("vgg16, cross_validation")]
+    folds = sorted(named, key=lambda run: run.info.run_name)
     assert [run.info.run_name for run in folds] == [f"vgg16, cross_validation, {f}" for f in FOLDS]
     assert [run.data.tags["fold"] for run in folds] == FOLDS
     assert {run.info.status for run in folds} == {"FINISHED"}
@@ -157,7 +170,7 @@ def test_only_the_missing_fold_is_run(project: Path) -> None:
     features = project / "data/05_model_input/vgg16/cross_validation_features.json"
     changed = features.stat().st_mtime_ns
     run_pipeline(project, "cross_validate_vgg16", only_missing_outputs=True)
-    assert [run.data.tags["fold"] for run in find_folds(project)] == [FOLDS[0]]
+    assert [path.stem for path in list_records(project, "vgg16")] == [FOLDS[0]]
     assert features.stat().st_mtime_ns == changed
     assert find_runs(project)[0].data.metrics["cross_validation.test.images"] == 42
     pd.testing.assert_frame_equal(read_predictions(project, "vgg16"), before)
@@ -191,9 +204,10 @@ def test_interrupted_run_goes_on_where_it_was(project: Path) -> None:
     assert find_runs(project)[0].info.status == "FAILED"
     assert mlflow.active_run() is None
     run_pipeline(project, "cross_validate_resnet50", smoother)
-    assert list_cached(project) == ["yes", "no"]
+    assert list_cached(project, "resnet50") == ["yes", "no"]
+    assert [run.data.tags["fold"] for run in find_folds(project)] == FOLDS, "it has them all now"
     run_pipeline(project, "cross_validate_resnet50")
-    assert list_cached(project) == ["yes", "yes"], "those of before are still there"
+    assert list_cached(project, "resnet50") == ["yes", "yes"], "those of before are still there"
 
 
 @pytest.mark.parametrize(
