@@ -25,7 +25,7 @@ from busi_pipeline.request import (
     check_selection,
 )
 from busi_pipeline.tracking.outbox import FOLDER, Outbox, Parcel
-from busi_pipeline.tracking.server import find_problem, is_server
+from busi_pipeline.tracking.server import find_problem, is_server, is_this_machine
 
 logger = logging.getLogger(__name__)
 
@@ -93,7 +93,11 @@ class RequestCheck:
             return
         outbox = Outbox(loader.project_root / FOLDER)
         outbox.clean()
-        self._parcel = outbox.open(server)
+        to_server = loader["parameters"]["privacy"].to_server
+        withholds = to_server == "without_patients" or (
+            to_server == "automatic" and not is_this_machine(server)
+        )
+        self._parcel = outbox.open(server, withholds)
         problem = find_problem(server)
         if problem:
             logger.warning(

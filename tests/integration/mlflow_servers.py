@@ -14,11 +14,11 @@ from tests.integration.projects import create_store
 
 
 class Server:
-    """A server at one address; its store outlives it."""
+    """A server at one address; its store outlives it, in `folder`."""
 
     def __init__(self, folder: Path):
         """Take the folder of its store; nothing is started yet."""
-        self._folder, self._store = folder, create_store(folder)
+        self.folder, self._store = folder, create_store(folder)
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self._port = int(probe.getsockname()[1])
@@ -30,15 +30,15 @@ class Server:
         command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1"]
         command += ["--port", str(self._port), "--workers", "1"]
         command += ["--backend-store-uri", f"sqlite:///{self._store}"]
-        command += ["--artifacts-destination", str(self._folder / "artifacts")]
-        with (self._folder / "log").open("w") as log:
+        command += ["--artifacts-destination", str(self.folder / "artifacts")]
+        with (self.folder / "log").open("w") as log:
             self._process = subprocess.Popen(
                 command, stdout=log, stderr=log, start_new_session=True
             )
         deadline = time.monotonic() + 120
         while not self._answers() and self._process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.2)
-        assert self._answers(), (self._folder / "log").read_text()[-2000:]
+        assert self._answers(), (self.folder / "log").read_text()[-2000:]
 
     def kill(self) -> None:
         """Kill it and its workers at once."""

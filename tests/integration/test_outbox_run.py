@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import mlflow
+import pandas as pd
 import pytest
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
@@ -17,7 +19,7 @@ from mlflow.tracking import MlflowClient
 from busi_pipeline.errors import BadInputError
 from busi_pipeline.tracking import outbox as outboxes
 from tests.integration.mlflow_servers import Server
-from tests.integration.projects import create_project, hide_machine, run_pipeline
+from tests.integration.projects import RAW, create_project, hide_machine, run_pipeline
 
 NAME = "busi_pipeline"
 # Longer than this, and a run waits for a server.
@@ -131,6 +133,32 @@ def test_a_server_killed_as_a_run_arrives_has_it_once(
     assert len(list_runs(server)) == before + 1, "a part of it is there"
     run_pipeline(project, "sync_mlflow")
     check_there_once(server, before, kept)
+
+
+def test_no_patient_goes_to_a_server_elsewhere(project: Path, server: Server) -> None:
+    """A name in a file's name is nowhere on the server, nor a picture of her, nor who ran it."""
+    images = project / RAW / "malignant"
+    shutil.move(images / "malignant (1).png", images / "MUSTERMANN Erika.png")
+    shutil.move(images / "malignant (1)_mask.png", images / "MUSTERMANN Erika_mask.png")
+    (images / "notes on MUSTERMANN.docx").write_text("x")
+    settings = {"privacy": {"to_server": "without_patients"}, "evaluation": {"n_resamples": 60}}
+    run_pipeline(project, "train_inceptionv3", settings)
+    (run,) = [own for own in list_runs(server) if own.info.run_name.startswith("train_")]
+    withheld = run.data.tags["withheld"]
+    assert "results/gradcam_gallery.png" in withheld
+    assert "results/roc_pr_curves.png" not in withheld
+    assert "mlflow.user" not in run.data.tags
+    there = [path for path in server.folder.rglob("*") if path.is_file()]
+    assert any(path.name == "manifest.csv" for path in there)
+    assert any(path.name == "model.keras" for path in there), "the model is there"
+    for path in there:
+        content = path.read_bytes()
+        for name in (b"MUSTERMANN", str(project).encode(), str(Path.home()).encode() + b"/"):
+            assert name not in content, path
+    here = pd.read_csv(project / "data/03_primary/split_manifest.csv")
+    sent = pd.read_csv(next(path for path in there if path.name == "split_manifest.csv"))
+    assert sent["label"].tolist() == here["label"].tolist()
+    assert sent["image_id"].nunique() == len(here)
 
 
 def test_a_killed_run_arrives_as_killed(project: Path, server: Server) -> None:

@@ -174,6 +174,9 @@ class PrivacySettings(Settings):
 
     cover_text: bool
     """Smooth burned-in text away in every picture that a run writes."""
+    to_server: Literal["automatic", "everything", "without_patients"] = "automatic"
+    """What an MLflow server gets: everything, or no picture of a patient and names as pseudonyms;
+    automatic is everything where the server is this machine."""
 
 
 class DeduplicationSettings(Settings):

@@ -25,12 +25,13 @@ from busi_pipeline.errors import BadInputError
 from busi_pipeline.tracking.delivery import deliver_runs
 from busi_pipeline.tracking.local_store import ARTIFACTS, make_store
 from busi_pipeline.tracking.server import find_problem, limit_patience
+from busi_pipeline.tracking.withholding import read_key
 
 logger = logging.getLogger(__name__)
 
 FOLDER = "mlflow_outbox"
 _STORE, _ADDRESS, _IN_USE = "mlflow.db", "address.json", "in_use.lock"
-_EMPTY = "empty"
+_EMPTY, _KEY = "empty", "names.key"
 _REMOVED = ".removed"
 
 
@@ -63,6 +64,12 @@ class Parcel:
         """Where it is to go."""
         return str(json.loads((self.folder / _ADDRESS).read_text())["server"])
 
+    @property
+    def key(self) -> bytes | None:
+        """Of the pseudonyms, where names and pictures stay here."""
+        withholds = json.loads((self.folder / _ADDRESS).read_text())["withholds"]
+        return read_key(self.folder.parent / _KEY) if withholds else None
+
     def is_empty(self) -> bool:
         """Return whether no run was begun."""
         client = MlflowClient(self.tracking_uri)
@@ -88,8 +95,13 @@ class Outbox:
         """Take the folder; it is made with the first parcel."""
         self._folder = folder
 
-    def open(self, server: str) -> Parcel:
-        """Return a new parcel for a server."""
+    def open(self, server: str, withholds: bool = False) -> Parcel:
+        """Return a new parcel for a server.
+
+        Args:
+            server: its tracking URI.
+            withholds: whether names and pictures of patients stay here; see tracking.withholding.
+        """
         from mlflow.version import VERSION
 
         empty = self._folder / f"{_EMPTY}-{VERSION}" / _STORE
@@ -98,7 +110,8 @@ class Outbox:
         unfinished = self._folder / f"{name}.unfinished"
         unfinished.mkdir()
         shutil.copyfile(empty, unfinished / _STORE)
-        (unfinished / _ADDRESS).write_text(json.dumps({"server": server}))
+        address = {"server": server, "withholds": withholds}
+        (unfinished / _ADDRESS).write_text(json.dumps(address))
         lock = FileLock(unfinished / _IN_USE)
         lock.acquire()
         folder = self._folder / name
@@ -171,7 +184,7 @@ class Outbox:
 def _deliver(parcel: Parcel) -> list[Delivered]:
     source, target = MlflowClient(parcel.tracking_uri), MlflowClient(parcel.server)
     _close_dead(source)
-    sent = deliver_runs(source, target)
+    sent = deliver_runs(source, target, parcel.key)
     named = []
     for run_id in sent.values():
         info = target.get_run(run_id).info
