@@ -2,9 +2,11 @@
 
 import logging
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from kedro.framework import project
 from kedro.framework.hooks import hook_impl
 from kedro.io import DataCatalog
 from kedro.pipeline import Pipeline
@@ -25,13 +27,15 @@ class DamagedFiles:
     ) -> None:
         """Set damaged files aside, and remove what interrupted processes left; the log says so."""
         records = find_records(pipeline, bool(run_params.get("only_missing_outputs")))
-        names = sorted(pipeline.datasets() | set(records))
+        made = {name for other in project.pipelines.values() for name in other.all_outputs()}
+        names = sorted(pipeline.datasets() & made | set(records))  # not the user's own files
         files = [path for name in names for path in _list_files(catalog, name)]
         for path in files:
             problem = find_damage(path)
             if problem:
                 aside = path.with_name(f"{path.name}.damaged")
-                path.replace(aside)
+                with suppress(FileNotFoundError):  # another run was first
+                    path.replace(aside)
                 logger.warning(
                     "%s is damaged (%s): it counts as absent, and lies in %s now",
                     *(path, problem, aside.name),

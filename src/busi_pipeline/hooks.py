@@ -274,7 +274,7 @@ class FlatMlflowHook(MlflowHook):
         if database is None or self._already_active_mlflow:
             yield
             return
-        folder = database.parent / liveness.FOLDER
+        folder = database.resolve().parent / liveness.FOLDER
         dead = liveness.close_dead_runs(
             self.mlflow_config.server._mlflow_client,
             self.mlflow_config.tracking.experiment._experiment.experiment_id,

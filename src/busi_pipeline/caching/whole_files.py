@@ -52,7 +52,10 @@ def remove_abandoned(folder: Path) -> int:
     """
     host = re.sub(r"[^\w-]", "_", socket.gethostname())
     removed = 0
-    for path in list(folder.rglob("*.unfinished*")):
+    found_here = (
+        Path(root, name) for root, folders, files in os.walk(folder) for name in (*folders, *files)
+    )
+    for path in [own for own in found_here if ".unfinished" in own.name]:
         found = _UNFINISHED.search(path.name)
         if found is None or found["host"] != host or _is_alive(int(found["process"])):
             continue

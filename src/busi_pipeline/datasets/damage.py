@@ -2,6 +2,7 @@
 
 import json
 import zipfile
+import zlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -21,8 +22,10 @@ def find_damage(path: Path) -> str:
         if path.stat().st_size == 0:
             return "" if path.suffix in _MAY_BE_EMPTY else "it is empty"
         return _CHECKS.get(path.suffix, lambda _: "")(path)
-    except (ValueError, OSError, zipfile.BadZipFile, EOFError) as error:
-        return str(error).splitlines()[0]
+    except OSError:  # it may be read another time, or by another user
+        return ""
+    except (ValueError, RuntimeError, zipfile.BadZipFile, zlib.error, EOFError) as error:
+        return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def _check_json(path: Path) -> str:

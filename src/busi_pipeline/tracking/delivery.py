@@ -21,6 +21,7 @@ from mlflow.utils.validation import (
     MAX_TAG_VAL_LENGTH,
 )
 
+from busi_pipeline.caching.whole_files import replace_whole
 from busi_pipeline.tracking.children import adopt_child
 from busi_pipeline.tracking.liveness import LOCK_TAG
 from busi_pipeline.tracking.withholding import copy_artifacts, hide_places, hide_tags, may_leave
@@ -104,9 +105,17 @@ def _deliver(
     withheld += _deliver_models(source, target, run, new_id, experiment_id, key)
     if withheld:
         target.set_tag(new_id, _WITHHELD_TAG, ", ".join(withheld)[:MAX_TAG_VAL_LENGTH])
+    _remove_others(target, run, new_id, experiment_id)
     target.set_terminated(new_id, run.info.status, run.info.end_time)
     target.set_tag(new_id, _DELIVERED_TAG, "whole")  # last: without it, all is sent anew
     return str(new_id)
+
+
+def _remove_others(target: MlflowClient, run: Run, new_id: str, experiment_id: str) -> None:
+    """Remove other copies of a run: a request that MLflow tried twice may have made one."""
+    for there in target.search_runs([experiment_id], f"tags.{SOURCE_TAG} = '{run.info.run_id}'"):
+        if there.info.run_id != new_id:
+            _remove(target, there.info.run_id, experiment_id)
 
 
 def _remove(target: MlflowClient, run_id: str, experiment_id: str) -> None:
@@ -168,7 +177,8 @@ def _deliver_model(
     described = Model.load(str(folder))
     described.model_id, described.run_id = new.model_id, run_id
     described.artifact_path = new.artifact_location
-    described.save(str(folder / MLMODEL_FILE_NAME))
+    with replace_whole(folder / MLMODEL_FILE_NAME) as unfinished:
+        described.save(str(unfinished))
     target.log_model_artifacts(new.model_id, str(folder))
     target.finalize_logged_model(new.model_id, "READY")
     target.log_outputs(run_id, [LoggedModelOutput(new.model_id, step)])

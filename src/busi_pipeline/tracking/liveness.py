@@ -60,15 +60,10 @@ def close_dead_runs(client: MlflowClient, experiment_id: str, folder: Path) -> l
     running = client.search_runs([experiment_id], "attributes.status = 'RUNNING'")
     tags = {run.info.run_id: run.data.tags for run in running}
     dead = [own for own, its in tags.items() if LOCK_TAG in its and _is_free(folder, its[LOCK_TAG])]
-    parents = {own: its.get(MLFLOW_PARENT_RUN_ID) for own, its in tags.items() if own not in dead}
-    dead += [own for own, parent in parents.items() if parent and _has_ended(client, parent, dead)]
+    dead += [own for own, its in tags.items() if its.get(MLFLOW_PARENT_RUN_ID) in dead]
     for run_id in dead:
         client.set_terminated(run_id, "KILLED")
     return dead
-
-
-def _has_ended(client: MlflowClient, parent: str, dead: list[str]) -> bool:
-    return parent in dead or client.get_run(parent).info.status != "RUNNING"
 
 
 def _is_free(folder: Path, name: str) -> bool:

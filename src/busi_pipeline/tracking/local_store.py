@@ -59,6 +59,7 @@ def hold_store(database: Path) -> Iterator[None]:
     Raises BadInputError, one line, where the file is there and no whole store, or where its folder
     cannot be written.
     """
+    database = database.resolve()
     try:
         database.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(f"{database}.lock", timeout=_LOCK_SECONDS)

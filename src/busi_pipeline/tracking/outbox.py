@@ -20,10 +20,11 @@ from typing import NamedTuple
 from filelock import FileLock, Timeout
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
+from sqlalchemy.exc import SQLAlchemyError
 
 from busi_pipeline.errors import BadInputError
 from busi_pipeline.tracking.delivery import deliver_runs
-from busi_pipeline.tracking.local_store import ARTIFACTS, make_store
+from busi_pipeline.tracking.local_store import ARTIFACTS, make_store, repair_locations
 from busi_pipeline.tracking.server import find_problem, limit_patience
 from busi_pipeline.tracking.withholding import read_key
 
@@ -106,6 +107,14 @@ class Outbox:
 
         empty = self._folder / f"{_EMPTY}-{VERSION}" / _STORE
         make_store(empty)
+        with self._hold():
+            return self._fill(empty, server, withholds)
+
+    def _hold(self) -> FileLock:
+        """Return what one process at a time holds while it makes or removes folders here."""
+        return FileLock(self._folder / "outbox.lock")
+
+    def _fill(self, empty: Path, server: str, withholds: bool) -> Parcel:
         name = uuid.uuid4().hex
         unfinished = self._folder / f"{name}.unfinished"
         unfinished.mkdir()
@@ -122,7 +131,9 @@ class Outbox:
         """Yield every parcel that no process fills or delivers, the oldest first; each is held."""
         found = [path.parent for path in self._folder.glob(f"*/{_ADDRESS}")]
         folders = [folder for folder in found if not folder.suffix]
-        for folder in sorted(folders, key=lambda own: (own / _ADDRESS).stat().st_mtime):
+        for folder in sorted(folders, key=_find_age):
+            if not folder.is_dir():
+                continue
             lock = FileLock(folder / _IN_USE)
             try:
                 lock.acquire(timeout=0)
@@ -132,6 +143,7 @@ class Outbox:
                 yield Parcel(folder, lock)
             else:
                 lock.release()
+                shutil.rmtree(folder, ignore_errors=True)  # the lock has made it anew
 
     def deliver(self, server: str) -> list[Delivered]:
         """Send what waits for a server; return the runs that it has now.
@@ -144,21 +156,25 @@ class Outbox:
         waiting = 0
         elsewhere: set[str] = set()
         for parcel in self.list_waiting():
-            if parcel.server != server:
-                elsewhere.add(parcel.server)
-                parcel.release()
-                continue
-            problem = problem or find_problem(server)
-            if problem:
-                waiting += 1
-                parcel.release()
-                continue
             try:
-                delivered += _deliver(parcel)
-            except (MlflowException, OSError) as error:
-                problem = str(error).splitlines()[0]
-                waiting += 1
-                parcel.release()
+                if parcel.server.rstrip("/") != server.rstrip("/"):
+                    elsewhere.add(parcel.server)
+                    parcel.release()
+                    continue
+                problem = problem or find_problem(server)
+                if not problem:
+                    delivered += _deliver(parcel)
+                    continue
+            except (MlflowException, SQLAlchemyError, OSError, ValueError, KeyError) as error:
+                # Where the server answers, it is this parcel, and the others may go.
+                problem = find_problem(server)
+                if not problem:
+                    logger.warning(
+                        "the run in %s could not be delivered: %s",
+                        *(parcel.folder, (str(error) or type(error).__name__).splitlines()[0]),
+                    )
+            waiting += 1
+            parcel.release()
         for other in sorted(elsewhere):
             logger.warning("runs wait in %s for %s, another server", self._folder, other)
         if problem:
@@ -171,17 +187,22 @@ class Outbox:
 
     def clean(self) -> None:
         """Remove what an interrupted process left: parcels half made or half removed."""
-        for left in (*self._folder.glob("*.unfinished"), *self._folder.glob(f"*{_REMOVED}")):
-            lock = FileLock(left / _IN_USE)
-            try:
-                lock.acquire(timeout=0)
-            except (Timeout, OSError):
-                continue
-            lock.release()
-            shutil.rmtree(left, ignore_errors=True)
+        if not self._folder.is_dir():
+            return
+        with self._hold():
+            for left in (*self._folder.glob("*.unfinished"), *self._folder.glob(f"*{_REMOVED}")):
+                shutil.rmtree(left, ignore_errors=True)
+
+
+def _find_age(folder: Path) -> float:
+    try:
+        return (folder / _ADDRESS).stat().st_mtime
+    except FileNotFoundError:  # delivered meanwhile
+        return 0.0
 
 
 def _deliver(parcel: Parcel) -> list[Delivered]:
+    repair_locations(parcel.folder / _STORE, parcel.folder / ARTIFACTS)  # the project may be moved
     source, target = MlflowClient(parcel.tracking_uri), MlflowClient(parcel.server)
     _close_dead(source)
     sent = deliver_runs(source, target, parcel.key)

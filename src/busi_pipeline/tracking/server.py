@@ -3,6 +3,7 @@
 import ipaddress
 import os
 import socket
+from http.client import HTTPException
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
@@ -46,8 +47,8 @@ def find_problem(tracking_uri: str) -> str:
         if isinstance(error.reason, TimeoutError):
             return f"no answer within {_SECONDS:.0f} s"
         return getattr(error.reason, "strerror", None) or str(error.reason)
-    except (OSError, ValueError) as error:
-        return str(error)
+    except (OSError, ValueError, HTTPException) as error:
+        return str(error) or type(error).__name__
 
 
 def limit_patience() -> None:

@@ -51,6 +51,30 @@ def test_a_flipped_bit_of_a_network_is_found(tmp_path: Path) -> None:
     assert find_damage(path) == "weights in it is broken"
 
 
+def test_a_file_that_cannot_be_opened_now_is_not_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path, ".json")
+
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refuse)
+    assert find_damage(path) == ""
+
+
+def test_every_flipped_bit_is_an_answer(tmp_path: Path) -> None:
+    path = tmp_path / "small.keras"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("w", b"weights")
+    content = path.read_bytes()
+    for bit in range(8 * len(content)):
+        flipped = bytearray(content)
+        flipped[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(flipped)
+        assert "\n" not in find_damage(path)
+
+
 def test_an_empty_table_is_damaged_and_an_empty_text_is_not(tmp_path: Path) -> None:
     for name in ("a.csv", "a.txt"):
         (tmp_path / name).touch()

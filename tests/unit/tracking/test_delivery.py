@@ -193,3 +193,17 @@ def test_an_interrupted_start_leaves_no_half_store(
         ["mlflow.db.lock", "mlflow.db"],
     )
     assert MlflowClient(f"sqlite:///{tmp_path}/mlflow.db").search_experiments()
+
+
+def test_a_second_copy_by_a_retried_request_is_removed(
+    source: MlflowClient, target: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create = MlflowClient.create_run
+
+    def create_twice(client: MlflowClient, *args: Any, **kwargs: Any) -> Run:
+        create(client, *args, **kwargs)
+        return create(client, *args, **kwargs)
+
+    monkeypatch.setattr(MlflowClient, "create_run", create_twice)
+    deliver_runs(source, target)
+    check_whole(source, target)
