@@ -38,6 +38,7 @@ OF_ALL = {
     "predict",
     "rollback",
     "ledger",
+    "sync_mlflow",
     "monitor",
 }
 OF_ONE = {
