@@ -16,8 +16,7 @@ _UNFINISHED = re.compile(r"\.(?P<host>[\w-]*)-(?P<process>\d+)-[0-9a-f]{32}\.unf
 
 def name_unfinished(path: Path) -> Path:
     """Return where a file or folder is written before it takes its name; the ending stays."""
-    host = re.sub(r"[^\w-]", "_", socket.gethostname())
-    mark = f"{host}-{os.getpid()}-{uuid.uuid4().hex}.unfinished"
+    mark = f"{_name_host()}-{os.getpid()}-{uuid.uuid4().hex}.unfinished"
     return path.with_name(f"{path.stem}.{mark}{path.suffix}")
 
 
@@ -50,7 +49,7 @@ def remove_abandoned(folder: Path) -> int:
     Args:
         folder: with all that lies below it.
     """
-    host = re.sub(r"[^\w-]", "_", socket.gethostname())
+    host = _name_host()
     removed = 0
     found_here = (
         Path(root, name) for root, folders, files in os.walk(folder) for name in (*folders, *files)
@@ -66,6 +65,10 @@ def remove_abandoned(folder: Path) -> int:
                 path.unlink()
         removed += 1
     return removed
+
+
+def _name_host() -> str:
+    return re.sub(r"[^\w-]", "_", socket.gethostname())
 
 
 def _is_alive(process: int) -> bool:

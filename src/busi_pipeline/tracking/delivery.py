@@ -7,8 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 from mlflow.entities import LoggedModel, LoggedModelOutput, Metric, Param, Run, RunTag
 from mlflow.models import Model
@@ -24,6 +22,7 @@ from mlflow.utils.validation import (
 from busi_pipeline.caching.whole_files import replace_whole
 from busi_pipeline.tracking.children import adopt_child
 from busi_pipeline.tracking.liveness import LOCK_TAG
+from busi_pipeline.tracking.local_store import find_folder
 from busi_pipeline.tracking.withholding import copy_artifacts, hide_places, hide_tags, may_leave
 
 # The id that a run had where it was computed.
@@ -75,7 +74,7 @@ def _deliver(
         tags, params = hide_tags(tags), hide_places(params)
     if MLFLOW_PARENT_RUN_ID in tags:
         tags[MLFLOW_PARENT_RUN_ID] = delivered[tags[MLFLOW_PARENT_RUN_ID]]
-    for there in target.search_runs([experiment_id], f"tags.{SOURCE_TAG} = '{run.info.run_id}'"):
+    for there in _find_copies(target, run, experiment_id):
         if _DELIVERED_TAG in there.data.tags:
             return str(there.info.run_id)
         _remove(target, there.info.run_id, experiment_id)
@@ -101,7 +100,7 @@ def _deliver(
         target.log_batch(new_id, metrics=some)
     if run.inputs and run.inputs.dataset_inputs:
         target.log_inputs(new_id, datasets=run.inputs.dataset_inputs)
-    withheld = _deliver_artifacts(target, _find_folder(run.info.artifact_uri), new_id, key)
+    withheld = _deliver_artifacts(target, find_folder(run.info.artifact_uri), new_id, key)
     withheld += _deliver_models(source, target, run, new_id, experiment_id, key)
     if withheld:
         target.set_tag(new_id, _WITHHELD_TAG, ", ".join(withheld)[:MAX_TAG_VAL_LENGTH])
@@ -111,9 +110,13 @@ def _deliver(
     return str(new_id)
 
 
+def _find_copies(target: MlflowClient, run: Run, experiment_id: str) -> list[Run]:
+    return list(target.search_runs([experiment_id], f"tags.{SOURCE_TAG} = '{run.info.run_id}'"))
+
+
 def _remove_others(target: MlflowClient, run: Run, new_id: str, experiment_id: str) -> None:
     """Remove other copies of a run: a request that MLflow tried twice may have made one."""
-    for there in target.search_runs([experiment_id], f"tags.{SOURCE_TAG} = '{run.info.run_id}'"):
+    for there in _find_copies(target, run, experiment_id):
         if there.info.run_id != new_id:
             _remove(target, there.info.run_id, experiment_id)
 
@@ -154,7 +157,7 @@ def _deliver_models(
     withheld = []
     for output in run.outputs.model_outputs if run.outputs else []:
         model = source.get_logged_model(output.model_id)
-        if key is None or may_leave(_find_folder(model.artifact_location)):
+        if key is None or may_leave(find_folder(model.artifact_location)):
             _deliver_model(target, model, output.step, new_id, experiment_id)
         else:
             withheld.append(f"the packed model {model.name}")
@@ -173,7 +176,7 @@ def _deliver_model(
         params=model.params,
         model_type=model.model_type,
     )
-    folder = _find_folder(model.artifact_location)
+    folder = find_folder(model.artifact_location)
     described = Model.load(str(folder))
     described.model_id, described.run_id = new.model_id, run_id
     described.artifact_path = new.artifact_location
@@ -197,7 +200,3 @@ def _leave_reserved(tags: Mapping[str, str]) -> dict[str, str]:
 def _batch(values: Sequence[Any], size: int = MAX_PARAMS_TAGS_PER_BATCH) -> Iterator[Any]:
     for start in range(0, len(values), size):
         yield values[start : start + size]
-
-
-def _find_folder(location: str) -> Path:
-    return Path(url2pathname(urlsplit(location).path))

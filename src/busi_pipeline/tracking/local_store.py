@@ -1,8 +1,6 @@
 """A local MLflow store: made whole or not at all, and where its artifacts lie after a move."""
 
-import os
 import sqlite3
-import uuid
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -12,6 +10,7 @@ from urllib.request import url2pathname
 
 from filelock import FileLock, Timeout
 
+from busi_pipeline.caching.whole_files import replace_whole
 from busi_pipeline.errors import BadInputError
 
 ARTIFACTS = "mlartifacts"
@@ -86,12 +85,11 @@ def hold_store(database: Path) -> Iterator[None]:
 def _make_whole(database: Path) -> None:
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-    for left in database.parent.glob(f"{database.name}.*.unfinished*"):
+    for left in database.parent.glob(f"{database.stem}.*.unfinished*"):
         left.unlink(missing_ok=True)
-    unfinished = database.with_name(f"{database.name}.{uuid.uuid4().hex}.unfinished")
-    store = SqlAlchemyStore(f"sqlite:///{unfinished}", (database.parent / ARTIFACTS).as_uri())
-    store.engine.dispose()
-    os.replace(unfinished, database)
+    with replace_whole(database) as unfinished:
+        store = SqlAlchemyStore(f"sqlite:///{unfinished}", (database.parent / ARTIFACTS).as_uri())
+        store.engine.dispose()
 
 
 def _refuse_half(database: Path) -> None:
@@ -165,7 +163,7 @@ def repair_locations(database: Path, artifacts: Path) -> Repair:
     except sqlite3.Error as error:
         raise BadInputError(f"the MLflow store {database} cannot be used: {error}.") from None
     is_missing = own > 0 and not artifacts.is_dir()
-    return Repair([_name_folder(old) for old in sorted(olds)], runs, is_missing)
+    return Repair([str(find_folder(old)) for old in sorted(olds)], runs, is_missing)
 
 
 def _find_root(location: str | None) -> str | None:
@@ -179,10 +177,11 @@ def _find_root(location: str | None) -> str | None:
 def _is_same(location: str, artifacts: Path) -> bool:
     """Return whether a location is the folder of artifacts under another path, as by a mount."""
     try:
-        return artifacts.samefile(_name_folder(location))
+        return artifacts.samefile(find_folder(location))
     except OSError:
         return False
 
 
-def _name_folder(location: str) -> str:
-    return url2pathname(urlsplit(location).path)
+def find_folder(location: str) -> Path:
+    """Return the folder that a store names by a `file:` address."""
+    return Path(url2pathname(urlsplit(location).path))

@@ -20,6 +20,7 @@ from typing import NamedTuple
 from filelock import FileLock, Timeout
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
+from mlflow.version import VERSION
 from sqlalchemy.exc import SQLAlchemyError
 
 from busi_pipeline.errors import BadInputError
@@ -103,8 +104,6 @@ class Outbox:
             server: its tracking URI.
             withholds: whether names and pictures of patients stay here; see tracking.withholding.
         """
-        from mlflow.version import VERSION
-
         empty = self._folder / f"{_EMPTY}-{VERSION}" / _STORE
         make_store(empty)
         with self._hold():
