@@ -85,7 +85,7 @@ def drop_greeting() -> Iterator[None]:
         yield
         return
     command = [sys.executable, "-I", "-S", "-c", _PASS_ON]
-    with subprocess.Popen(command, stdin=subprocess.PIPE) as passing_on:
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as passing_on:  # noqa: S603 - fixed
         assert passing_on.stdin is not None
         os.dup2(passing_on.stdin.fileno(), _STDERR)
         try:

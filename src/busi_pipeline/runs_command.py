@@ -52,7 +52,7 @@ def runs(env: str | None, port: int, opens: bool, links: bool) -> None:
         webbrowser.open_new_tab(list(places.values())[-1])
     if is_local:
         command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri]
-        sys.exit(subprocess.call([*command, "--host", "127.0.0.1", "--port", str(port)]))
+        sys.exit(subprocess.call([*command, "--host", "127.0.0.1", "--port", str(port)]))  # noqa: S603 - own words
 
 
 def link_runs(page: str, experiment_id: str) -> dict[str, str]:

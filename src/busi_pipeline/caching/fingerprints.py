@@ -2,11 +2,30 @@
 
 import hashlib
 import json
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+# Environment variables that change what a library computes, if only in the last digits.
+_DECIDING = {
+    "tensorflow": (
+        "TF_CUDNN_DETERMINISTIC",
+        "TF_CUDNN_USE_AUTOTUNE",
+        "TF_DETERMINISTIC_OPS",
+        "TF_ENABLE_ONEDNN_OPTS",
+        "TF_SET_ONEDNN_FPMATH_MODE",
+        "TF_XLA_FLAGS",
+        "XLA_FLAGS",
+        "DNNL_DEFAULT_FPMATH_MODE",
+        "DNNL_MAX_CPU_ISA",
+        "ONEDNN_DEFAULT_FPMATH_MODE",
+        "ONEDNN_MAX_CPU_ISA",
+        "NVIDIA_TF32_OVERRIDE",
+    ),
+}
 
 
 def hash_values(values: Any) -> str:
@@ -65,8 +84,17 @@ class Step:
     libraries: tuple[str, ...] = ()
 
     def fingerprint(self, **values: Any) -> Fingerprint:
-        """Return the name of what this step makes of `values` (inputs and settings, JSON-like)."""
+        """Return the name of what this step makes of `values` (inputs and settings, JSON-like).
+
+        Environment variables that change what one of the libraries computes are part of it where
+        they are set.
+        """
         libraries = {name: version(name) for name in self.libraries}
-        return Fingerprint(
-            self.name, {**values, "step_version": self.version, "libraries": libraries}
-        )
+        named = {**values, "step_version": self.version, "libraries": libraries}
+        variables = {
+            variable: os.environ[variable]
+            for name in self.libraries
+            for variable in _DECIDING.get(name, ())
+            if os.environ.get(variable)
+        }
+        return Fingerprint(self.name, {**named, "variables": variables} if variables else named)

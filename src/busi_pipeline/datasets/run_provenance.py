@@ -16,7 +16,7 @@ def describe_git_commit(project_path: Path) -> str:
     """
     try:
         done = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],  # noqa: S607 - the user's git
             cwd=project_path,
             capture_output=True,
             text=True,

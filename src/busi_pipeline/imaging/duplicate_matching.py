@@ -6,6 +6,7 @@ miss duplicates that were cropped or enlarged; features alone take the machine's
 match.
 """
 
+from pathlib import Path
 from typing import NamedTuple
 
 import cv2
@@ -47,6 +48,12 @@ class Picture(NamedTuple):
     reduction: float
     points: np.ndarray
     descriptors: np.ndarray
+
+
+def load_picture(path: Path) -> Picture:
+    """Return what `np.savez` wrote of a picture's fields."""
+    with np.load(path, allow_pickle=False) as kept:
+        return Picture(kept["grey"], float(kept["reduction"]), kept["points"], kept["descriptors"])
 
 
 class Alignment(NamedTuple):

@@ -1,7 +1,6 @@
 """Find images that show the same frame."""
 
 import logging
-import pickle
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
@@ -151,13 +150,13 @@ def _describe_once(
 
     @lru_cache(_HELD)
     def picture(position: int) -> "Picture":
-        kept = folder / str(position)
+        kept = folder / f"{position}.npz"
         if kept.exists():
-            return pickle.loads(kept.read_bytes())
+            return matching.load_picture(kept)
         pixels = decode_image(raw_images[manifest["path"].iloc[position]]()).pixels
         described = matching.describe_picture(pixels, settings.longest_side, settings.keypoints)
         if len(manifest) > _HELD:
-            kept.write_bytes(pickle.dumps(described))
+            np.savez(kept, **described._asdict())
         return described
 
     return picture

@@ -85,7 +85,7 @@ def _read_gpu_memory() -> int:
         logger.warning("no nvidia-smi to ask for the GPU's memory: taken to be 8 GiB")
         return 8 * 2**30
     command = [program, "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
-    answer = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    answer = subprocess.run(command, capture_output=True, text=True, check=True).stdout  # noqa: S603 - fixed
     return min(int(line) for line in answer.split()) * 2**20
 
 

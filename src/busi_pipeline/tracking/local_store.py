@@ -151,7 +151,7 @@ def repair_locations(database: Path, artifacts: Path) -> Repair:
                 for table in sorted(tables):
                     for column in _LOCATIONS[table]:
                         changed = connection.execute(
-                            f"update {table} set {column} = ? || substr({column}, ?) "
+                            f"update {table} set {column} = ? || substr({column}, ?) "  # noqa: S608 - own names
                             f"where {column} = ? or substr({column}, 1, ?) = ?",
                             (here, len(old) + 1, old, len(old) + 1, f"{old}/"),
                         ).rowcount

@@ -37,7 +37,7 @@ def find_problem(tracking_uri: str) -> str:
     """
     address = f"{tracking_uri.rstrip('/')}/health"
     try:
-        with urlopen(Request(address), timeout=_SECONDS):
+        with urlopen(Request(address), timeout=_SECONDS):  # noqa: S310 - http or https: `is_server`
             return ""
     except HTTPError as error:
         return f"it answers {error.code}" if error.code >= 500 else ""

@@ -341,3 +341,16 @@ def test_another_version_of_a_library_decides(monkeypatch: pytest.MonkeyPatch) -
     before = step.fingerprint().digest
     monkeypatch.setattr("busi_pipeline.caching.fingerprints.version", lambda _: "0.0")
     assert step.fingerprint().digest != before
+
+
+def test_a_variable_that_changes_a_library_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+    trained = Step("step", 1, (), ("numpy", "tensorflow"))
+    other = Step("step", 1, (), ("numpy",))
+    monkeypatch.delenv("TF_DETERMINISTIC_OPS", raising=False)
+    before, of_other = trained.fingerprint(), other.fingerprint()
+    monkeypatch.setenv("TF_DETERMINISTIC_OPS", "1")
+    assert trained.fingerprint().values["variables"] == {"TF_DETERMINISTIC_OPS": "1"}
+    assert trained.fingerprint().digest != before.digest
+    assert other.fingerprint() == of_other
+    monkeypatch.setenv("TF_DETERMINISTIC_OPS", "")
+    assert trained.fingerprint() == before
