@@ -226,6 +226,24 @@ def _score_probabilities(labels: np.ndarray, probabilities: np.ndarray) -> dict[
     }
 
 
+def ranks_like_chance(scores: Mapping[str, Any]) -> bool:
+    """Return whether the interval of the AUC of the positive classes holds 0.5, or lies below it.
+
+    Args:
+        scores: as `score_predictions` returns.
+    """
+    return bool(scores["positive"]["auc" + LOW] <= 0.5)
+
+
+def say_chance(scores: Mapping[str, Any], classes: Classes) -> str:
+    """Return what it means that a model ranks like chance, in one sentence."""
+    return (
+        f"{classes.positive_name} is ranked no better than by chance, AUC "
+        f"{format_number(scores['positive'], 'auc')}: labels that do not belong to their images "
+        "look like this, and so do images that are too few"
+    )
+
+
 def format_number(scores: Mapping[str, Any], name: str) -> str:
     """Return a number with its interval, as `0.872 (0.729 to 0.974)`; a dash for none."""
     return _format_interval(scores, name, 1, ".3f", "")

@@ -234,6 +234,16 @@ def test_parts_are_scored_apart_with_intervals(classes: Classes) -> None:
     assert table.loc[first, "missed"] == expected[first]["missed"]
 
 
+def test_permuted_labels_are_noticed(caplog: pytest.LogCaptureFixture) -> None:
+    right = make_uncalibrated(folds=3)
+    score(right)
+    assert "by chance" not in caplog.text
+    permuted = np.random.default_rng(3).permutation(right["label"])
+    score(right.assign(label=permuted))
+    assert "T: malignant is ranked no better than by chance, AUC 0." in caplog.text
+    assert "labels that do not belong to their images look like this" in caplog.text
+
+
 def test_several_folds_are_scored_out_of_fold() -> None:
     _, (metrics, _) = score(make_uncalibrated(folds=3))
     assert "validation" not in metrics

@@ -26,6 +26,8 @@ from busi_pipeline.stats.scoring import (
     format_number,
     format_share,
     probability_columns,
+    ranks_like_chance,
+    say_chance,
     select_test,
 )
 from busi_pipeline.stats.scoring import score_predictions as score_table
@@ -235,6 +237,8 @@ def _log_scores(title: str, scores: Mapping[str, Any], classes: Classes, folds: 
         classes.positive_name,
         flag["false_alarms"],
     )
+    if ranks_like_chance(scores):
+        logger.warning("%s: %s", title, say_chance(scores, classes))
 
 
 def deliver_model(

@@ -19,6 +19,7 @@ from busi_pipeline.learning.linear_probe import BOUNDING_BOX, OCCLUDED, VISIBLE
 from busi_pipeline.stats.bootstrap import HIGH, LOW
 from busi_pipeline.stats.classes import Classes
 from busi_pipeline.stats.paired_tests import INCONCLUSIVE
+from busi_pipeline.stats.scoring import ranks_like_chance, say_chance
 
 from . import evidence, findings
 from .checklists import ITEMS
@@ -99,6 +100,11 @@ def write_report(
         shown=shown,
         others={name: own for name, own in gathered.items() if name not in shown},
         best=best,
+        chance={
+            name: say_chance(own.test, classes)
+            for name, own in shown.items()
+            if ranks_like_chance(own.test)
+        },
         kinds=evidence,
         say=findings,
         paired=pairs is not None and len(pairs) > 0,
