@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.special import expit, logit
+from scipy.stats import norm
 from statsmodels.stats.proportion import proportion_confint
 
 from busi_pipeline.stats.bootstrap import add_intervals
@@ -51,6 +53,21 @@ def test_conformal_threshold_finds_new_positives(scores: list[float], target: fl
     assert 1 - missed / len(positives) >= expected - 1e-9
     if len(positives) * (1 - target) >= 1:
         assert expected >= target - 1e-9
+
+
+@pytest.mark.parametrize("positives", [19, 60, 200])
+def test_conformal_promises_are_kept_over_sites(positives: int) -> None:
+    rng = np.random.default_rng(positives)
+    target, found, expected = 0.95, [], []
+    for _ in range(2000):  # sites with a difficulty of their own
+        ease = rng.normal(2.0, 1.0)
+        score = expit(rng.normal(ease, 1.0, positives))
+        chosen = choose_threshold_by_rule(np.ones(positives, bool), score, target, "conformal")
+        found.append(norm.sf(logit(chosen.threshold), loc=ease))
+        expected.append(chosen.expected_sensitivity)
+    error = np.std(found) / np.sqrt(len(found))
+    assert np.mean(expected) >= target - 1e-9
+    assert np.mean(found) >= np.mean(expected) - 3 * error
 
 
 @pytest.mark.parametrize(
