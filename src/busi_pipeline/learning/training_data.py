@@ -107,9 +107,15 @@ def prepare_training_data(
 ) -> TrainingData:
     """Return what is learned from the training images and evaluated on the validation images.
 
-    Raises BadInputError where an image has no features, a class no training image, or the split no
-    validation image.
+    Raises BadInputError where an image is in the split twice or has no features, a class has no
+    training image, or the split no validation image.
     """
+    twice = split.loc[split["image_id"].duplicated(), "image_id"].unique()
+    if len(twice):
+        raise BadInputError(
+            f"the split has {len(twice)} images more than once, {twice[0]!r} first: an image that "
+            "is learned from tests nothing. Run the pipeline `splitting` again."
+        )
     training = label_rows(features, split, "train", classes)
     validation = label_rows(features, split, "validation", classes)
     absent = [name for position, name in enumerate(classes) if position not in training.labels]

@@ -128,6 +128,16 @@ def test_a_changed_split_is_refused(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("part", ["test", "validation"])
+def test_a_training_image_in_another_part_is_refused(
+    features: StoredArray, split: pd.DataFrame, part: str
+) -> None:
+    learned = split[split["split"] == "train"].iloc[[0]]
+    overlapping = pd.concat([split, learned.assign(split=part)], ignore_index=True)
+    with pytest.raises(BadInputError, match="has 1 images more than once, 'c' first"):
+        prepare_training_data(features, overlapping, make_settings(), CLASSES)
+
+
 def test_every_site_counts_the_same_in_each_class() -> None:
     labels = np.array([0, 0, 0, 0, 1, 1, 1, 2, 2])
     sites = pd.Series(["a", "a", "a", "b", "a", "b", "b", "a", "a"])
