@@ -19,13 +19,13 @@ _SHARES = (0.02, 0.1, 0.5, 0.9, 0.98)
 _GROUPS = (30, 100, 400)
 _LARGEST = 4
 # Correlation within a group is 1 / (1 + this).
-_LIKENESS = 1.0
+_CONCENTRATION = 1.0
 
 
 def draw_set(share: float, groups: int, rng: np.random.Generator) -> tuple[list[str], np.ndarray]:
     """Return the group of each image, and float (images,), 1 where it is right."""
     sizes = rng.integers(1, _LARGEST + 1, groups)
-    chances = rng.beta(_LIKENESS * share, _LIKENESS * (1 - share), groups)
+    chances = rng.beta(_CONCENTRATION * share, _CONCENTRATION * (1 - share), groups)
     right = rng.random(sizes.sum()) < np.repeat(chances, sizes)
     return [f"g{n}" for n in np.repeat(np.arange(groups), sizes)], right.astype(float)
 

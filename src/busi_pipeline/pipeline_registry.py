@@ -16,6 +16,8 @@ has not seen, and to those who use it:
     external.raw_images -> ingestion, deduplication, preprocessing -> external_validation(e)
         -> adaptation(e)
     <e>.model -> packaging(e) -> promotion(e) -> prediction -> monitoring
+
+Runs that wait for an MLflow server go there by `delivery`: mlflow_outbox -> delivered_runs.
 """
 
 from collections.abc import Mapping, Sequence

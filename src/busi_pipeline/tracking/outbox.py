@@ -15,7 +15,7 @@ import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
 from mlflow.exceptions import MlflowException
@@ -64,13 +64,16 @@ class Parcel:
     @property
     def server(self) -> str:
         """Where it is to go."""
-        return str(json.loads((self.folder / _ADDRESS).read_text())["server"])
+        return str(self._read_address()["server"])
 
     @property
     def key(self) -> bytes | None:
         """Of the pseudonyms, where names and pictures stay here."""
-        withholds = json.loads((self.folder / _ADDRESS).read_text())["withholds"]
+        withholds = self._read_address()["withholds"]
         return read_key(self.folder.parent / _KEY) if withholds else None
+
+    def _read_address(self) -> dict[str, Any]:
+        return dict(json.loads((self.folder / _ADDRESS).read_text()))
 
     def is_empty(self) -> bool:
         """Return whether no run was begun."""
