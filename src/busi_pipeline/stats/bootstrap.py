@@ -4,6 +4,12 @@ Duplicates of one scan, or images of one patient, are right and wrong together. 
 would count them as so many pieces of evidence. Groups are resampled instead, whole (the cluster
 bootstrap: Field and Welsh 2007, Journal of the Royal Statistical Society B 69).
 `scipy.stats.bootstrap` resamples single rows, so it cannot give these intervals.
+
+Percentiles of the samples are too narrow near 0 and 1 and with few groups. So the samples of a
+share give its variance alone, and the interval is Wilson's (1927, Journal of the American
+Statistical Association 22) with as many trials as have that variance: the effective sample size of
+surveys (Kish 1965, "Survey Sampling"; compared for intervals by Franco et al. 2019, Journal of
+Survey Statistics and Methodology 7). `benchmarks/interval_coverage.py` shows how often it holds.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,31 +17,43 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
-from scipy.stats import binomtest
+from scipy.stats import norm
 
 from busi_pipeline.errors import BadInputError
 
 LEVEL = 0.95
 LOW, HIGH = "_ci_low", "_ci_high"
 _ROUNDING = 1e-9
+# Of this many exceptions (images that are not like most) the samples' variance counts one half.
+_HALF_KNOWN = 0.5
 
 Measured = TypeVar("Measured")
 
 
 class Trials:
-    """The rows that a share is counted over: its denominator.
+    """The rows that a number is counted over: its denominator.
 
-    Attributes:
-        rows: bool (n,), one mask or several. Of several, the one with the fewest groups counts: an
+    Args:
+        rows: bool (n,), one mask or several. Of several, the one with the fewest trials counts: an
             AUC orders two kinds of images and knows no more than the rarer kind does.
+        by_percentiles: the number is no share, or one at a threshold that each sample chooses anew,
+            so that its samples lie to one side. Its bounds are the percentiles of its samples.
     """
 
-    def __init__(self, *rows: np.ndarray) -> None:
+    def __init__(self, *rows: np.ndarray, by_percentiles: bool = False) -> None:
         self.rows = rows
+        self.by_percentiles = by_percentiles
 
-    def count(self, groups: np.ndarray) -> int:
-        """Return the independent units: the distinct groups (n,) that the rows touch."""
-        return min(len(np.unique(groups[rows])) for rows in self.rows)
+    def count(self, groups: np.ndarray) -> float:
+        """Return the trials if all rows of a group were alike: Kish's effective sample size.
+
+        It is the number of groups (n,) that the rows touch, or less where some hold more rows.
+        """
+        counts = []
+        for rows in self.rows:
+            sizes = np.unique(groups[rows], return_counts=True)[1].astype(float)
+            counts.append(float(sizes.sum() ** 2 / (sizes**2).sum()) if len(sizes) else 0.0)
+        return min(counts)
 
 
 @dataclass(frozen=True)
@@ -111,17 +129,43 @@ def percentile_interval(values: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def exact_interval(share: float, trials: int) -> tuple[float, float]:
-    """Return the exact binomial interval (Clopper and Pearson 1934) of a share of 0 or 1.
+def wilson_interval(share: float, trials: float) -> tuple[float, float]:
+    """Return Wilson's score interval.
 
     Args:
-        share: 0 or 1.
-        trials: independent units; of none nothing is known, and the interval is 0 to 1.
+        share: 0 to 1.
+        trials: independent units, need not be whole; of none nothing is known, and the interval is
+            0 to 1.
     """
     if not trials:
         return 0.0, 1.0
-    interval = binomtest(round(share * trials), trials).proportion_ci(LEVEL, method="exact")
-    return float(interval.low), float(interval.high)
+    square = norm.isf((1 - LEVEL) / 2) ** 2 / trials
+    centre = (share + square / 2) / (1 + square)
+    half = np.sqrt(square * (max(0.0, share * (1 - share)) + square / 4)) / (1 + square)
+    low, high = max(0.0, centre - half), min(1.0, centre + half)
+    return float(low if share > 0 else 0.0), float(high if share < 1 else 1.0)
+
+
+def count_trials(share: float, samples: np.ndarray, fewest: float) -> float:
+    """Return the independent units that would have the variance of the samples.
+
+    Args:
+        share: 0 to 1.
+        samples: float (n_resamples,), of the bootstrap; nan does not count.
+        fewest: the units if all rows of a group were alike.
+
+    Where nearly all images are alike, the samples say little about the variance: of one exception
+    it is not known whether others would come with it. The fewer exceptions, the more `fewest`
+    counts; of none it counts alone, and so it does where the samples are all equal.
+    """
+    known = samples[~np.isnan(samples)]
+    variance = known.var(ddof=1) if len(known) > 1 else 0.0
+    if not variance > 0 or not fewest or not _ROUNDING < share < 1 - _ROUNDING:
+        return fewest
+    own = share * (1 - share) / variance
+    exceptions = own * min(share, 1 - share)
+    weight = exceptions / (exceptions + _HALF_KNOWN)
+    return float(1 / (weight / own + (1 - weight) / fewest))
 
 
 def add_intervals(
@@ -142,13 +186,13 @@ def add_intervals(
         n_resamples: samples of groups.
         seed: of the resampling.
         denominators: in the same nesting, what each share is counted over. Either every share has
-            an entry, or (None) all are counted over all rows.
+            an entry, or (None) all are shares of all rows.
 
-    A share that is 0 or 1 on all rows is 0 or 1 in every sample, whose interval would have no
-    width. It gets the exact binomial interval, with as many trials as its own denominator touches
-    groups: 30 of 30 malignant images in 24 groups are 24 trials. A derived value gets its bounds
-    from the bounds of what it is derived from. For a mean of values from 0 to 1 the exact interval
-    is on the safe side.
+    A share, a mean of values from 0 to 1 and an AUC get Wilson's interval (see count_trials): 30 of
+    30 malignant images in 24 groups are at most 24 trials. Other numbers get the percentiles of
+    their samples; one that is 0 or 1 in every sample gets Wilson's, since the percentiles would
+    have no width. A derived value gets its bounds from those of what it is derived from (Zou and
+    Donner 2008, Statistics in Medicine 27), which need not be independent.
 
     Raises BadInputError where fewer than half of the samples count, KeyError for a share that
     `denominators` lacks.
@@ -171,23 +215,66 @@ def _join(
             inner: Any = None if denominators is None else denominators[name]
             joined[name] = _join(value, [sample[name] for sample in samples], groups, inner)
         elif isinstance(value, float):
-            values = np.array([sample[name] for sample in samples], dtype=float)
             denominator: Any = (
                 Trials(np.ones(len(groups), bool)) if denominators is None else denominators[name]
             )
-            interval = percentile_interval(values)
-            if _is_extreme(value, values):
-                if isinstance(denominator, Derived):
-                    derived[name] = denominator
-                else:
-                    interval = exact_interval(value, denominator.count(groups))
+            if isinstance(denominator, Derived):
+                derived[name] = denominator
+                interval = float("nan"), float("nan")  # keeps the place
+            else:
+                interval = _find_interval(value, _gather(samples, name), denominator, groups)
             joined[name + LOW], joined[name + HIGH] = interval
     for name, rule in derived.items():
-        for end in (LOW, HIGH):
-            joined[name + end] = float(
-                rule.combine(*(_look_up(joined, source, end) for source in rule.sources))
-            )
+        joined[name + LOW], joined[name + HIGH] = _derive_interval(rule, joined, samples)
     return joined
+
+
+def _find_interval(
+    value: float, samples: np.ndarray, denominator: Trials, groups: np.ndarray
+) -> tuple[float, float]:
+    if np.isnan(value) or (denominator.by_percentiles and not _is_extreme(value, samples)):
+        return percentile_interval(samples)
+    return wilson_interval(value, count_trials(value, samples, denominator.count(groups)))
+
+
+def _derive_interval(
+    rule: Derived, joined: Mapping[str, Any], samples: Sequence[Mapping[str, Any]]
+) -> tuple[float, float]:
+    """Return the bounds of a derived value by the method of variance estimates recovery."""
+    values = [_look_up(joined, source) for source in rule.sources]
+    if np.isnan(values).any():
+        return float("nan"), float("nan")
+    value = rule.combine(*values)
+    varying, alike = _correlate([_gather(samples, source) for source in rule.sources])
+    # Sources that are the same in every sample move together, since nothing is known of them apart.
+    moved = [[i] for i in varying] + [[i for i in range(len(values)) if i not in varying]]
+    bounds = []
+    for end, farthest, sign in ((LOW, max, -1), (HIGH, min, 1)):
+        ends = [_look_up(joined, source, end) for source in rule.sources]
+        moves = np.array(
+            [
+                rule.combine(*(ends[i] if i in those else values[i] for i in range(len(values))))
+                for those in moved
+            ]
+        )
+        half = np.sqrt(max(0.0, float((moves - value) @ alike @ (moves - value))))
+        # Never beyond where all sources are at their ends at once.
+        bounds.append(float(farthest(value + sign * half, rule.combine(*ends))))
+    return bounds[0], bounds[1]
+
+
+def _correlate(samples: list[np.ndarray]) -> tuple[list[int], np.ndarray]:
+    """Return which of the samples vary, and float (v + 1, v + 1), their correlations.
+
+    The last row and column are of those that do not: 1, which is on the safe side.
+    """
+    table = np.array(samples)
+    table = table[:, ~np.isnan(table).any(axis=0)]
+    varying = [i for i, row in enumerate(table) if len(row) > 1 and row.std() > _ROUNDING]
+    found = np.ones((len(varying) + 1, len(varying) + 1))
+    if len(varying) > 1:
+        found[:-1, :-1] = np.corrcoef(table[varying])
+    return varying, found
 
 
 def _is_extreme(value: float, samples: np.ndarray) -> bool:
@@ -197,8 +284,12 @@ def _is_extreme(value: float, samples: np.ndarray) -> bool:
     return not (np.abs(samples - value) > _ROUNDING).any()
 
 
-def _look_up(joined: Mapping[str, Any], source: str | tuple[str, ...], end: str) -> float:
+def _gather(samples: Sequence[Mapping[str, Any]], source: str | tuple[str, ...]) -> np.ndarray:
+    return np.array([_look_up(sample, source) for sample in samples], dtype=float)
+
+
+def _look_up(values: Mapping[str, Any], source: str | tuple[str, ...], end: str = "") -> float:
     *path, name = (source,) if isinstance(source, str) else source
     for step in path:
-        joined = joined[step]
-    return float(joined[name + end])
+        values = values[step]
+    return float(values[name + end])

@@ -111,16 +111,17 @@ def score_site(
             "calibration": measure_calibration(truth, of_rows),
         }
 
-    everything, ranking = Trials(np.ones(len(table), bool)), Trials(is_positive, ~is_positive)
+    no_share = Trials(np.ones(len(table), bool), by_percentiles=True)
+    ranking = Trials(is_positive, ~is_positive)
     denominators: Denominators = {
         "auc": ranking,
         "average_precision": ranking,
-        "specificity_at_90_sensitivity": Trials(~is_positive),
-        "sensitivity_at_90_specificity": Trials(is_positive),
-        "net_benefit": dict.fromkeys(_measure_net_benefit(is_positive, score), everything),
+        "specificity_at_90_sensitivity": Trials(~is_positive, by_percentiles=True),
+        "sensitivity_at_90_specificity": Trials(is_positive, by_percentiles=True),
+        "net_benefit": dict.fromkeys(_measure_net_benefit(is_positive, score), no_share),
         "flag": list_flag_denominators(is_positive, flagged, prevalence),
         "calibration": dict.fromkeys(
-            ("slope", "intercept", "observed_expected", "brier"), everything
+            ("slope", "intercept", "observed_expected", "brier"), no_share
         ),
     }
     return add_intervals(
@@ -207,8 +208,8 @@ def score_reader(
     denominators: Denominators = {
         "sensitivity": positives,
         "specificity": negatives,
-        "model_specificity": negatives,
-        "model_sensitivity": positives,
+        "model_specificity": Trials(~is_positive, by_percentiles=True),
+        "model_sensitivity": Trials(is_positive, by_percentiles=True),
     }
     return add_intervals(
         measure(np.arange(len(score))), measure, groups, n_resamples, seed, denominators

@@ -120,18 +120,19 @@ def list_classification_denominators(
     classes' bounds.
     """
     predicted = probabilities.argmax(axis=1)
-    everything = Trials(np.ones(len(labels), bool))
+    rows = np.ones(len(labels), bool)
+    no_share = Trials(rows, by_percentiles=True)
 
     def average(metric: str) -> Derived:
         return Derived(tuple((name, metric) for name in classes), _mean)
 
     return {
-        "accuracy": everything,
+        "accuracy": Trials(rows),
         "balanced_accuracy": average("sensitivity"),
         "macro_f1": average("f1"),
         "macro_auc": average("auc"),
-        "loss": everything,
-        "loss_smoothed": everything,
+        "loss": no_share,
+        "loss_smoothed": no_share,
         **{
             name: _list_denominators_against_rest(labels == i, predicted == i)
             for i, name in enumerate(classes)
@@ -174,7 +175,7 @@ def _list_denominators_against_rest(is_class: np.ndarray, predicted: np.ndarray)
         "f1": Derived(("sensitivity", "precision"), _harmonic_mean),
         "auc": ranking,
         "average_precision": ranking,
-        "specificity_at_90_sensitivity": Trials(~is_class),
+        "specificity_at_90_sensitivity": Trials(~is_class, by_percentiles=True),
     }
 
 

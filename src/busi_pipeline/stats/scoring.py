@@ -201,8 +201,8 @@ def score_predictions(
             "flag": score_flag(is_positive[rows], flagged[rows], prevalence),
         }
 
-    everything = Trials(np.ones(len(predictions), bool))
-    of_probabilities: Denominators = {"error": everything, "brier": everything}
+    no_share = Trials(np.ones(len(predictions), bool), by_percentiles=True)
+    of_probabilities: Denominators = {"error": no_share, "brier": no_share}
     denominators: Denominators = {
         **list_classification_denominators(labels, calibrated, classes),
         "calibration": {"uncalibrated": of_probabilities, "calibrated": of_probabilities},

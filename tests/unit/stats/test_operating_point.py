@@ -8,7 +8,7 @@ from scipy.special import expit, logit
 from scipy.stats import norm
 from statsmodels.stats.proportion import proportion_confint
 
-from busi_pipeline.stats.bootstrap import add_intervals
+from busi_pipeline.stats.bootstrap import add_intervals, wilson_interval
 from busi_pipeline.stats.operating_point import (
     ThresholdRule,
     choose_threshold,
@@ -153,22 +153,18 @@ def score_with_intervals(
 
 
 def test_perfect_flag_counts_each_denominators_groups() -> None:
-    """30 positives in 24 groups all flagged, with 9 of 100 negatives; 91 negatives are not."""
+    """30 positives in 24 groups, six of them of two, are flagged, with 9 of 100 negatives."""
     is_positive = np.arange(130) < 30
     flagged = np.arange(130) < 39
     groups = [f"m{i % 24}" if i < 30 else f"n{i // 2}" for i in range(130)]
     scores = score_with_intervals(is_positive, flagged, groups)
-    assert scores["sensitivity_ci_low"] == pytest.approx(
-        proportion_confint(24, 24, method="beta")[0]
-    )
-    assert round(100 * scores["sensitivity_ci_low"], 1) == 85.8
-    not_flagged = len({g for g, flag in zip(groups, flagged, strict=True) if not flag})
-    assert scores["npv_ci_low"] == pytest.approx(
-        proportion_confint(not_flagged, not_flagged, method="beta")[0]
-    )
+    assert scores["sensitivity_ci_low"] == pytest.approx(wilson_interval(1, 30**2 / 42)[0])
+    assert round(100 * scores["sensitivity_ci_low"], 1) == 84.8
+    not_flagged = 91**2 / (45 * 4 + 1)  # 45 pairs, and one whose other image is flagged
+    assert scores["npv_ci_low"] == pytest.approx(wilson_interval(1, not_flagged)[0])
     assert scores["specificity_ci_high"] < 1
     low = scores["sensitivity_ci_low"]
-    specificity = scores["specificity_ci_low"]
+    specificity = scores["specificity"]  # where no positive is missed, it does not count
     assert scores["npv_at_prevalence_ci_low"] == pytest.approx(
         specificity * 0.9 / (specificity * 0.9 + (1 - low) * 0.1)
     )
@@ -182,7 +178,7 @@ def test_npv_of_few_is_uncertain() -> None:
     groups = [str(i) for i in range(39)] + ["38"]
     scores = score_with_intervals(is_positive, flagged, groups)
     assert scores["npv"] == 1
-    assert scores["npv_ci_low"] == pytest.approx(proportion_confint(3, 3, method="beta")[0])
+    assert scores["npv_ci_low"] == pytest.approx(wilson_interval(1, 4**2 / 6)[0])
 
 
 def test_ppv_of_few_is_uncertain() -> None:
@@ -192,11 +188,11 @@ def test_ppv_of_few_is_uncertain() -> None:
     groups = ["0", "0"] + [str(i) for i in range(2, 40)]
     scores = score_with_intervals(is_positive, flagged, groups)
     assert scores["ppv"] == 1
-    assert scores["ppv_ci_low"] == pytest.approx(0.025)
-    assert scores["specificity_ci_low"] == pytest.approx(0.025 ** (1 / 20))
-    sensitivity, specificity = scores["sensitivity_ci_low"], scores["specificity_ci_low"]
-    right = sensitivity * 0.1
-    expected = right / (right + (1 - specificity) * 0.9) if right else 0.0
+    assert scores["ppv_ci_low"] == pytest.approx(proportion_confint(1, 1, method="wilson")[0])
+    specificity = scores["specificity_ci_low"]
+    assert specificity == pytest.approx(proportion_confint(20, 20, method="wilson")[0])
+    right = scores["sensitivity"] * 0.1  # where there is no false alarm, it does not count
+    expected = right / (right + (1 - specificity) * 0.9)
     assert scores["ppv_at_prevalence_ci_low"] == pytest.approx(expected)
     assert scores["ppv_at_prevalence_ci_high"] == 1
 
@@ -206,10 +202,10 @@ def test_flag_that_finds_nothing_has_a_wide_interval() -> None:
     flagged = np.arange(40) >= 30
     scores = score_with_intervals(is_positive, flagged, [str(i) for i in range(40)])
     assert (scores["sensitivity"], scores["sensitivity_ci_low"]) == (0, 0)
-    high = 1 - 0.025 ** (1 / 8)
+    high = proportion_confint(0, 8, method="wilson")[1]
     assert scores["sensitivity_ci_high"] == pytest.approx(high)
-    assert scores["ppv_ci_high"] == pytest.approx(1 - 0.025 ** (1 / 10))
-    specificity = scores["specificity_ci_high"]
+    assert scores["ppv_ci_high"] == pytest.approx(proportion_confint(0, 10, method="wilson")[1])
+    specificity = scores["specificity"]  # where nothing is found, it does not count
     assert scores["ppv_at_prevalence_ci_high"] == pytest.approx(
         high * 0.1 / (high * 0.1 + (1 - specificity) * 0.9)
     )

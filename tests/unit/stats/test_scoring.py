@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from statsmodels.stats.proportion import proportion_confint
 
 from busi_pipeline.errors import BadInputError
 from busi_pipeline.stats.calibration import Calibration, measure_calibration_error
@@ -60,6 +61,11 @@ def test_every_share_of_any_classes_has_an_interval(
     json.dumps(scores)
 
 
+def find_least(trials: int) -> float:
+    """Return the lower bound of a share of 1."""
+    return float(proportion_confint(trials, trials, method="wilson")[0])
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_interval_of_a_perfect_model_is_without_width(
     make_classes: Make, make_predictions: Make, make_evaluation: Make, kind: str
@@ -76,18 +82,18 @@ def test_no_interval_of_a_perfect_model_is_without_width(
         assert low < high, path
         if value == 1:
             assert high == pytest.approx(1), path
-            assert low < 0.025 ** (1 / (12 * len(classes))) + 1e-9 or "at_prevalence" in path[-1]
+            assert low < find_least(12 * len(classes)) + 1e-9 or "at_prevalence" in path[-1]
         if path[0] in ("positive", "flag") and path[-1] in trials:
-            assert low == pytest.approx(0.025 ** (1 / trials[path[-1]])), path
+            assert low == pytest.approx(find_least(trials[path[-1]])), path
     of_class = scores[classes.names[0]]
     for metric in ("sensitivity", "precision", "f1", "auc", "average_precision"):
-        assert of_class[f"{metric}_ci_low"] == pytest.approx(0.025 ** (1 / 12)), metric
-    of_rest = 0.025 ** (1 / (12 * (len(classes) - 1)))
+        assert of_class[f"{metric}_ci_low"] == pytest.approx(find_least(12)), metric
+    of_rest = find_least(12 * (len(classes) - 1))
     for metric in ("specificity", "specificity_at_90_sensitivity"):
         assert of_class[f"{metric}_ci_low"] == pytest.approx(of_rest), metric
     for metric in ("balanced_accuracy", "macro_f1", "macro_auc"):
-        assert scores[f"{metric}_ci_low"] == pytest.approx(0.025 ** (1 / 12)), metric
-    assert scores["accuracy_ci_low"] == pytest.approx(0.025 ** (1 / (12 * len(classes))))
+        assert scores[f"{metric}_ci_low"] == pytest.approx(find_least(12)), metric
+    assert scores["accuracy_ci_low"] == pytest.approx(find_least(12 * len(classes)))
 
 
 def test_class_that_is_never_predicted_is_known_badly(
@@ -98,7 +104,7 @@ def test_class_that_is_never_predicted_is_known_badly(
     table["p_normal"] = 0.0
     scores = score_predictions(table, classes, make_evaluation())["normal"]
     assert (scores["sensitivity"], scores["sensitivity_ci_low"]) == (0, 0)
-    assert scores["sensitivity_ci_high"] == pytest.approx(1 - 0.025 ** (1 / 40))
+    assert scores["sensitivity_ci_high"] == pytest.approx(1 - find_least(40))
     assert (scores["precision_ci_low"], scores["precision_ci_high"]) == (0, 1)
     assert scores["f1_ci_high"] > scores["sensitivity_ci_high"]
 
