@@ -9,7 +9,7 @@ PYTHONS ?= 3.11 3.12 3.13
 DEMO := data/demo/08_reporting
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo demo-site serve test test-unit test-all lint docs viz mlflow lock record-steps
+.PHONY: help install install-dev demo demo-site serve test test-unit test-all soak lint docs viz mlflow lock record-steps
 
 help:
 	@echo "make demo       install, make synthetic images, train and evaluate on them, write the report"
@@ -19,6 +19,7 @@ help:
 	@echo "make test       install and run the whole test suite"
 	@echo "make test-unit  the quick part of it: no training, some minutes"
 	@echo "make test-all   the quick part on each of Python $(PYTHONS) that is here"
+	@echo "make soak       an hour of runs that are killed and damaged at any moment"
 	@echo "make lint       ruff, mypy and the layers of the imports"
 	@echo "make docs       the documentation site, into site/"
 	@echo "make viz        the lineage, for the browser"
@@ -82,6 +83,9 @@ test-all:
 	done; \
 	if [ -z "$$tried" ]; then echo "none of Python $(PYTHONS) is here: nothing was tested"; exit 1; fi; \
 	if [ -n "$$failed" ]; then echo "failed on Python$$failed"; exit 1; fi
+
+soak: install-dev
+	$(BIN)/python -m tests.soak
 
 lint: install-dev
 	$(BIN)/ruff check .

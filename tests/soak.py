@@ -1,0 +1,237 @@
+"""Runs that are killed, stopped and damaged at any moment, until the time is up: `make soak`.
+
+    python -m tests.soak [--minutes 60] [--seed 0] [--folder FOLDER]
+
+Small projects are trained and cross-validated. Each run is interrupted at a random moment, by
+SIGKILL, SIGTERM or Ctrl-C, and begun again; before some of the new beginnings a bit of a cached
+file is turned, or its end cut off. In the end the run is left alone. Then weights, predictions and
+metrics must be those of a run that was never interrupted, bit for bit, no unfinished file may be
+left, no run of MLflow may stand as running, and nothing may wait in the outbox. The first project
+in which that is not so stays, and the exit status is 1.
+"""
+
+import argparse
+import hashlib
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from busi_pipeline.tracking import outbox
+from tests.factories import CLASSES, MACHINE_VARIABLES
+from tests.integration.projects import create_project, find_all_runs, read_json, select_default
+
+EXPERIMENT = "inceptionv3"
+PIPELINES = (f"train_{EXPERIMENT}", f"cross_validate_{EXPERIMENT}")
+SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
+_MOST_INTERRUPTIONS = 4
+_DAMAGED = 0.3  # share of the new beginnings
+_IMAGES = 14  # of each class
+_LONGEST = 600  # seconds of a run that is left alone
+_TENTHS = 10
+
+
+class NotAsExpectedError(Exception):
+    """What a run that was interrupted does not have in common with one that was not."""
+
+
+def start_run(project: Path, pipeline: str) -> subprocess.Popen[bytes]:
+    """Begin `kedro run` in a process of its own, with its output in `run.log`."""
+    variables = {k: v for k, v in os.environ.items() if k not in MACHINE_VARIABLES}
+    with (project / "run.log").open("ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "kedro", "run", f"--pipeline={pipeline}"],
+            cwd=project,
+            env=variables,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+
+
+def hash_weights(network: Path) -> str:
+    """Return the SHA-256 of names and values of all weights of a Keras file."""
+    found = hashlib.sha256()
+    with zipfile.ZipFile(network) as archive:
+        content = io.BytesIO(archive.read("model.weights.h5"))
+
+    def add(name: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset):
+            found.update(name.encode())
+            found.update(np.ascontiguousarray(item[()]).tobytes())
+
+    with h5py.File(content) as weights:
+        weights.visititems(add)
+    return found.hexdigest()
+
+
+def read_results(project: Path) -> dict[str, str]:
+    """Return what must be the same whatever happened on the way: {name: hash or text}."""
+    results = {}
+    data = project / "data"
+    for network in sorted((data / "06_models").rglob("*.keras")):
+        results[str(network.relative_to(data))] = hash_weights(network)
+    for table in sorted((data / "07_model_output").rglob("predictions.csv")):
+        results[str(table.relative_to(data))] = table.read_text()
+    for metrics in sorted((data / "08_reporting").rglob("metrics.json")):
+        scores = json.dumps(read_json(metrics)["test"], sort_keys=True)
+        results[str(metrics.relative_to(data))] = scores
+    return results
+
+
+def damage_cache(project: Path, rng: np.random.Generator) -> str | None:
+    """Turn a bit of a cached file, or cut its end off; return what was done."""
+    files = [p for p in sorted((project / "data/cache").rglob("*.*")) if p.is_file()]
+    if not files:
+        return None
+    path = files[rng.integers(len(files))]
+    content = bytearray(path.read_bytes())
+    if not content:
+        return None
+    if rng.random() < 0.5:
+        content[rng.integers(len(content))] ^= 1 << int(rng.integers(8))
+        done = "a bit turned"
+    else:
+        content = content[: rng.integers(len(content))]
+        done = "a file cut"
+    path.write_bytes(content)
+    return done
+
+
+def check_project(project: Path, expected: dict[str, str]) -> None:
+    """Refuse a finished project that is not as one that was never interrupted."""
+    found = read_results(project)
+    if different := sorted(
+        name for name in expected | found if expected.get(name) != found.get(name)
+    ):
+        raise NotAsExpectedError(f"different: {', '.join(different)}")
+    if left := sorted(project.rglob("*.unfinished*")):
+        raise NotAsExpectedError(f"left behind: {', '.join(path.name for path in left)}")
+    if running := [r.info.run_name for r in find_all_runs(project) if r.info.status == "RUNNING"]:
+        raise NotAsExpectedError(f"still running in MLflow: {', '.join(running)}")
+    if waiting := list((project / outbox.FOLDER).glob("*/address.json")):
+        raise NotAsExpectedError(f"{len(waiting)} runs wait in the outbox")
+
+
+def copy_project(template: Path, folder: Path) -> Path:
+    """Make a project that has images and configuration, and nothing that was computed."""
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(template, folder, ignore=shutil.ignore_patterns("run.log"))
+    return folder
+
+
+def run_undisturbed(project: Path, pipeline: str) -> float:
+    """Return the seconds of a run that is left alone, and has to succeed."""
+    begun = time.monotonic()
+    process = start_run(project, pipeline)
+    try:
+        status = process.wait(timeout=_LONGEST)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        raise NotAsExpectedError(f"not done after {_LONGEST} s") from None
+    if status:
+        raise NotAsExpectedError(f"exit status {status}")
+    return time.monotonic() - begun
+
+
+def interrupt_runs(
+    project: Path, pipeline: str, seconds: float, rng: np.random.Generator, counts: Counter[str]
+) -> None:
+    """Begin a run some times, and interrupt it at a moment within these seconds each time."""
+    for _ in range(rng.integers(1, _MOST_INTERRUPTIONS + 1)):
+        part = rng.random()
+        number = SIGNALS[rng.integers(len(SIGNALS))]
+        process = start_run(project, pipeline)
+        try:
+            status = process.wait(timeout=part * seconds)
+        except subprocess.TimeoutExpired:
+            process.send_signal(number)
+            try:
+                process.wait(timeout=60)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+                raise NotAsExpectedError(f"still there 60 s after {number.name}") from None
+            counts[number.name] += 1
+            counts[f"in tenth {int(part * _TENTHS) + 1} of the time"] += 1
+        else:
+            if status:
+                raise NotAsExpectedError(f"exit status {status} without an interruption")
+            counts["done before the signal"] += 1
+        if rng.random() < _DAMAGED and (done := damage_cache(project, rng)):
+            counts[done] += 1
+
+
+def soak(folder: Path, minutes: float, seed: int) -> Counter[str]:
+    """Interrupt projects until the time is up, or one is not as expected.
+
+    Args:
+        folder: for the projects; the last one stays in `project`.
+        minutes: no further project is begun afterwards.
+        seed: of moments, signals and damage.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # for those begun in the background
+    rng = np.random.default_rng(seed)
+    template = create_project(
+        folder / "template", dict.fromkeys(CLASSES, _IMAGES), select_default(EXPERIMENT)
+    )
+    end = time.monotonic() + 60 * minutes
+    expected, seconds = {}, {}
+    for pipeline in PIPELINES:
+        project = copy_project(template, folder / "project")
+        seconds[pipeline] = run_undisturbed(project, pipeline)
+        expected[pipeline] = read_results(project)
+        if not expected[pipeline]:
+            raise NotAsExpectedError(f"{pipeline} left no results to compare with")
+        print(f"{pipeline}: {seconds[pipeline]:.0f} s undisturbed", flush=True)
+    counts: Counter[str] = Counter()
+    while time.monotonic() < end:
+        pipeline = PIPELINES[counts["projects"] % len(PIPELINES)]
+        project = copy_project(template, folder / "project")
+        interrupt_runs(project, pipeline, seconds[pipeline], rng, counts)
+        run_undisturbed(project, pipeline)
+        check_project(project, expected[pipeline])
+        counts["projects"] += 1
+        interrupted = sum(counts[number.name] for number in set(SIGNALS))
+        print(
+            f"{counts['projects']} projects, {interrupted} interruptions; "
+            f"{max(0, (end - time.monotonic()) / 60):.0f} minutes left",
+            flush=True,
+        )
+    return counts
+
+
+def main(arguments: list[str]) -> int:
+    """Return the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--minutes", type=float, default=60)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--folder", type=Path, help="a temporary one by default")
+    asked = parser.parse_args(arguments)
+    folder = asked.folder or Path(tempfile.mkdtemp(prefix="soak-"))
+    try:
+        counts = soak(folder, asked.minutes, asked.seed)
+    except NotAsExpectedError as failure:
+        print(f"failed: {failure}. The project and its run.log are in {folder / 'project'}.")
+        return 1
+    for name, count in sorted(counts.items()):
+        print(f"{name}: {count}")
+    if asked.folder is None:
+        shutil.rmtree(folder)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
