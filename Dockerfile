@@ -15,12 +15,9 @@ ENV MLFLOW_DISABLE_TELEMETRY=true \
     PIP_DISABLE_PIP_VERSION_CHECK=1
 
 RUN useradd --system --uid 10001 --no-create-home busi
-# Layers that change seldom come first. requirements.lock has the versions.
-COPY requirements.lock /build/
-RUN pip install -c /build/requirements.lock \
-        babel click fastapi filelock imagecodecs jinja2 markdown-it-py markupsafe natsort numpy \
-        onnxruntime opencv-python-headless pandas pillow prometheus-client pydantic pydicom \
-        python-multipart scipy simplejpeg uvicorn
+# Layers that change seldom come first. pip takes the very files whose hashes the lock has.
+COPY deploy/requirements.lock /build/
+RUN pip install --no-deps -r /build/requirements.lock
 COPY pyproject.toml README.md LICENSE /build/
 COPY src /build/src
 RUN pip install --no-deps /build && rm -r /build

@@ -9,7 +9,7 @@ PYTHONS ?= 3.11 3.12 3.13
 DEMO := data/demo/08_reporting
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo demo-site serve test test-unit test-all soak lint docs viz mlflow lock record-steps
+.PHONY: help install install-dev demo demo-site serve test test-unit test-all soak lint docs viz mlflow lock sbom record-steps
 
 help:
 	@echo "make demo       install, make synthetic images, train and evaluate on them, write the report"
@@ -24,23 +24,25 @@ help:
 	@echo "make docs       the documentation site, into site/"
 	@echo "make viz        the lineage, for the browser"
 	@echo "make mlflow     the runs in the browser, the latest beside each other"
-	@echo "make lock       renew requirements.lock from pyproject.toml"
+	@echo "make lock       renew the locks from pyproject.toml"
+	@echo "make sbom       a list of all that is installed, CycloneDX, into sbom.json"
 
 install: $(VENV)/installed
 
 install-dev: $(VENV)/installed-dev
 
-# Versions are those of the lock. Python compiles what it imports when it first does, which is less
-# work than compiling everything.
-$(VENV)/installed: pyproject.toml requirements.lock
+# The locks are complete: pip takes the files whose hashes they have, and looks for no others. Python
+# compiles what it imports when it first does, which is less work than compiling everything.
+$(VENV)/installed: pyproject.toml requirements-run.lock
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) install --no-compile -c requirements.lock -e ".[serve]"
+	$(PIP) install --no-compile --no-deps -r requirements-run.lock
+	$(PIP) install --no-deps --no-build-isolation -e .
 	@touch $@
 
-$(VENV)/installed-dev: pyproject.toml requirements.lock
+$(VENV)/installed-dev: pyproject.toml requirements-dev.lock
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) install -r requirements.lock
-	$(PIP) install --no-deps -e .
+	$(PIP) install --no-deps -r requirements-dev.lock
+	$(PIP) install --no-deps --no-build-isolation -e .
 	@touch $(VENV)/installed $@
 
 demo: install
@@ -106,8 +108,23 @@ mlflow: install
 record-steps: install-dev
 	$(BIN)/python -m tests.unit.caching.step_code --record
 
+# requirements.lock has the versions; the others have hashes of the files, too, each for one kind of
+# install.
+UV_LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url \
+	--no-emit-find-links --no-annotate --custom-compile-command "make lock"
+HASHED = $(UV_LOCK) --generate-hashes -c requirements.lock
+
 lock: install-dev
 	$(PIP) install uv
-	$(BIN)/uv pip compile pyproject.toml --extra dev --extra docs --universal --python-version 3.11 \
-		--no-emit-index-url --no-emit-find-links --no-annotate \
-		--custom-compile-command "make lock" --output-file requirements.lock
+	$(UV_LOCK) pyproject.toml --extra dev --extra docs --output-file requirements.lock
+	$(HASHED) pyproject.toml --extra serve --output-file requirements-run.lock
+	$(HASHED) pyproject.toml --extra dev --extra docs --output-file requirements-dev.lock
+	$(HASHED) deploy/requirements.in --output-file deploy/requirements.lock
+
+# Who is asked for a list of all that is installed hands in this one, in CycloneDX's form.
+sbom: install
+	$(PYTHON) -m venv $(VENV)-sbom
+	$(VENV)-sbom/bin/python -m pip --quiet --disable-pip-version-check install "cyclonedx-bom>=7.2,<8"
+	$(VENV)-sbom/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible \
+		--output-file sbom.json $(BIN)/python
+	@echo "sbom.json lists what $(VENV) has"

@@ -47,15 +47,15 @@ class NotAsExpectedError(Exception):
     """What a run that was interrupted does not have in common with one that was not."""
 
 
-def start_run(project: Path, pipeline: str) -> subprocess.Popen[bytes]:
-    """Begin `kedro run` in a process of its own, with its output in `run.log`."""
+def start_run(project: Path, pipeline: str, log: Path | None = None) -> subprocess.Popen[bytes]:
+    """Begin `kedro run` in a process of its own; its output goes to a file, or to `run.log`."""
     variables = {k: v for k, v in os.environ.items() if k not in MACHINE_VARIABLES}
-    with (project / "run.log").open("ab") as log:
+    with (log or project / "run.log").open("ab") as output:
         return subprocess.Popen(
             [sys.executable, "-m", "kedro", "run", f"--pipeline={pipeline}"],
             cwd=project,
             env=variables,
-            stdout=log,
+            stdout=output,
             stderr=subprocess.STDOUT,
         )
 

@@ -45,7 +45,7 @@ from busi_pipeline.tracking.local_store import (
     hold_store,
     repair_locations,
 )
-from busi_pipeline.tracking.server import find_problem, is_server
+from busi_pipeline.tracking.server import find_problem, is_server, refuse_credentials
 
 logger = logging.getLogger(__name__)
 
@@ -182,6 +182,7 @@ def _prepare_store(settings: Mapping[str, Any]) -> Iterator[None]:
     Raises BadInputError, one line, where they cannot.
     """
     uri = _dig(settings, "server", "mlflow_tracking_uri") or ""
+    refuse_credentials(uri)
     database = find_local_store(uri)
     if is_server(uri) and (problem := find_problem(uri)):
         raise BadInputError(

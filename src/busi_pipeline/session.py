@@ -17,6 +17,7 @@ from kedro_mlflow.config.kedro_mlflow_config import KedroMlflowConfig
 
 from busi_pipeline.config.loader import ProjectConfigLoader
 from busi_pipeline.config.schemas import merge_settings
+from busi_pipeline.disk_errors import explain_disk_error
 from busi_pipeline.errors import BadInputError
 from busi_pipeline.request import (
     check_environment,
@@ -25,7 +26,12 @@ from busi_pipeline.request import (
     check_selection,
 )
 from busi_pipeline.tracking.outbox import FOLDER, Outbox, Parcel
-from busi_pipeline.tracking.server import find_problem, is_server, is_this_machine
+from busi_pipeline.tracking.server import (
+    find_problem,
+    is_server,
+    is_this_machine,
+    refuse_credentials,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -49,8 +55,10 @@ class ProjectSession(KedroSession):
         self._hook_manager.register(check)
         try:
             result = super().run(*args, **kwargs)
-        except Exception:
+        except Exception as error:
             check.deliver()
+            if (explained := explain_disk_error(error)) is not None:
+                raise explained from error
             raise
         check.deliver()
         return result
@@ -89,6 +97,7 @@ class RequestCheck:
         except MissingConfigException:
             return
         server = (settings.get("server") or {}).get("mlflow_tracking_uri") or ""
+        refuse_credentials(server)
         if not is_server(server) or _NEED_SERVER & pipeline.datasets():
             return
         outbox = Outbox(loader.project_root / FOLDER)

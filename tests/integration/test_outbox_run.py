@@ -74,6 +74,19 @@ def check_there_once(server: Server, before: int, *seeds: str) -> None:
         assert artifacts
 
 
+def test_a_password_in_the_address_is_refused_and_not_repeated(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://sam:hush-hush@mlflow.example:5000")
+    with pytest.raises(BadInputError, match="MLFLOW_TRACKING_PASSWORD") as refused:
+        run_pipeline(project, "splitting")
+    assert "hush-hush" not in str(refused.value)
+    assert "hush-hush" not in "".join(capsys.readouterr())
+    assert not (project / outboxes.FOLDER).exists()
+    files = [path for path in project.rglob("*") if path.is_file()]
+    assert not [path for path in files if b"hush-hush" in path.read_bytes()]
+
+
 def test_a_server_has_the_run_when_it_ends(project: Path, server: Server) -> None:
     before = len(list_runs(server))
     check_there_once(server, before, split(project, 11))

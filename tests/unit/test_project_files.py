@@ -80,10 +80,42 @@ def test_the_demo_ends_with_the_report_in_one_line() -> None:
 def test_the_demo_installs_no_tools_of_developers(tmp_path: Path) -> None:
     fresh = f"VENV={tmp_path}/venv"
     printed = run_make("-n", "demo", fresh).stdout
-    assert " -c requirements.lock " in printed
-    assert " -r requirements.lock" not in printed
+    assert " -r requirements-run.lock" in printed
+    assert " -r requirements-dev.lock" not in printed
     for target in ("test", "lint", "docs"):
-        assert " -r requirements.lock" in run_make("-n", target, fresh).stdout
+        assert " -r requirements-dev.lock" in run_make("-n", target, fresh).stdout
+
+
+def read_pins(lock: str) -> dict[str, str]:
+    """Return {package and version: the rest of its entry} of a lock."""
+    text = (PROJECT / lock).read_text().replace("\\\n", " ")
+    lines = [line for line in text.splitlines() if not line.startswith("#")]
+    return {re.split(r"[ ;]", line)[0]: line for line in lines}
+
+
+HASHED = ("requirements-run.lock", "requirements-dev.lock", "deploy/requirements.lock")
+
+
+@pytest.mark.parametrize("lock", HASHED)
+def test_what_is_installed_has_the_hash_that_was_locked(lock: str) -> None:
+    entries = read_pins(lock)
+    assert len(entries) > 30
+    assert all(re.search(r" --hash=sha256:[0-9a-f]{64}\b", entry) for entry in entries.values())
+
+
+def test_all_locks_have_the_same_versions() -> None:
+    versions = set(read_pins("requirements.lock"))
+    assert set(read_pins("requirements-dev.lock")) == versions
+    for lock in HASHED:
+        assert set(read_pins(lock)) <= versions, lock
+
+
+@pytest.mark.parametrize("lock", ["requirements.lock", *HASHED])
+def test_a_lock_names_no_host_and_no_path(lock: str) -> None:
+    for pin, entry in read_pins(lock).items():
+        assert re.fullmatch(r"[a-z0-9._-]+==[\w.!+-]+", pin), pin
+        assert "://" not in entry
+        assert "@" not in entry
 
 
 @needs_make

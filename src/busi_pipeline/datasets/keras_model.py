@@ -18,6 +18,7 @@ from busi_pipeline.models.delivered import (
     load_delivered_model,
     save_delivered_model,
 )
+from busi_pipeline.models.keras_files import load_keras_file
 
 if TYPE_CHECKING:
     import keras
@@ -58,9 +59,7 @@ class KerasModelDataset(AbstractDataset["keras.Model", "keras.Model"]):
 @lru_cache(maxsize=1)
 def _load_model(path: Path, changed: int) -> "keras.Model":
     """Read the file, once for the nodes of a run that ask for it one after the other."""
-    import keras
-
-    return keras.saving.load_model(path, compile=False)
+    return load_keras_file(path)
 
 
 class DeliveredModelDataset(AbstractDataset[DeliveredModel, DeliveredModel]):

@@ -29,8 +29,10 @@ class _WholeFile(io.FileIO):
         """Write; what fails here may be raised by whoever closes the file later."""
         try:
             return super().write(data)
-        except BaseException:
+        except BaseException as error:
             self._has_failed = True
+            if isinstance(error, OSError) and error.filename is None:
+                error.filename = str(self._path)
             raise
 
     def close(self) -> None:

@@ -12,6 +12,7 @@ from busi_pipeline.caching.whole_files import replace_whole, write_whole
 from busi_pipeline.errors import BadInputError
 from busi_pipeline.imaging.crops import Window
 from busi_pipeline.imaging.decoding import UInt8Array, UnusableImageError, decode_image
+from busi_pipeline.models.keras_files import load_keras_file
 from busi_pipeline.models.reading import Finding, read_pixels
 from busi_pipeline.stats.classes import Classes
 
@@ -144,7 +145,6 @@ def load_delivered_model(folder: str | Path) -> DeliveredModel:
     Raises BadInputError where there is none, where the description is damaged or of an older
     version, or where model and description are of two runs.
     """
-    import keras
 
     folder = Path(folder)
     missing = [n for n in (MODEL_FILE, DESCRIPTION_FILE) if not (folder / n).is_file()]
@@ -159,7 +159,7 @@ def load_delivered_model(folder: str | Path) -> DeliveredModel:
             f"{folder / MODEL_FILE} is not the model that {DESCRIPTION_FILE} beside it describes: "
             "train the experiment again, or copy both files from one run."
         )
-    model = keras.saving.load_model(folder / MODEL_FILE, compile=False)
+    model = load_keras_file(folder / MODEL_FILE)
     localizer = None
     if expected := description.get("localizer_sha256"):
         path = folder / LOCALIZER_FILE
@@ -168,7 +168,7 @@ def load_delivered_model(folder: str | Path) -> DeliveredModel:
                 f"{path} is missing, or not the localizer that {DESCRIPTION_FILE} beside it "
                 "describes: train the experiment again, or copy all files from one run."
             )
-        localizer = keras.saving.load_model(path, compile=False)
+        localizer = load_keras_file(path)
     pixels = folder / TRAINING_FILE
     hashes = pixels.read_text().split() if pixels.is_file() else []
     return DeliveredModel(model, description, frozenset(hashes), localizer)

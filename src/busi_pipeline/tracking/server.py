@@ -8,6 +8,8 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
+from busi_pipeline.errors import BadInputError
+
 _SCHEMES = ("http", "https")
 _SECONDS = 4.0
 # MLflow tries for minutes by default. (name, value where the user gave none)
@@ -17,6 +19,17 @@ _PATIENCE = (("MLFLOW_HTTP_REQUEST_TIMEOUT", "20"), ("MLFLOW_HTTP_REQUEST_MAX_RE
 def is_server(tracking_uri: str) -> bool:
     """Return whether a tracking URI names a server, not a store that this process opens."""
     return urlsplit(tracking_uri).scheme in _SCHEMES
+
+
+def refuse_credentials(tracking_uri: str) -> None:
+    """Raise BadInputError for a URI with a password, which would stand in logs, pages and files."""
+    parts = urlsplit(tracking_uri)
+    if parts.scheme in _SCHEMES and "@" in parts.netloc:
+        raise BadInputError(
+            f"the address of the MLflow server {parts.hostname} has a name or a password in it, "
+            "which would stand in logs and pages: set MLFLOW_TRACKING_USERNAME and "
+            "MLFLOW_TRACKING_PASSWORD instead, and leave them out of the address."
+        )
 
 
 def is_this_machine(tracking_uri: str) -> bool:

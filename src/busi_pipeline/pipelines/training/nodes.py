@@ -37,6 +37,7 @@ from busi_pipeline.learning.training import (
 )
 from busi_pipeline.learning.training import predict_with_linear_probe as fit_and_predict
 from busi_pipeline.learning.training_data import find_evaluation_rows, prepare_training_data
+from busi_pipeline.models.keras_files import load_keras_file
 from busi_pipeline.models.weights import PretrainedWeights
 from busi_pipeline.stats.classes import Classes
 from busi_pipeline.stats.metrics import score_classification
@@ -488,9 +489,7 @@ def _write_model(trained: _CachedTraining, folder: Path) -> None:
 
 
 def _read_model(folder: Path) -> _CachedTraining:
-    import keras
-
-    model = keras.saving.load_model(folder / "model.keras", compile=False)
+    model = load_keras_file(folder / "model.keras")
     return _CachedTraining(model, **_read_records(folder))
 
 
