@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -112,6 +113,22 @@ def test_what_is_damaged_is_made_again(
         run_pipeline(project, PIPELINE, QUICK)
     said = [r.message for r in caplog.records if path.name in r.message and "damaged" in r.message]
     assert len(said) == 1, caplog.text
+    assert read_results(project) == before
+    assert find_runs(project)[0].info.status == "FINISHED"
+
+
+def test_a_clock_that_was_set_back_changes_nothing(
+    project: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """All that is there is of the future then."""
+    before = read_results(project)
+    future = time.time() + 400 * 24 * 3600
+    for path in project.rglob("*"):
+        os.utime(path, (future, future))
+    with caplog.at_level(logging.INFO):
+        run_pipeline(project, PIPELINE, QUICK)
+    assert "nothing changed since it was trained; taken from the cache" in caplog.text
+    assert "damaged" not in caplog.text
     assert read_results(project) == before
     assert find_runs(project)[0].info.status == "FINISHED"
 

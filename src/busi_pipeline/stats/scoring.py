@@ -238,7 +238,7 @@ def ranks_like_chance(scores: Mapping[str, Any]) -> bool:
 def say_chance(scores: Mapping[str, Any], classes: Classes) -> str:
     """Return what it means that a model ranks like chance, in one sentence."""
     return (
-        f"{classes.positive_name} is ranked no better than by chance, AUC "
+        f"it is not shown that {classes.positive_name} is ranked better than by chance, AUC "
         f"{format_number(scores['positive'], 'auc')}: labels that do not belong to their images "
         "look like this, and so do images that are too few"
     )

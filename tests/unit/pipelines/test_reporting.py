@@ -223,7 +223,10 @@ def test_initial_weights_are_those_of_the_results() -> None:
 
 def test_a_model_that_ranks_like_chance_is_named() -> None:
     permuted = write(resnet50__cross_validation_metrics=evaluate(THREE, skill=0.0))
-    assert "ResNet &lt;50&gt;: malignant is ranked no better than by chance, AUC 0." in permuted
+    assert (
+        "ResNet &lt;50&gt;: it is not shown that malignant is ranked better than by chance, AUC 0."
+        in permuted
+    )
     right = write(resnet50__cross_validation_metrics=evaluate(THREE))
     assert "by chance, AUC" not in right
 

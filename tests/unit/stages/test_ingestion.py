@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, reject, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from busi_pipeline.config.schemas import SiteSettings
@@ -509,3 +511,46 @@ def test_frames_are_found_in_class_folders_wherever_they_lie() -> None:
     assert len(ingest(raw).manifest) == 3
     years = {path: f"{2020 + n}/{deep[path]}" for n, path in enumerate(files)}
     assert len(ingest(RawFiles(as_raw_images(files), originals=years)).manifest) == 3
+
+
+CONTENTS = {
+    "image": make_png(7),
+    "copy": make_png(2),
+    "mask": make_mask(),
+    "cut": make_png(8)[:50],
+    "empty": b"",
+    "text": b"hello",
+}
+ANY_FILES = st.dictionaries(
+    st.builds(
+        "{}/{}{}.{}".format,
+        st.sampled_from([*CLASSES.names, "cysts", "benign/deeper"]),
+        st.text("ab1 ().-_é日", min_size=1, max_size=6).filter(lambda stem: stem.strip(". ")),
+        st.sampled_from(["", "_mask", "_mask_1"]),
+        st.sampled_from(["png", "PNG", "bmp", "txt"]),
+    ),
+    st.sampled_from(sorted(CONTENTS)),
+    max_size=8,
+)
+# Enough that some masks of no image are no reason to refuse all.
+OF_EACH_CLASS = {f"{name}/x{n}.png": make_png(40 + n) for name in CLASSES for n in range(20)}
+
+
+@settings(max_examples=30, deadline=None)
+@given(ANY_FILES)
+def test_whatever_a_folder_holds_every_file_is_in_one_place(kinds: dict[str, str]) -> None:
+    files = {path: CONTENTS[kind] for path, kind in kinds.items()} | OF_EACH_CLASS
+    try:
+        result = ingest(files)
+    except BadInputError:  # too many masks of no image
+        reject()
+    manifest, quarantine = result.manifest, result.quarantine
+    masks = [path for paths in manifest["mask_paths"] for path in json.loads(paths or "[]")]
+    places = [*manifest["path"], *quarantine["path"], *masks]
+    assert sorted(places) == sorted(files), "each once"
+    assert manifest["image_id"].is_unique
+    assert list(manifest["label"]) == [path.split("/")[0] for path in manifest["path"]]
+    assert quarantine["reason"].str.len().min() > 0 or quarantine.empty
+    again = ingest(dict(reversed(files.items())))
+    assert again.tags == result.tags
+    assert list(again.manifest["image_id"]) == list(manifest["image_id"])

@@ -4,13 +4,17 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sklearn.metrics import (
+    accuracy_score,
     average_precision_score,
     balanced_accuracy_score,
     brier_score_loss,
     f1_score,
     log_loss,
     precision_score,
+    recall_score,
     roc_auc_score,
 )
 
@@ -150,3 +154,41 @@ def test_the_bound_of_f1_is_nothing_where_both_are(make_classes: MakeClasses) ->
     f1 = rules["malignant"]["f1"]
     assert f1.combine(0.0, 0.0) == 0
     assert f1.combine(0.5, 1.0) == pytest.approx(2 / 3)
+
+
+@settings(deadline=None)
+@given(
+    st.integers(2, 5),
+    st.integers(0, 40),
+    st.integers(0, 2**32 - 1),
+    st.sampled_from([0, 1, 2]),
+)
+def test_whatever_is_scored_scikit_learn_says_the_same(
+    count: int, more: int, seed: int, decimals: int
+) -> None:
+    """Few decimals make ties; labels have every class, and the first ones are of any shares."""
+    rng = np.random.default_rng(seed)
+    names = tuple(f"c{n}" for n in range(count))
+    labels = np.concatenate([np.arange(count), rng.integers(0, count, more)])
+    raw = np.round(rng.random((len(labels), count)), decimals) + 0.01
+    probabilities = raw / raw.sum(axis=1, keepdims=True)
+    predicted = probabilities.argmax(axis=1)
+    scores = score_classification(labels, probabilities, Classes(names, names[1:2]))
+    assert scores["accuracy"] == pytest.approx(accuracy_score(labels, predicted))
+    assert scores["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(labels, predicted))
+    assert scores["macro_f1"] == pytest.approx(
+        f1_score(labels, predicted, average="macro", labels=range(count), zero_division=0)
+    )
+    assert scores["loss"] == pytest.approx(log_loss(labels, probabilities, labels=range(count)))
+    for n, name in enumerate(names):
+        own, found, score = labels == n, predicted == n, probabilities[:, n]
+        expected = {
+            "sensitivity": recall_score(own, found),
+            "specificity": recall_score(~own, ~found),
+            "precision": precision_score(own, found, zero_division=0),
+            "f1": f1_score(own, found, zero_division=0),
+            "auc": roc_auc_score(own, score),
+            "average_precision": average_precision_score(own, score),
+        }
+        assert {key: scores[name][key] for key in expected} == pytest.approx(expected)
+    assert scores["positive"] == scores["c1"]
