@@ -4,10 +4,10 @@
 
 Small projects are trained and cross-validated. Each run is interrupted at a random moment, by
 SIGKILL, SIGTERM or Ctrl-C, and begun again; before some of the new beginnings a bit of a cached
-file is turned, or its end cut off. In the end the run is left alone. Then weights, predictions and
-metrics must be those of a run that was never interrupted, bit for bit, no unfinished file may be
-left, no run of MLflow may stand as running, and nothing may wait in the outbox. The first project
-in which that is not so stays, and the exit status is 1.
+file is turned, or its end cut off. In the end the run is left alone, or there are two at once.
+Then weights, predictions and metrics must be those of a run that was never interrupted, bit for
+bit, no unfinished file may be left, no run of MLflow may stand as running, and nothing may wait in
+the outbox. The first project in which that is not so stays, and the exit status is 1.
 """
 
 import argparse
@@ -41,6 +41,7 @@ _DAMAGED = 0.3  # share of the new beginnings
 _IMAGES = 14  # of each class
 _LONGEST = 600  # seconds of a run that is left alone
 _TENTHS = 10
+_TWO_AT_ONCE = 3  # every so many projects
 
 
 class NotAsExpectedError(Exception):
@@ -125,9 +126,9 @@ def check_project(project: Path, expected: dict[str, str]) -> None:
 
 
 def copy_project(template: Path, folder: Path) -> Path:
-    """Make a project that has images and configuration, and nothing that was computed."""
+    """Make a project that has images and configuration, and no MLflow store."""
     shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(template, folder, ignore=shutil.ignore_patterns("run.log"))
+    shutil.copytree(template, folder, ignore=shutil.ignore_patterns("mlflow.db*"))
     return folder
 
 
@@ -144,6 +145,19 @@ def run_undisturbed(project: Path, pipeline: str) -> float:
     if status:
         raise NotAsExpectedError(f"exit status {status}")
     return time.monotonic() - begun
+
+
+def run_two(project: Path, pipeline: str) -> None:
+    """Run twice at once; both have to succeed."""
+    other = start_run(project, pipeline, project / "other.log")
+    try:
+        run_undisturbed(project, pipeline)
+        status = other.wait(timeout=_LONGEST)
+    finally:
+        other.kill()
+        other.wait()
+    if status:
+        raise NotAsExpectedError(f"exit status {status} of one of two at once, see other.log")
 
 
 def interrupt_runs(
@@ -179,7 +193,7 @@ def soak(folder: Path, minutes: float, seed: int) -> Counter[str]:
 
     Args:
         folder: for the projects; the last one stays in `project`.
-        minutes: no further project is begun afterwards.
+        minutes: no further project is begun afterwards; there is one of each pipeline at least.
         seed: of moments, signals and damage.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)  # for those begun in the background
@@ -197,11 +211,15 @@ def soak(folder: Path, minutes: float, seed: int) -> Counter[str]:
             raise NotAsExpectedError(f"{pipeline} left no results to compare with")
         print(f"{pipeline}: {seconds[pipeline]:.0f} s undisturbed", flush=True)
     counts: Counter[str] = Counter()
-    while time.monotonic() < end:
+    while time.monotonic() < end or counts["projects"] < len(PIPELINES):
         pipeline = PIPELINES[counts["projects"] % len(PIPELINES)]
         project = copy_project(template, folder / "project")
         interrupt_runs(project, pipeline, seconds[pipeline], rng, counts)
-        run_undisturbed(project, pipeline)
+        if counts["projects"] % _TWO_AT_ONCE == 1:
+            run_two(project, pipeline)
+            counts["two at once"] += 1
+        else:
+            run_undisturbed(project, pipeline)
         check_project(project, expected[pipeline])
         counts["projects"] += 1
         interrupted = sum(counts[number.name] for number in set(SIGNALS))

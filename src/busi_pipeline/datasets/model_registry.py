@@ -1,8 +1,11 @@
 """Roles of packaged models: in the ledger, as kept folders, and as aliases in MLflow's registry."""
 
 import getpass
+import io
 import logging
+import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +37,7 @@ logger = logging.getLogger(__name__)
 # Of the registered model in MLflow: the ledger's head, so that a ledger cut short is noticed.
 _HEAD, _LINES = "ledger_head", "ledger_lines"
 _VERSION = "package_version"
+_REGISTRY_LINES = ("Successfully registered model ", "Created version ", "Registered model ")
 _ABSENT = ErrorCode.Name(RESOURCE_DOES_NOT_EXIST)
 
 
@@ -152,8 +156,10 @@ class ModelRegistry:
         client = MlflowClient()
         if known is not None and _is_version(client, self._name, known, package.version):
             return {}
-        logged = log_package(kept, package.name, package.description, self._name)
+        with _hold_back_registry_lines():
+            logged = log_package(kept, package.name, package.description, self._name)
         number = str(logged.registered_model_version)
+        logger.info("%s is version %s of %s in MLflow", package.version, number, self._name)
         client.set_model_version_tag(self._name, number, _VERSION, package.version)
         return {package.version: number}
 
@@ -264,6 +270,19 @@ def _find_model(client: MlflowClient, name: str) -> Any:
         if error.error_code == _ABSENT:
             return None
         raise
+
+
+@contextmanager
+def _hold_back_registry_lines() -> Iterator[None]:
+    """Keep off the standard error what MLflow prints of a version, which the log says in a line."""
+    said = io.StringIO()
+    try:
+        with redirect_stderr(said):
+            yield
+    finally:
+        for line in said.getvalue().splitlines(keepends=True):
+            if not line.startswith(_REGISTRY_LINES):
+                sys.stderr.write(line)
 
 
 def _is_version(client: MlflowClient, name: str, number: str, version: str) -> bool:

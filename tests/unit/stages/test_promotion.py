@@ -1,5 +1,6 @@
 """A model gets a role only with all that is asked; roles, ledger, folders and MLflow agree."""
 
+import logging
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -316,10 +317,19 @@ def test_the_ledger_says_what_was_asked(
 
 @pytest.mark.usefixtures("with_files")
 def test_a_registered_model_answers(
-    tracked: mlflow.ActiveRun, tmp_path: Path, registry: ModelRegistry
+    tracked: mlflow.ActiveRun,
+    tmp_path: Path,
+    registry: ModelRegistry,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     package = pack(tmp_path, "one")
-    promote(package, registry)
+    with caplog.at_level(logging.INFO, "busi_pipeline"):
+        promote(package, registry)
+    assert f"{package.version} is version 1 of {NAME} in MLflow" in caplog.text
+    said = capsys.readouterr().err
+    assert "registered model" not in said
+    assert "Created version" not in said
     for choice in (
         f"models:/{NAME}@champion",
         f"models:/{NAME}/1",
