@@ -20,7 +20,7 @@ COPY deploy/requirements.lock /build/
 RUN pip install --no-deps -r /build/requirements.lock
 COPY pyproject.toml README.md LICENSE /build/
 COPY src /build/src
-RUN pip install --no-deps /build && rm -r /build
+RUN pip install --no-deps --no-build-isolation /build && rm -r /build
 
 USER busi
 EXPOSE 8000

@@ -121,7 +121,7 @@ lock: install-dev
 	$(HASHED) pyproject.toml --extra dev --extra docs --output-file requirements-dev.lock
 	$(HASHED) deploy/requirements.in --output-file deploy/requirements.lock
 
-# Who is asked for a list of all that is installed hands in this one, in CycloneDX's form.
+# Anyone asked for a list of what is installed can hand in this one, in CycloneDX's form.
 sbom: install
 	$(PYTHON) -m venv $(VENV)-sbom
 	$(VENV)-sbom/bin/python -m pip --quiet --disable-pip-version-check install "cyclonedx-bom>=7.2,<8"

@@ -182,7 +182,8 @@ def _prepare_store(settings: Mapping[str, Any]) -> Iterator[None]:
     Raises BadInputError, one line, where they cannot.
     """
     uri = _dig(settings, "server", "mlflow_tracking_uri") or ""
-    refuse_credentials(uri)
+    for address in (uri, _dig(settings, "server", "mlflow_registry_uri") or ""):
+        refuse_credentials(address)
     database = find_local_store(uri)
     if is_server(uri) and (problem := find_problem(uri)):
         raise BadInputError(

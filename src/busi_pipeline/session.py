@@ -35,6 +35,14 @@ from busi_pipeline.tracking.server import (
 
 logger = logging.getLogger(__name__)
 
+
+def _is_no_error(record: logging.LogRecord) -> bool:
+    return record.levelno < logging.ERROR
+
+
+# What goes wrong in MLflow's database is logged there with a traceback, and raised as well.
+logging.getLogger("mlflow.store.db.utils").addFilter(_is_no_error)
+
 # Datasets of pipelines that talk to the server themselves: its registry, and what waits for it.
 _NEED_SERVER = frozenset({"promotion.registry", "mlflow_outbox"})
 
@@ -56,11 +64,11 @@ class ProjectSession(KedroSession):
         try:
             result = super().run(*args, **kwargs)
         except Exception as error:
-            check.deliver()
+            check.try_to_deliver()
             if (explained := explain_disk_error(error)) is not None:
                 raise explained from error
             raise
-        check.deliver()
+        check.try_to_deliver()
         return result
 
 
@@ -130,7 +138,15 @@ class RequestCheck:
             },
         )
 
-    def deliver(self) -> None:
+    def try_to_deliver(self) -> None:
+        """Send what waits; where that fails, it waits on, and a line says why."""
+        try:
+            self._deliver()
+        except Exception as error:  # the run is over, and what became of it must be said
+            reason = explain_disk_error(error) or str(error).splitlines()[0]
+            logger.warning("the run waits in %s and could not be sent: %s", FOLDER, reason)
+
+    def _deliver(self) -> None:
         """Send the run, and what waits from earlier ones; a line says where they are."""
         if self._parcel is None:
             return

@@ -1,5 +1,6 @@
 """A run is kept whatever the MLflow server does, and delivered once when it can be."""
 
+import errno
 import logging
 import os
 import shutil
@@ -17,6 +18,7 @@ from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
 from busi_pipeline.errors import BadInputError
+from busi_pipeline.session import RequestCheck
 from busi_pipeline.tracking import outbox as outboxes
 from tests.integration.mlflow_servers import Server
 from tests.integration.projects import RAW, create_project, hide_machine, run_pipeline
@@ -85,6 +87,19 @@ def test_a_password_in_the_address_is_refused_and_not_repeated(
     assert not (project / outboxes.FOLDER).exists()
     files = [path for path in project.rglob("*") if path.is_file()]
     assert not [path for path in files if b"hush-hush" in path.read_bytes()]
+
+
+def test_a_delivery_that_fails_is_a_line_and_no_failed_run(
+    project: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(check: RequestCheck) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "mlflow.db")
+
+    monkeypatch.setattr(RequestCheck, "_deliver", fail)
+    split(project, 10)
+    (said,) = [r.message for r in caplog.records if "could not be sent" in r.message]
+    assert "no room left on the disk of mlflow.db" in said
+    assert len(list_parcels(project)) == 1
 
 
 def test_a_server_has_the_run_when_it_ends(project: Path, server: Server) -> None:

@@ -11,6 +11,10 @@ from busi_pipeline.errors import BadInputError
 if TYPE_CHECKING:
     import keras
 
+_UNREADABLE = (
+    *(ValueError, TypeError, LookupError, AttributeError, RuntimeError, zipfile.BadZipFile),
+)
+
 
 def load_keras_file(path: Path) -> "keras.Model":
     """Return the model of a `.keras` file, not compiled: it is for prediction.
@@ -21,7 +25,9 @@ def load_keras_file(path: Path) -> "keras.Model":
 
     try:
         return keras.saving.load_model(path, compile=False, safe_mode=True)
-    except (ValueError, TypeError, KeyError, AttributeError, OSError, zipfile.BadZipFile) as error:
+    except (*_UNREADABLE, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the disk's matter
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise BadInputError(
             f"{path} cannot be read by Keras {version('keras')}{_name_writer(path)} ({reason}): "

@@ -146,23 +146,24 @@ def wilson_interval(share: float, trials: float) -> tuple[float, float]:
     return float(low if share > 0 else 0.0), float(high if share < 1 else 1.0)
 
 
-def count_trials(share: float, samples: np.ndarray, fewest: float) -> float:
+def count_trials(share: float, samples: np.ndarray, fewest: float, most: float = np.inf) -> float:
     """Return the independent units that would have the variance of the samples.
 
     Args:
         share: 0 to 1.
         samples: float (n_resamples,), of the bootstrap; nan does not count.
         fewest: the units if all rows of a group were alike.
+        most: the rows.
 
     Where nearly all images are alike, the samples say little about the variance: of one exception
     it is not known whether others would come with it. The fewer exceptions, the more `fewest`
     counts; of none it counts alone, and so it does where the samples are all equal.
     """
     known = samples[~np.isnan(samples)]
-    variance = known.var(ddof=1) if len(known) > 1 else 0.0
-    if not variance > 0 or not fewest or not _ROUNDING < share < 1 - _ROUNDING:
+    varies = len(known) > 1 and np.ptp(known) > _ROUNDING
+    if not varies or not fewest or not _ROUNDING < share < 1 - _ROUNDING:
         return fewest
-    own = share * (1 - share) / variance
+    own = min(most, share * (1 - share) / known.var(ddof=1))
     exceptions = own * min(share, 1 - share)
     weight = exceptions / (exceptions + _HALF_KNOWN)
     return float(1 / (weight / own + (1 - weight) / fewest))
@@ -234,7 +235,8 @@ def _find_interval(
 ) -> tuple[float, float]:
     if np.isnan(value) or (denominator.by_percentiles and not _is_extreme(value, samples)):
         return percentile_interval(samples)
-    return wilson_interval(value, count_trials(value, samples, denominator.count(groups)))
+    most = float(np.any(denominator.rows, axis=0).sum())
+    return wilson_interval(value, count_trials(value, samples, denominator.count(groups), most))
 
 
 def _derive_interval(

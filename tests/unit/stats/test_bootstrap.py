@@ -97,12 +97,30 @@ def test_trials_are_as_many_as_have_the_variance() -> None:
     assert count_trials(1 / 400, one_exception, 100) == pytest.approx(200, rel=0.1)
 
 
-def test_samples_that_say_nothing_leave_the_number_of_groups() -> None:
-    """All images in one group: each sample is the same, and one trial is left."""
-    correct = np.arange(40) > 9
+@pytest.mark.parametrize("right", [10, 12, 20, 30])
+@pytest.mark.parametrize("count", [1, 10])
+def test_samples_that_say_nothing_leave_the_number_of_groups(right: int, count: int) -> None:
+    """All images in one group, or groups that are all the same: so is each sample.
+
+    Shares that binary fractions do not have differ by rounding from sample to sample.
+    """
+    correct = np.tile(np.arange(30) < right, count)
     measure = measure_share(correct)
-    inner = add_intervals(measure(np.arange(40)), measure, ["one"] * 40, 50, 0)["inner"]
-    assert (inner["share_ci_low"], inner["share_ci_high"]) == wilson_interval(0.75, 1)
+    names = np.repeat([f"g{n}" for n in range(count)], 30).tolist()
+    inner = add_intervals(measure(np.arange(30 * count)), measure, names, 50, 0)["inner"]
+    found = inner["share_ci_low"], inner["share_ci_high"]
+    assert found == pytest.approx(wilson_interval(right / 30, count))
+
+
+def test_there_are_no_more_trials_than_rows() -> None:
+    """Pairs of one right and one wrong image have samples of almost no variance."""
+    rows = np.array([1, 0] * 10 + [1, 1], dtype=float)
+    measure = measure_share(rows)
+    names = np.repeat([f"g{n}" for n in range(11)], 2).tolist()
+    inner = add_intervals(measure(np.arange(22)), measure, names, 400, 0)["inner"]
+    low, high = wilson_interval(12 / 22, 22)
+    assert inner["share_ci_low"] <= low + 1e-9
+    assert inner["share_ci_high"] >= high - 1e-9
 
 
 @pytest.mark.parametrize("share", [0.05, 0.5, 0.95])
