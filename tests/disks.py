@@ -21,21 +21,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.factories import CLASSES
-from tests.integration.projects import create_project, select_default
 from tests.soak import (
-    EXPERIMENT,
+    LONGEST,
     PIPELINES,
     NotAsExpectedError,
     check_project,
+    create_template,
     read_results,
     run_undisturbed,
     start_run,
+    wait_for,
 )
 
 _ROOM = 500_000_000  # bytes
-_LONGEST = 600  # seconds
-_IMAGES = 14  # of each class
 
 
 @contextmanager
@@ -85,11 +83,7 @@ def run_into_it(project: Path, pipeline: str, expected: str) -> str:
     """
     log = Path(tempfile.gettempdir()) / f"disks-{os.getpid()}.log"  # not on the disk
     process = start_run(project, pipeline, log)
-    try:
-        status = process.wait(timeout=_LONGEST)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        raise NotAsExpectedError(f"not done after {_LONGEST} s") from None
+    status = wait_for(process, LONGEST)
     text = log.read_text()
     log.unlink()
     last = text.rstrip().rpartition("\n")[2]
@@ -153,9 +147,7 @@ def main(arguments: list[str]) -> int:
     begun = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="disks-") as name:
         folder = Path(name)
-        template = create_project(
-            folder / "template", dict.fromkeys(CLASSES, _IMAGES), select_default(EXPERIMENT)
-        )
+        template = create_template(folder / "template")
         try:
             locked = lock_disks(folder, template, asked.pipeline)
             full = fill_disks(folder, template, asked.pipeline, asked.sizes)

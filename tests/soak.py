@@ -39,7 +39,7 @@ SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 _MOST_INTERRUPTIONS = 4
 _DAMAGED = 0.3  # share of the new beginnings
 _IMAGES = 14  # of each class
-_LONGEST = 600  # seconds of a run that is left alone
+LONGEST = 600  # seconds of a run that is left alone
 _TENTHS = 10
 _TWO_AT_ONCE = 3  # every so many projects
 
@@ -132,17 +132,25 @@ def copy_project(template: Path, folder: Path) -> Path:
     return folder
 
 
-def run_undisturbed(project: Path, pipeline: str) -> float:
-    """Return the seconds of a run that is left alone, and has to succeed."""
-    begun = time.monotonic()
-    process = start_run(project, pipeline)
+def create_template(folder: Path) -> Path:
+    """Make the project that others are copies of."""
+    return create_project(folder, dict.fromkeys(CLASSES, _IMAGES), select_default(EXPERIMENT))
+
+
+def wait_for(process: subprocess.Popen[bytes], seconds: float, after: str = "") -> int:
+    """Return the exit status of a process; one that takes longer is killed, and not as expected."""
     try:
-        status = process.wait(timeout=_LONGEST)
+        return process.wait(timeout=seconds)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-        raise NotAsExpectedError(f"not done after {_LONGEST} s") from None
-    if status:
+        raise NotAsExpectedError(f"not done {seconds:.0f} s after {after or 'it began'}") from None
+
+
+def run_undisturbed(project: Path, pipeline: str) -> float:
+    """Return the seconds of a run that is left alone, and has to succeed."""
+    begun = time.monotonic()
+    if status := wait_for(start_run(project, pipeline), LONGEST):
         raise NotAsExpectedError(f"exit status {status}")
     return time.monotonic() - begun
 
@@ -152,7 +160,7 @@ def run_two(project: Path, pipeline: str) -> None:
     other = start_run(project, pipeline, project / "other.log")
     try:
         run_undisturbed(project, pipeline)
-        status = other.wait(timeout=_LONGEST)
+        status = wait_for(other, LONGEST)
     finally:
         other.kill()
         other.wait()
@@ -172,12 +180,7 @@ def interrupt_runs(
             status = process.wait(timeout=part * seconds)
         except subprocess.TimeoutExpired:
             process.send_signal(number)
-            try:
-                process.wait(timeout=60)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-                raise NotAsExpectedError(f"still there 60 s after {number.name}") from None
+            wait_for(process, 60, number.name)
             counts[number.name] += 1
             counts[f"in tenth {int(part * _TENTHS) + 1} of the time"] += 1
         else:
@@ -198,9 +201,7 @@ def soak(folder: Path, minutes: float, seed: int) -> Counter[str]:
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)  # for those begun in the background
     rng = np.random.default_rng(seed)
-    template = create_project(
-        folder / "template", dict.fromkeys(CLASSES, _IMAGES), select_default(EXPERIMENT)
-    )
+    template = create_template(folder / "template")
     end = time.monotonic() + 60 * minutes
     expected, seconds = {}, {}
     for pipeline in PIPELINES:

@@ -46,7 +46,9 @@ def explain_disk_error(error: BaseException | None) -> BadInputError | None:
 def _explain(error: BaseException) -> str:
     """Return what to do; "" where a disk is not what this error is about."""
     place, said = _name_file(error), _say(error)
-    number = error.errno if isinstance(error, OSError) else None
+    number, reason = None, said
+    if isinstance(error, OSError):
+        number, reason = error.errno, error.strerror or said
     if number in _NO_ROOM or _NO_ROOM_WORDS.search(said):
         return (
             f"there is no room left on the disk{f' of {place}' if place else ''}: free some space, "
@@ -54,13 +56,11 @@ def _explain(error: BaseException) -> str:
         )
     # A connection that a firewall refuses has such a number, too, and no file.
     if (number in _LOCKED and place) or _LOCKED_WORDS.search(said):
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else said
         return (
             f"{place or 'a file'} cannot be used ({reason}): give this user the right to read and "
             f"write there, {_AGAIN}"
         )
     if number == errno.EFBIG or _FAILED_WORDS.search(said):
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else said
         return (
             f"{place or 'a file'} cannot be written ({reason}): the disk is full, over a quota or "
             f"a limit on the size of files, or failing. Mend that, {_AGAIN}"

@@ -145,7 +145,6 @@ def load_delivered_model(folder: str | Path) -> DeliveredModel:
     Raises BadInputError where there is none, where the description is damaged or of an older
     version, or where model and description are of two runs.
     """
-
     folder = Path(folder)
     missing = [n for n in (MODEL_FILE, DESCRIPTION_FILE) if not (folder / n).is_file()]
     if missing:

@@ -11,9 +11,7 @@ from busi_pipeline.errors import BadInputError
 if TYPE_CHECKING:
     import keras
 
-_UNREADABLE = (
-    *(ValueError, TypeError, LookupError, AttributeError, RuntimeError, zipfile.BadZipFile),
-)
+_WRONG_CONTENT = (ValueError, TypeError, LookupError, AttributeError, RuntimeError)
 
 
 def load_keras_file(path: Path) -> "keras.Model":
@@ -25,7 +23,7 @@ def load_keras_file(path: Path) -> "keras.Model":
 
     try:
         return keras.saving.load_model(path, compile=False, safe_mode=True)
-    except (*_UNREADABLE, OSError) as error:
+    except (*_WRONG_CONTENT, zipfile.BadZipFile, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise  # the disk's matter
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
