@@ -1,5 +1,7 @@
 """Errors that are the input's, not the program's."""
 
+from typing import Self
+
 import click
 
 
@@ -22,6 +24,10 @@ class BadSettingError(BadInputError):
     def __init__(self, message: str, path: str):
         super().__init__(message)
         self.path = path
+
+    def __reduce__(self) -> tuple[type[Self], tuple[str, str]]:
+        """Go to another process, which exceptions with two arguments otherwise cannot."""
+        return type(self), (self.message, self.path)
 
 
 def find_bad_input(error: BaseException | None) -> BadInputError | None:

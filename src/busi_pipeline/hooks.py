@@ -22,7 +22,6 @@ from kedro.io import DataCatalog, DatasetError
 from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 from kedro_mlflow.framework.hooks.mlflow_hook import MlflowHook
-from kedro_mlflow.io.artifacts import MlflowArtifactDataset
 from mlflow.entities import Param, RunTag
 from mlflow.tracking import MlflowClient
 from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH, MAX_PARAMS_TAGS_PER_BATCH
@@ -36,6 +35,7 @@ from busi_pipeline.datasets.record import flatten, name_keys, prefix_of
 from busi_pipeline.datasets.run_provenance import describe_git_commit
 from busi_pipeline.errors import BadInputError, find_bad_input
 from busi_pipeline.request import check_images, check_inputs, check_weights
+from busi_pipeline.run_datasets import RESULTS, RunDatasets
 from busi_pipeline.run_page import describe_command, name_run
 from busi_pipeline.stats.classes import Classes
 from busi_pipeline.tracking import liveness
@@ -51,8 +51,6 @@ logger = logging.getLogger(__name__)
 
 # Seconds of a stage, from which on it has a line in the log.
 _WORTH_A_LINE = 1.0
-# Folder of a run's artifacts that are of its experiment.
-_RESULTS = "results"
 _MLFLOW_VARIABLES = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")
 
 
@@ -127,11 +125,12 @@ def flatten_parameters(inputs: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     the settings of experiments and the shared values behind them, which RunProvenance logs
     complete, and sentences about the data set.
     """
-    for name, value in inputs.items():
+    for name in inputs:
         prefix, colon, path = name.partition(":")
         group = path.partition(".")[0]
         if prefix != "params" or not colon or group in ("experiments", *SHARED_GROUPS):
             continue
+        value = inputs[name]
         if isinstance(value, Classes):
             yield path, _format(value.names)
             yield "positive_classes", _format(value.positive)
@@ -208,16 +207,14 @@ def _dig(settings: Any, *keys: str) -> Any:
 class FlatMlflowHook(MlflowHook):
     """kedro-mlflow's hook; logs settings objects key by key, and from every thread to one run.
 
-    MLflow's active run is one of a thread: where Kedro loads and saves in others (`--async`,
-    ThreadRunner), a dataset that asks for it finds none, or opens another. So each dataset that
-    has a `run_id` is told the run.
+    See run_datasets for the threads.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self._lock = threading.Lock()
         self._logged: set[str] = set()
-        self._catalog: DataCatalog | None = None
+        self._datasets: RunDatasets | None = None
         self._run_lock: liveness.RunLock | None = None
 
     @hook_impl
@@ -255,19 +252,15 @@ class FlatMlflowHook(MlflowHook):
         known = {key: value for key, value in run_params.items() if key not in left_out}
         with self._lock_run():
             super().before_pipeline_run(known, pipeline, catalog)
-        self._catalog = catalog
         if self.run_id is None:
+            self._datasets = None
             return
         mlflow.set_tag("kedro_command", describe_command(run_params))
         info = mlflow.active_run().info
         logger.info("MLflow run %s, %s", info.run_name, info.run_id)
         experiments = list_experiments(pipeline, settings["experiments"] if settings else [])
-        for name in pipeline.datasets():
-            dataset: Any = catalog.get(name)
-            if hasattr(dataset, "run_id") and not _is_artifact(dataset):
-                dataset.run_id = self.run_id
-            if getattr(dataset, "artifact_path", None) and len(experiments) == 1:
-                dataset.artifact_path = _share_path(dataset.artifact_path, experiments[0])
+        self._datasets = RunDatasets(catalog, self.run_id, experiments)
+        self._datasets.tell(pipeline.datasets())
 
     @contextmanager
     def _lock_run(self) -> Iterator[None]:
@@ -330,33 +323,15 @@ class FlatMlflowHook(MlflowHook):
 
     @hook_impl
     def before_dataset_saved(self, dataset_name: str) -> None:
-        """Tell an artifact its run; not before, since it would then be loaded from that run."""
-        self._set_artifact_run(dataset_name, self.run_id)
+        """Let an artifact be logged."""
+        if self._datasets is not None:
+            self._datasets.begin_saving(dataset_name)
 
     @hook_impl
     def after_dataset_saved(self, dataset_name: str) -> None:
         """Let the artifact be loaded from its file."""
-        self._set_artifact_run(dataset_name, None)
-
-    def _set_artifact_run(self, dataset_name: str, run_id: str | None) -> None:
-        if self.run_id is None or self._catalog is None:
-            return
-        dataset: Any = self._catalog.get(dataset_name)
-        if _is_artifact(dataset):
-            dataset.run_id = run_id
-
-
-def _share_path(path: str, experiment: str) -> str:
-    """Return the folder of artifacts of the one experiment of a run, the same for each.
-
-    MLflow's UI sets artifacts of one path beside each other.
-    """
-    first, _, rest = path.partition("/")
-    return path if first != experiment else f"{_RESULTS}/{rest}".rstrip("/")
-
-
-def _is_artifact(dataset: Any) -> bool:
-    return type(dataset).__module__ == MlflowArtifactDataset.__module__
+        if self._datasets is not None:
+            self._datasets.end_saving(dataset_name)
 
 
 def log_parameters(run_id: str, values: Mapping[str, str]) -> None:
@@ -455,7 +430,7 @@ class StageTimes:
         run, total = mlflow.active_run(), sum(self._seconds.values())
         if run is not None:
             mlflow.log_metric("run_seconds", total)
-            mlflow.log_dict(dict(self._seconds), f"{_RESULTS}/seconds.json")
+            mlflow.log_dict(dict(self._seconds), f"{RESULTS}/seconds.json")
         times = ", ".join(f"{name} {seconds:.1f}" for name, seconds in self._seconds.items())
         logger.info("done in %.1f s: %s", total, times)
 
@@ -507,7 +482,7 @@ class FoldProgress:
         if not _trains_fold(node):
             return
         self._left -= 1
-        record = next(v for name, v in outputs.items() if name.endswith(".fold_record"))
+        record = next(outputs[name] for name in outputs if name.endswith(".fold_record"))
         if record["tags"]["training_cached"] == "no":
             self._spent.append(record["metrics"]["seconds"]["fitting"])
         if self._left:

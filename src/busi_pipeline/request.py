@@ -17,9 +17,11 @@ from busi_pipeline.config.messages import suggest
 from busi_pipeline.config.schemas import ExperimentSettings, LocalizationSettings
 from busi_pipeline.errors import BadInputError, find_bad_input
 
-_RUNNERS = ("SequentialRunner", "ThreadRunner")
+_DASK_RUNNER = "busi_pipeline.runners.DaskRunner"
+_RUNNERS = ("SequentialRunner", "ThreadRunner", "DaskRunner")
 _WORKING = (
-    "SequentialRunner (the default) works, and ThreadRunner, which loads and saves beside computing"
+    "SequentialRunner (the default) works, ThreadRunner, which loads and saves beside computing, "
+    f"and {_DASK_RUNNER}, which runs nodes in several processes"
 )
 _MOST_SUGGESTED = 3
 _WEIGHTS = "pretrained_weights"
@@ -31,13 +33,18 @@ def check_runner_name(name: str | None) -> None:
         return
     try:
         load_obj(name, "kedro.runner")
-    except (ImportError, AttributeError, ValueError):
-        meant = suggest(name.rpartition(".")[2], _RUNNERS, "--runner=")
+    except (ImportError, AttributeError, ValueError) as error:
+        if getattr(error, "name", None) in ("dask", "distributed") and name == _DASK_RUNNER:
+            raise BadInputError(
+                f"{name} needs Dask: `pip install 'busi_pipeline[dask]'`."
+            ) from None
+        near = suggest(name.rpartition(".")[2], _RUNNERS, "--runner=")
+        meant = near.replace("DaskRunner", _DASK_RUNNER)
         raise BadInputError(f"there is no runner {name!r}.{meant} {_WORKING}.") from None
 
 
 def check_runner(runner: object) -> None:
-    """Refuse ParallelRunner: neither the catalog nor the MLflow run goes into other processes."""
+    """Refuse ParallelRunner, which takes neither the catalog nor the run to its processes."""
     if isinstance(runner, ParallelRunner):
         raise BadInputError(
             "--runner=ParallelRunner does not work here: the datasets and the MLflow run belong to "

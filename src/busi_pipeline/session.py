@@ -16,7 +16,7 @@ from kedro.pipeline import Pipeline
 from kedro_mlflow.config.kedro_mlflow_config import KedroMlflowConfig
 
 from busi_pipeline.config.loader import ProjectConfigLoader
-from busi_pipeline.config.schemas import merge_settings
+from busi_pipeline.config.schemas import DaskSettings, merge_settings
 from busi_pipeline.disk_errors import explain_disk_error
 from busi_pipeline.errors import BadInputError
 from busi_pipeline.request import (
@@ -114,6 +114,15 @@ class RequestCheck:
         withholds = to_server == "without_patients" or (
             to_server == "automatic" and not is_this_machine(server)
         )
+        if self._runs_elsewhere(loader):
+            if withholds:
+                raise BadInputError(
+                    "workers on other machines log to the MLflow server themselves, and "
+                    f"privacy.to_server keeps patients' pictures from {server}: set it to "
+                    "`everything`, if that server may have them, or run without `dask.address` and "
+                    "`dask.jobqueue`."
+                )
+            return
         self._parcel = outbox.open(server, withholds)
         problem = find_problem(server)
         if problem:
@@ -137,6 +146,11 @@ class RequestCheck:
                 },
             },
         )
+
+    def _runs_elsewhere(self, loader: ProjectConfigLoader) -> bool:
+        """Whether other machines, which do not see a parcel, log to the run."""
+        dask: DaskSettings = loader["parameters"]["dask"]
+        return getattr(self._request.get("runner"), "has_workers", False) and dask.is_elsewhere
 
     def try_to_deliver(self) -> None:
         """Send what waits; where that fails, it waits on, and a line says why."""

@@ -12,6 +12,7 @@ from .schemas import (
     AdaptationSettings,
     AugmentationSettings,
     CrossValidationSettings,
+    DaskSettings,
     DatasetSettings,
     DeduplicationSettings,
     EnsembleSettings,
@@ -53,6 +54,7 @@ GROUPS: dict[str, type[Settings]] = {
     "promotion": PromotionSettings,
     "monitoring": MonitoringSettings,
     "privacy": PrivacySettings,
+    "dask": DaskSettings,
 }
 ALL_GROUPS = ("classes", "positive_classes", "lesion_free_classes", "sites", *GROUPS, "experiments")
 
@@ -82,6 +84,7 @@ class Parameters(TypedDict):
     promotion: PromotionSettings
     monitoring: MonitoringSettings
     privacy: PrivacySettings
+    dask: DaskSettings
     sites: dict[str, SiteSettings]
     experiments: dict[str, ExperimentSettings | JoinedSettings]
 

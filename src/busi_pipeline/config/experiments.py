@@ -32,6 +32,7 @@ TAKEN_NAMES = frozenset(
         "bias_audit",
         "classes",
         "cross_validation",
+        "dask",
         "dataset",
         "deduplication",
         "duplicates",

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 import yaml
 from kedro.config import MissingConfigException, OmegaConfigLoader
@@ -55,6 +55,20 @@ _active: "ProjectConfigLoader | None" = None
 def find_project_root() -> Path:
     """Return the Kedro project around the current folder, else the current folder."""
     return Path(find_kedro_project(Path.cwd()) or Path.cwd()).resolve()
+
+
+class Snapshot(NamedTuple):
+    """What a session has read, for other processes: files that change meanwhile change nothing.
+
+    Credentials are no part of it; each process reads its own.
+    """
+
+    conf_source: str
+    env: str | None
+    runtime_params: dict[str, Any]
+    project_root: Path
+    parameters: Parameters
+    catalog: dict[str, Any]
 
 
 class ProjectConfigLoader(OmegaConfigLoader):
@@ -101,6 +115,31 @@ class ProjectConfigLoader(OmegaConfigLoader):
         if key == "parameters":
             self._parameters = None
         super().__setitem__(key, value)
+
+    def take_snapshot(self) -> Snapshot:
+        """Return what has been read, paths of the catalog resolved."""
+        return Snapshot(
+            str(self.conf_source),
+            self.env,
+            dict(self.runtime_params or {}),
+            self.project_root,
+            self["parameters"],
+            dict(self["catalog"]),
+        )
+
+    @classmethod
+    def from_snapshot(cls, snapshot: Snapshot) -> Self:
+        """Return a loader that gives what another one has read."""
+        loader = cls(
+            snapshot.conf_source,
+            env=snapshot.env,
+            runtime_params=snapshot.runtime_params,
+            **LOADER_ARGUMENTS,
+        )
+        loader.project_root = snapshot.project_root
+        loader["catalog"] = snapshot.catalog
+        loader._parameters = snapshot.parameters
+        return loader
 
     def check(self, key: str, schema: type[BaseModel] | None = None) -> None:
         """Read one kind of configuration, and hold it against a schema.

@@ -179,6 +179,47 @@ class PrivacySettings(Settings):
     automatic is everything where the server is this machine."""
 
 
+class JobQueueSettings(Settings):
+    """Workers that a cluster's queue starts, each as a job."""
+
+    system: Literal["slurm", "pbs", "sge", "lsf", "oar", "htcondor", "moab"]
+    """The queue."""
+    jobs: Count
+    """How many; each is one worker."""
+    options: dict[str, Any] = {}
+    """For dask-jobqueue, such as `queue`, `account`, `walltime`, `job_script_prologue`."""
+
+
+class DaskSettings(Settings):
+    """Where nodes run with `--runner=busi_pipeline.runners.DaskRunner`."""
+
+    address: Text | None
+    """Of a scheduler that is there, such as `tcp://head:8786`; null starts workers."""
+    jobqueue: JobQueueSettings | None
+    """A cluster's queue that starts them; null starts them on this machine."""
+    workers: Count | None
+    """Processes on this machine; null takes one for every `threads` cores, if memory allows."""
+    threads: Count
+    """Cores that each worker computes on."""
+    memory: Annotated[float, Field(gt=0)]
+    """GB that each worker may take; one that takes more is started anew."""
+    attempts: Count
+    """How often a node is begun whose worker is lost before the run ends."""
+    dashboard: Annotated[int, Field(ge=0, le=65535)] | None
+    """Port of Dask's dashboard; 0 takes a free one, null starts none."""
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether nodes may run on other machines."""
+        return self.address is not None or self.jobqueue is not None
+
+    @model_validator(mode="after")
+    def _check_place(self) -> Self:
+        if self.address is not None and self.jobqueue is not None:
+            raise ValueError("address and jobqueue are two places: set one of them to null")
+        return self
+
+
 class DeduplicationSettings(Settings):
     """How images of one scan are found."""
 

@@ -8,7 +8,7 @@ from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
 from mlflow.utils.time import get_current_time_millis
 
-from busi_pipeline.tracking.children import adopt_child
+from busi_pipeline.tracking.children import adopt_child, find_child
 
 from .record import find_run, flatten, name_keys
 
@@ -16,7 +16,8 @@ from .record import find_run, flatten, name_keys
 class FoldRecordDataset(JSONDataset):
     """{`metrics`: numbers, nested, `tags`: texts} of a fold; saved, a child of the MLflow run.
 
-    A training that was taken from the cache and has its child run already gets no second one.
+    A training that was taken from the cache and has its child run already gets no second one, nor
+    does a fold that is saved again for the same run.
 
     Args:
         filepath: of the JSON file.
@@ -45,7 +46,10 @@ class FoldRecordDataset(JSONDataset):
         tags = own | {MLFLOW_PARENT_RUN_ID: parent, MLFLOW_RUN_NAME: self._name}
         if adopt_child(client, experiment, tags, parent) is not None:
             return
-        child = client.create_run(experiment, tags=tags).info.run_id
+        begun = find_child(client, experiment, parent, self._name)
+        if begun is not None and begun.info.status == "FINISHED":
+            return
+        child = (begun or client.create_run(experiment, tags=tags)).info.run_id
         now = get_current_time_millis()
         client.log_batch(
             child,

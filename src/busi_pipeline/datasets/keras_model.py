@@ -1,13 +1,10 @@
 """Keras models as `.keras` files, and as models of the MLflow run."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import mlflow
 from kedro.io import AbstractDataset
 
 from busi_pipeline.caching.whole_files import replace_whole
@@ -19,6 +16,9 @@ from busi_pipeline.models.delivered import (
     save_delivered_model,
 )
 from busi_pipeline.models.keras_files import load_keras_file
+from busi_pipeline.tracking.active_run import use_run
+
+from .record import find_run
 
 if TYPE_CHECKING:
     import keras
@@ -91,8 +91,7 @@ class DeliveredModelDataset(AbstractDataset[DeliveredModel, DeliveredModel]):
 
     def save(self, data: DeliveredModel) -> None:
         """Write the folder, with the id of the MLflow run if one is known; log to that run."""
-        run = mlflow.active_run()
-        run_id = self.run_id or (run.info.run_id if run else None)
+        run_id = find_run(self.run_id)
         if run_id is not None:
             data = data._replace(description=data.description | {"mlflow_run_id": run_id})
         save_delivered_model(data, self._path)
@@ -121,7 +120,7 @@ class DeliveredModelDataset(AbstractDataset[DeliveredModel, DeliveredModel]):
         # MLflow predicts the example, for which Keras would draw a bar. It forgets this whenever a
         # session is cleared.
         keras.config.disable_interactive_logging()
-        with _use_run(run_id):
+        with use_run(run_id):
             mlflow.tensorflow.log_model(
                 delivered.model,
                 name=self._name,
@@ -137,18 +136,3 @@ class DeliveredModelDataset(AbstractDataset[DeliveredModel, DeliveredModel]):
 
     def _describe(self) -> dict[str, Any]:
         return {"path": str(self._path), "name": self._name}
-
-
-@contextmanager
-def _use_run(run_id: str) -> Iterator[None]:
-    """Make a run the active one of this thread, and leave the thread as it was."""
-    run = mlflow.active_run()
-    if run is not None and run.info.run_id == run_id:
-        yield
-        return
-    # Ending a resumed run would mark it as finished: it is taken off the thread's stack instead.
-    client = mlflow.MlflowClient()
-    status = client.get_run(run_id).info.status
-    with mlflow.start_run(run_id=run_id, nested=run is not None):
-        yield
-    client.update_run(run_id, status=status)

@@ -9,7 +9,6 @@ from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from typing import Any
 
-import mlflow
 from filelock import Timeout
 from kedro.io import AbstractDataset, DatasetError
 from mlflow.exceptions import MlflowException
@@ -31,6 +30,9 @@ from busi_pipeline.models.ledger import (
 )
 from busi_pipeline.models.model_store import ModelStore
 from busi_pipeline.models.packaged import PackagedModel, load_package
+from busi_pipeline.tracking.active_run import use_run
+
+from .record import find_run
 
 logger = logging.getLogger(__name__)
 
@@ -44,9 +46,12 @@ _ABSENT = ErrorCode.Name(RESOURCE_DOES_NOT_EXIST)
 class ModelRegistry:
     """Gives roles. The ledger decides; MLflow's aliases follow it."""
 
-    def __init__(self, store: ModelStore, name: str):
-        """Take the store of the models, and the name of the model in MLflow's registry."""
-        self._store, self._name = store, name
+    def __init__(self, store: ModelStore, name: str, run_id: str | None = None):
+        """Take the store of the models, the name of the model in MLflow's registry, and the run.
+
+        The run is the one with which a model is registered; None is the active one.
+        """
+        self._store, self._name, self._run_id = store, name, run_id
 
     def read_ledger(self) -> Ledger:
         """Return the ledger; see models.ledger.read_ledger."""
@@ -68,7 +73,7 @@ class ModelRegistry:
     ) -> Ledger:
         """Make a package the champion or the challenger; return the ledger.
 
-        It is kept, and registered in MLflow with the run that is active. The champion before it is
+        It is kept, and registered in MLflow with the run. The champion before it is
         the previous one then.
 
         Raises BadInputError where the model has the role already, or another run gives one.
@@ -150,13 +155,14 @@ class ModelRegistry:
 
     def _register(self, kept: Path, package: PackagedModel) -> dict[str, str]:
         """Register a kept package in MLflow, once; return {version: number}."""
-        if mlflow.active_run() is None:
+        run_id = find_run(self._run_id)
+        if run_id is None:
             return {}
         known = self.read_ledger().registered.get(package.version)
         client = MlflowClient()
         if known is not None and _is_version(client, self._name, known, package.version):
             return {}
-        with _hold_back_registry_lines():
+        with use_run(run_id), _hold_back_registry_lines():
             logged = log_package(kept, package.name, package.description, self._name)
         number = str(logged.registered_model_version)
         logger.info("%s is version %s of %s in MLflow", package.version, number, self._name)
@@ -313,15 +319,19 @@ class ModelRegistryDataset(AbstractDataset[None, ModelRegistry]):
         path: folder of the models.
         name: of the model in MLflow's registry.
         metadata: for Kedro-Viz.
+
+    Attributes:
+        run_id: of the MLflow run, which a hook sets; None for the active one.
     """
 
     def __init__(self, *, path: str, name: str, metadata: dict[str, Any] | None = None):
         self._path, self._name = Path(path), name
         self.metadata = metadata
+        self.run_id: str | None = None
 
     def load(self) -> ModelRegistry:
         """Return the registry."""
-        return ModelRegistry(ModelStore(self._path), self._name)
+        return ModelRegistry(ModelStore(self._path), self._name, self.run_id)
 
     def save(self, data: None) -> None:
         """Refuse: roles are given one by one."""

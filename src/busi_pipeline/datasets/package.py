@@ -6,7 +6,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import mlflow
 from kedro.io import AbstractDataset
 
 from busi_pipeline.caching.whole_files import write_whole
@@ -18,6 +17,9 @@ from busi_pipeline.models.packaged import (
     PackagedModel,
     load_package,
 )
+from busi_pipeline.tracking.active_run import use_run
+
+from .record import find_run
 
 _LOCALIZER = "localizer"
 _SUFFIX, _PHONE_SUFFIX = ".onnx", ".tflite"
@@ -113,11 +115,15 @@ class PackageDataset(AbstractDataset[PackageParts, PackagedModel]):
         path: the folder.
         name: of the experiment.
         metadata: for Kedro-Viz.
+
+    Attributes:
+        run_id: of the MLflow run to log to, which a hook sets; None for the active one.
     """
 
     def __init__(self, *, path: str, name: str, metadata: dict[str, Any] | None = None):
         self._path, self._name = Path(path), name
         self.metadata = metadata
+        self.run_id: str | None = None
         self._logging_activated = True  # kedro-mlflow switches it off for untracked pipelines
 
     def load(self) -> PackagedModel:
@@ -125,10 +131,12 @@ class PackageDataset(AbstractDataset[PackageParts, PackagedModel]):
         return load_package(self._path)
 
     def save(self, data: PackageParts) -> None:
-        """Write the folder; log it to the active MLflow run, if there is one."""
+        """Write the folder; log it to the MLflow run, if there is one."""
         described = write_package(data, self._name, self._path)
-        if mlflow.active_run() and self._logging_activated:
-            log_package(self._path, self._name, described)
+        run_id = find_run(self.run_id)
+        if run_id is not None and self._logging_activated:
+            with use_run(run_id):
+                log_package(self._path, self._name, described)
 
     def _exists(self) -> bool:
         return (self._path / PACKAGE_FILE).is_file()

@@ -25,6 +25,7 @@ from busi_pipeline.imaging.affine import (
 )
 from busi_pipeline.imaging.augmentation import augment_image
 from busi_pipeline.imaging.scanner_variation import vary_scanner
+from busi_pipeline.models.seeding import seed_thread
 from busi_pipeline.models.weights import PretrainedWeights
 from busi_pipeline.progress import track
 
@@ -193,11 +194,9 @@ def build_for_training(
 
     Seeded: without pretrained weights, extraction and training must build the same frozen part.
     """
-    import keras
-
     from busi_pipeline.learning.device import dtype_policy
 
-    keras.utils.set_random_seed(settings.training.seed)
+    seed_thread(settings.training.seed)
     with dtype_policy(device.precision):
         return build_network(settings, weights, classes)
 

@@ -45,6 +45,7 @@ from busi_pipeline.models.localizer import (
     join_localizer,
     measure_loss,
 )
+from busi_pipeline.models.seeding import seed_thread
 from busi_pipeline.models.weights import PretrainedWeights
 from busi_pipeline.progress import track
 
@@ -208,10 +209,8 @@ def extract_pyramid(
     from busi_pipeline.learning.extraction import compute_features
 
     def compute(positions: np.ndarray) -> Iterator[np.ndarray]:
-        import keras
-
         with dtype_policy("float32"):
-            keras.utils.set_random_seed(settings.seed)
+            seed_thread(settings.seed)
             model = build_pyramid(preset, settings.image_size, settings.channels, weights.argument)
         size = choose_batch_size("auto", model)
         starts = range(0, len(positions), size)
@@ -348,7 +347,7 @@ def _fit_decoder(
 
     begun = time.perf_counter()
     keras.backend.clear_session()
-    keras.utils.set_random_seed(settings.seed + fold)
+    seed_thread(settings.seed + fold)
     rng = np.random.default_rng([settings.seed, fold])
     numbers = views.index["augmentation"].to_numpy()[rows]
     images = views.index["image_id"].to_numpy()[rows]
@@ -436,14 +435,13 @@ def build_localizer(
         settings: of the decoders.
         weights, decoders: by backbone.
     """
-    import keras
 
     from busi_pipeline.learning.device import dtype_policy
 
     with dtype_policy("float32"):
         parts = []
         for backbone, own in decoders.items():
-            keras.utils.set_random_seed(settings.seed)
+            seed_thread(settings.seed)
             argument = weights[backbone].argument
             pyramid = build_pyramid(
                 get_backbone(backbone), settings.image_size, settings.channels, argument

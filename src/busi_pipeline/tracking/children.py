@@ -9,6 +9,13 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
 _CACHED, _TRAINING, _FOLD = "training_cached", "training_sha256", "fold"
 
 
+def find_child(client: MlflowClient, experiment_id: str, parent: str, name: str) -> Run | None:
+    """Return the run that a parent has under this name, from a process that was lost, say."""
+    condition = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent}'"
+    children: list[Run] = client.search_runs([experiment_id], condition)
+    return next((run for run in children if run.data.tags.get(MLFLOW_RUN_NAME) == name), None)
+
+
 def adopt_child(
     client: MlflowClient, experiment_id: str, tags: Mapping[str, str], parent: str
 ) -> str | None:

@@ -1,0 +1,72 @@
+"""The datasets of a pipeline, and the MLflow run that they log to.
+
+MLflow's active run is one of a thread: what loads and saves in another one, or in another process,
+finds none, or opens another. So each dataset that has a `run_id` is told the run.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+from kedro.io import CatalogProtocol
+from kedro_mlflow.io.artifacts import MlflowArtifactDataset
+
+# Folder of a run's artifacts that are of its experiment.
+RESULTS = "results"
+
+
+class RunDatasets:
+    """Tells the datasets of a catalog which run is theirs."""
+
+    def __init__(
+        self, catalog: CatalogProtocol, run_id: str | None, experiments: Iterable[str] = ()
+    ):
+        """Take the run.
+
+        Args:
+            catalog: of the datasets.
+            run_id: None logs nothing.
+            experiments: of the run; where it is one, its artifacts lie where those of every other
+                one do, since MLflow's UI sets artifacts of one path beside each other.
+        """
+        self._catalog, self._run_id = catalog, run_id
+        own = list(experiments)
+        self._only = own[0] if len(own) == 1 else None
+
+    def tell(self, names: Iterable[str]) -> None:
+        """Tell those named their run and their place in it; artifacts learn it when saved."""
+        for name in names:
+            dataset: Any = self._catalog.get(name)
+            if self._run_id is None:
+                if hasattr(dataset, "_logging_activated"):
+                    dataset._logging_activated = False
+                continue
+            if hasattr(dataset, "run_id") and not is_artifact(dataset):
+                dataset.run_id = self._run_id
+            if getattr(dataset, "artifact_path", None) and self._only is not None:
+                dataset.artifact_path = _share_path(dataset.artifact_path, self._only)
+
+    def begin_saving(self, name: str) -> None:
+        """Tell an artifact its run; not before, since it would then be loaded from that run."""
+        self._set_run(name, self._run_id)
+
+    def end_saving(self, name: str) -> None:
+        """Let the artifact be loaded from its file."""
+        self._set_run(name, None)
+
+    def _set_run(self, name: str, run_id: str | None) -> None:
+        if self._run_id is None:
+            return
+        dataset: Any = self._catalog.get(name)
+        if is_artifact(dataset):
+            dataset.run_id = run_id
+
+
+def is_artifact(dataset: object) -> bool:
+    """Whether a dataset is kedro-mlflow's, which logs a file beside saving it."""
+    return type(dataset).__module__ == MlflowArtifactDataset.__module__
+
+
+def _share_path(path: str, experiment: str) -> str:
+    """Return the folder of artifacts of the one experiment of a run, the same for each."""
+    first, _, rest = path.partition("/")
+    return path if first != experiment else f"{RESULTS}/{rest}".rstrip("/")

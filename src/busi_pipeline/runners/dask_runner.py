@@ -1,0 +1,273 @@
+"""Kedro's nodes as tasks of Dask, each in a process of its own, on one machine or many."""
+
+import contextlib
+import logging
+import uuid
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Executor
+from typing import Any
+
+import mlflow
+from distributed import Client, Future, KilledWorker, as_completed
+from kedro.framework import project
+from kedro.framework.hooks.manager import _NullPluginManager
+from kedro.io import CatalogProtocol, MemoryDataset
+from kedro.pipeline import Pipeline
+from kedro.pipeline.node import Node
+from kedro.runner import AbstractRunner
+from pluggy import PluginManager
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from busi_pipeline.config.loader import active_loader
+from busi_pipeline.config.schemas import DaskSettings
+from busi_pipeline.errors import BadInputError
+from busi_pipeline.progress import track
+
+from .clusters import Workers, open_workers
+from .remote_nodes import (
+    LOGGERS,
+    Ran,
+    RunOfNodes,
+    RunPlugin,
+    describe_versions,
+    list_environment,
+    run_node,
+)
+
+logger = logging.getLogger(__name__)
+
+_LOCAL_STORES = ("sqlite:", "file:")
+
+
+class DaskRunner(AbstractRunner):
+    """Runs each node on a worker of Dask as soon as its inputs are there.
+
+    Data goes through the catalog: a worker loads a node's inputs and saves its outputs, and Dask
+    carries the node alone. Where a worker is lost, Dask gives its node to another one. Parameters,
+    progress and times are logged by the process that began the run; datasets log what they save to
+    its MLflow run from where they are.
+
+    Hooks of nodes are called here, when a node is done. They are given mappings that load a dataset
+    when it is asked for. Hooks of datasets are called on the worker, those of this project alone.
+    """
+
+    has_workers = True
+
+    @property
+    def _logger(self) -> logging.Logger:
+        return logging.getLogger("kedro.runner")  # Kedro's own lines, which are not wanted here
+
+    def _get_executor(self, max_workers: int) -> Executor | None:
+        return None
+
+    def _run(
+        self,
+        pipeline: Pipeline,
+        catalog: CatalogProtocol,
+        hook_manager: PluginManager | None = None,
+        run_id: str | None = None,
+    ) -> None:
+        """Run the nodes; raises BadInputError, one line, where they cannot be run so."""
+        parameters: Any = catalog.load("parameters")
+        settings: DaskSettings = parameters["dask"]
+        refuse_memory_datasets(pipeline, catalog)
+        refuse_local_store(settings)
+        run = self._describe(settings, pipeline, parameters["experiments"], run_id)
+        done: set[Node] = set()
+        with open_workers(settings) as workers:
+            _announce(workers, settings)
+            ran: list[Ran] = []
+            try:
+                with _bring(workers.client, run) as plugin, logging_redirect_tqdm():
+                    finished = _finish(workers.client, pipeline, plugin)
+                    total = len(pipeline.nodes)
+                    for node, how in track(finished, "the pipeline", "step", total):
+                        ran.append(how)
+                        done.add(node)
+                        _tell_hooks(hook_manager or _NullPluginManager(), node, catalog, run_id)
+            except Exception:
+                self._suggest_resume_scenario(pipeline, done, catalog)
+                raise
+            _summarise(ran, workers.size)
+
+    def _describe(
+        self,
+        settings: DaskSettings,
+        pipeline: Pipeline,
+        experiments: Mapping[str, Any],
+        session: str | None,
+    ) -> RunOfNodes:
+        active = mlflow.active_run()
+        first = {node.namespace.split(".")[0] for node in pipeline.nodes if node.namespace}
+        return RunOfNodes(
+            snapshot=active_loader().take_snapshot(),
+            package=str(project.PACKAGE_NAME),
+            session=session,
+            tracking=mlflow.get_tracking_uri(),
+            registry=mlflow.get_registry_uri(),
+            run_id=active.info.run_id if active else None,
+            experiments=tuple(sorted(first & set(experiments))),
+            is_async=self._is_async,
+            threads=settings.threads,
+            levels={name: logging.getLogger(name).getEffectiveLevel() for name in LOGGERS},
+            environment=list_environment(),
+            versions=describe_versions(),
+        )
+
+
+def refuse_memory_datasets(pipeline: Pipeline, catalog: CatalogProtocol) -> None:
+    """Raise BadInputError for what one node hands another without a catalog entry."""
+    handed = {name for node in pipeline.nodes for name in node.inputs} & pipeline.all_outputs()
+    for name in sorted(handed):
+        if isinstance(catalog.get(name), MemoryDataset):
+            raise BadInputError(
+                f"{name} is kept in memory, which nodes in other processes do not share: give it "
+                "an entry in the catalog, or run with --runner=SequentialRunner."
+            )
+
+
+def refuse_local_store(settings: DaskSettings) -> None:
+    """Raise BadInputError where other machines would have to log to a file on this one."""
+    uri = mlflow.get_tracking_uri()
+    if settings.is_elsewhere and mlflow.active_run() and uri.startswith(_LOCAL_STORES):
+        raise BadInputError(
+            "workers on other machines log to MLflow, too, and its store here is a file: set "
+            "MLFLOW_TRACKING_URI to a server (http://...) or a database (postgresql://...) that "
+            "all of them reach. docs/how-to/cluster.md shows both."
+        )
+
+
+def _announce(workers: Workers, settings: DaskSettings) -> None:
+    link = workers.client.dashboard_link
+    logger.info(
+        "Dask: %d worker%s, each on %d core%s with %g GB%s",
+        *(workers.size, "" if workers.size == 1 else "s"),
+        *(settings.threads, "" if settings.threads == 1 else "s", settings.memory),
+        f"; dashboard {link}" if link and settings.dashboard is not None else "",
+    )
+
+
+@contextlib.contextmanager
+def _bring(client: Client, run: RunOfNodes) -> Iterator[str]:
+    """Bring a run to the workers, and what they log to this process; take it away at the end."""
+    name = f"run-{uuid.uuid4().hex}"
+    client.register_plugin(RunPlugin(run), name)
+    for own in LOGGERS:
+        client.forward_logging(own)
+    client.subscribe_topic("all", _warn_of_lost_worker)
+    try:
+        yield name
+    finally:
+        client.unsubscribe_topic("all")
+        for own in LOGGERS:
+            client.unforward_logging(own)
+        client.unregister_worker_plugin(name)
+
+
+def _warn_of_lost_worker(event: tuple[float, Any]) -> None:
+    _, what = event
+    if not isinstance(what, dict) or what.get("action") != "remove-worker" or what["expected"]:
+        return
+    lost = [str(key).rpartition("-")[0] for key in what["processing-tasks"]]
+    if lost:
+        logger.warning(
+            "the worker %s is lost: %s begins again on another", what["worker"], ", ".join(lost)
+        )
+
+
+def _finish(client: Client, pipeline: Pipeline, plugin: str) -> Iterator[tuple[Node, Ran]]:
+    """Submit each node when those before it are done; yield it when it is done itself.
+
+    Dask chooses the worker. What has most steps after it comes first.
+    """
+    before = {node: set(own) for node, own in pipeline.node_dependencies.items()}
+    depth = _measure_depths(pipeline)
+    nodes: dict[str, Node] = {}
+    running = as_completed()
+
+    def submit(ready: list[Node]) -> None:
+        for node in ready:
+            del before[node]
+            # The first part of a key names the bar in the dashboard.
+            key = f"{node.short_name}-{uuid.uuid4().hex}"
+            nodes[key] = node
+            running.add(
+                client.submit(run_node, plugin, node, key=key, priority=depth[node], pure=False)
+            )
+
+    submit([node for node in pipeline.nodes if not before[node]])
+    try:
+        for future in running:
+            node = nodes[future.key]
+            how = _get_result(future, node)
+            future.release()
+            yield node, how
+            for own in before.values():
+                own.discard(node)
+            submit([node for node, own in list(before.items()) if not own])
+    finally:
+        client.cancel(list(running.futures), force=True)
+
+
+def _get_result(future: Future, node: Node) -> Ran:
+    try:
+        result: Ran = future.result()
+        return result
+    except KilledWorker as error:
+        raise BadInputError(
+            f"{node.name} lost its worker {error.allowed_failures + 1} times, last on "
+            f"{error.last_worker.address}: most often its memory ran out. Raise `dask.memory` or "
+            "lower `dask.workers`; `dask.attempts` says how often it is begun."
+        ) from error
+
+
+def _measure_depths(pipeline: Pipeline) -> dict[Node, int]:
+    """Return {node: how many steps follow it at most}."""
+    depths = dict.fromkeys(pipeline.nodes, 0)
+    for node in reversed(pipeline.nodes):
+        for own in pipeline.node_dependencies[node]:
+            depths[own] = max(depths[own], depths[node] + 1)
+    return depths
+
+
+def _tell_hooks(
+    hooks: PluginManager | _NullPluginManager,
+    node: Node,
+    catalog: CatalogProtocol,
+    run_id: str | None,
+) -> None:
+    inputs, outputs = _Saved(catalog, node.inputs), _Saved(catalog, node.outputs)
+    known = {"node": node, "catalog": catalog, "inputs": inputs, "is_async": False}
+    hooks.hook.before_node_run(**known, run_id=run_id)
+    hooks.hook.after_node_run(**known, outputs=outputs, run_id=run_id)
+
+
+class _Saved(Mapping[str, Any]):
+    """Datasets by name, loaded when they are asked for."""
+
+    def __init__(self, catalog: CatalogProtocol, names: list[str]):
+        self._catalog, self._names = catalog, names
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._names:
+            raise KeyError(name)
+        return self._catalog.load(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+def _summarise(ran: list[Ran], workers: int) -> None:
+    """Say how much of the workers' time was spent on nodes."""
+    if not ran:
+        return
+    wall = max(own.ended for own in ran) - min(own.begun for own in ran)
+    spent = sum(own.ended - own.begun for own in ran)
+    logger.info(
+        "Dask: %d steps in %.1f s on %d worker%s, which had a node %.0f %% of the time",
+        *(len(ran), wall, workers, "" if workers == 1 else "s"),
+        100 * spent / (wall * workers) if wall else 100.0,
+    )
