@@ -48,12 +48,14 @@ class NotAsExpectedError(Exception):
     """What a run that was interrupted does not have in common with one that was not."""
 
 
-def start_run(project: Path, pipeline: str, log: Path | None = None) -> subprocess.Popen[bytes]:
+def start_run(
+    project: Path, pipeline: str, log: Path | None = None, *options: str
+) -> subprocess.Popen[bytes]:
     """Begin `kedro run` in a process of its own; its output goes to a file, or to `run.log`."""
     variables = {k: v for k, v in os.environ.items() if k not in MACHINE_VARIABLES}
     with (log or project / "run.log").open("ab") as output:
         return subprocess.Popen(
-            [sys.executable, "-m", "kedro", "run", f"--pipeline={pipeline}"],
+            [sys.executable, "-m", "kedro", "run", f"--pipeline={pipeline}", *options],
             cwd=project,
             env=variables,
             stdout=output,

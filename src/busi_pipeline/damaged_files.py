@@ -21,6 +21,9 @@ logger = logging.getLogger(__name__)
 class DamagedFiles:
     """Lets files that cannot be read count as absent, before anything asks for them."""
 
+    def __init__(self) -> None:
+        self._folders: list[Path] = []
+
     @hook_impl(tryfirst=True)
     def before_pipeline_run(
         self, run_params: Mapping[str, Any], pipeline: Pipeline, catalog: DataCatalog
@@ -40,7 +43,13 @@ class DamagedFiles:
                     "%s is damaged (%s): it counts as absent, and lies in %s now",
                     *(path, problem, aside.name),
                 )
-        for folder in _list_roots(path.parent for path in files):
+        self._folders = _list_roots(path.parent for path in files)
+        self.after_pipeline_run()
+
+    @hook_impl
+    def after_pipeline_run(self) -> None:
+        """Remove what workers that were lost meanwhile have left."""
+        for folder in self._folders:
             remove_abandoned(folder)
 
 

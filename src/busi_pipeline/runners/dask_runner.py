@@ -154,24 +154,23 @@ def _bring(client: Client, run: RunOfNodes) -> Iterator[str]:
     client.register_plugin(RunPlugin(run), name)
     for own in LOGGERS:
         client.forward_logging(own)
-    client.subscribe_topic("all", _warn_of_lost_worker)
     try:
         yield name
     finally:
-        client.unsubscribe_topic("all")
         for own in LOGGERS:
             client.unforward_logging(own)
         client.unregister_worker_plugin(name)
 
 
-def _warn_of_lost_worker(event: tuple[float, Any]) -> None:
-    _, what = event
+def _warn_of_lost_worker(what: Any, nodes: Mapping[str, Node]) -> None:
+    """Say which nodes a lost worker had; `what` is an event of Dask's scheduler, of any kind."""
     if not isinstance(what, dict) or what.get("action") != "remove-worker" or what["expected"]:
         return
-    lost = [str(key).rpartition("-")[0] for key in what["processing-tasks"]]
+    lost = [nodes[key].name for key in what["processing-tasks"] if key in nodes]
     if lost:
         logger.warning(
-            "the worker %s is lost: %s begins again on another", what["worker"], ", ".join(lost)
+            "the worker %s is lost, and another one gets what it had: %s",
+            *(what["worker"], ", ".join(lost)),
         )
 
 
@@ -183,7 +182,7 @@ def _finish(client: Client, pipeline: Pipeline, plugin: str) -> Iterator[tuple[N
     before = {node: set(own) for node, own in pipeline.node_dependencies.items()}
     depth = _measure_depths(pipeline)
     nodes: dict[str, Node] = {}
-    running = as_completed()
+    running = as_completed(loop=client.loop)
 
     def submit(ready: list[Node]) -> None:
         for node in ready:
@@ -195,17 +194,19 @@ def _finish(client: Client, pipeline: Pipeline, plugin: str) -> Iterator[tuple[N
                 client.submit(run_node, plugin, node, key=key, priority=depth[node], pure=False)
             )
 
+    client.subscribe_topic("all", lambda event: _warn_of_lost_worker(event[1], nodes))
     submit([node for node in pipeline.nodes if not before[node]])
     try:
         for future in running:
             node = nodes[future.key]
             how = _get_result(future, node)
             future.release()
-            yield node, how
             for own in before.values():
                 own.discard(node)
-            submit([node for node, own in list(before.items()) if not own])
+            submit([other for other, own in list(before.items()) if not own])
+            yield node, how
     finally:
+        client.unsubscribe_topic("all")
         client.cancel(list(running.futures), force=True)
 
 

@@ -1,0 +1,126 @@
+"""Nodes on workers of Dask: as in one process, though workers are killed, or are elsewhere."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import mlflow
+import pytest
+import yaml
+
+from tests.factories import MACHINE_VARIABLES, PROJECT
+from tests.integration.mlflow_servers import Server
+from tests.integration.projects import create_project, run_command, select_default
+from tests.worker_kills import RUNNER
+
+TRAIN = "--pipeline=train_vgg16"
+
+
+def test_killed_workers_change_no_result() -> None:
+    driver = [sys.executable, "-m", "tests.worker_kills", "--kills", "1"]
+    done = subprocess.run(driver, cwd=PROJECT, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "undisturbed" in done.stdout
+    assert "1 kills" in done.stdout
+
+
+@contextmanager
+def serve_dask(folder: Path, *options: str) -> Iterator[str]:
+    """Give the address of a scheduler with one worker, which stand in another folder."""
+    variables = {k: v for k, v in os.environ.items() if k not in MACHINE_VARIABLES}
+    own = folder / "scheduler.json"
+    command = [sys.executable, "-m", "distributed.cli"]
+    starts = (
+        ["dask_scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard"],
+        ["dask_worker", "--no-dashboard", *options],
+    )
+    processes = []
+    with (folder / "dask.log").open("ab") as log:
+        try:
+            for program, *rest in starts:
+                command = [sys.executable, "-m", f"distributed.cli.{program}", *rest]
+                command += ["--scheduler-file", str(own)]
+                processes.append(
+                    subprocess.Popen(command, cwd=folder, env=variables, stdout=log, stderr=log)
+                )
+            deadline = time.monotonic() + 60
+            while "Registered to" not in (folder / "dask.log").read_text():
+                assert time.monotonic() < deadline, (folder / "dask.log").read_text()
+                time.sleep(0.2)
+            yield yaml.safe_load(own.read_text())["address"]
+        finally:
+            for process in processes:
+                process.terminate()
+            for process in processes:
+                process.wait(timeout=30)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    return create_project(tmp_path / "project", None, select_default("vgg16"))
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> Path:
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    return folder
+
+
+def test_a_worker_elsewhere_logs_to_the_server(
+    project: Path, elsewhere: Path, tmp_path: Path
+) -> None:
+    """The worker has neither the folder nor the variables of the run."""
+    server = Server(tmp_path / "server")
+    with serve_dask(elsewhere, "--nthreads", "1", "--nworkers", "1") as address:
+        at = f"dask.address={address}"
+        refused = run_command(project, TRAIN, RUNNER, "--params", at)
+        assert refused.returncode == 1
+        assert "set MLFLOW_TRACKING_URI to a server" in refused.stdout + refused.stderr
+        server.start()
+        try:
+            to_server = {"MLFLOW_TRACKING_URI": server.address}
+            done = run_command(project, TRAIN, RUNNER, "--params", at, environment=to_server)
+            assert done.returncode == 0, done.stdout + done.stderr
+            assert f"Dask: 1 worker of {address}" in done.stdout
+            client = mlflow.MlflowClient(server.address)
+            found = client.search_runs([own.experiment_id for own in client.search_experiments()])
+            assert [run.info.status for run in found] == ["FINISHED"]
+            assert found[0].data.metrics["test.accuracy"] >= 0
+            assert found[0].data.params["split.seed"] == "42"
+            paths = [own.path for own in client.list_artifacts(found[0].info.run_id, "results")]
+            assert "results/roc_pr_curves.png" in paths
+            assert list(project.glob("mlflow_outbox/*")) == []
+            private = ("--params", f"{at},privacy.to_server=without_patients")
+            withheld = run_command(project, TRAIN, RUNNER, *private, environment=to_server)
+        finally:
+            server.kill()
+    assert withheld.returncode == 1
+    assert "privacy.to_server keeps patients' pictures from" in withheld.stdout + withheld.stderr
+
+
+def test_workers_that_cannot_run_nodes_are_refused(project: Path, elsewhere: Path) -> None:
+    nobody = run_command(project, TRAIN, RUNNER, "--params", "dask.address=tcp://127.0.0.1:9")
+    assert "no scheduler answers at tcp://127.0.0.1:9" in nobody.stdout + nobody.stderr
+    assert "Traceback" not in nobody.stdout + nobody.stderr
+    with serve_dask(elsewhere, "--nthreads", "2", "--nworkers", "1") as address:
+        wide = run_command(project, TRAIN, RUNNER, "--params", f"dask.address={address}")
+    assert "has 2 threads" in wide.stdout + wide.stderr
+
+
+def test_what_a_node_refuses_is_one_line(project: Path) -> None:
+    """An error comes back from a worker as it was raised."""
+    (project / "data/01_raw/Dataset_BUSI_with_GT/benign/benign (1).png").write_bytes(b"no image")
+    for path in (project / "data/01_raw/Dataset_BUSI_with_GT/normal").iterdir():
+        path.unlink()
+    local = ("--params", "dask.workers=1,dask.memory=4,dask.dashboard=null")
+    done = run_command(project, TRAIN, RUNNER, *local)
+    said = done.stdout + done.stderr
+    assert done.returncode == 1
+    assert "Traceback" not in said
+    assert "normal" in said.splitlines()[-1]
+    assert "too few" in said or "needs at least" in said
