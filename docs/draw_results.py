@@ -1,4 +1,4 @@
-"""Draws docs/figures/results.png from the first table of docs/results.md.
+"""Draws docs/figures/results.png from the table of the figures to go by in docs/results.md.
 
 python docs/draw_results.py
 """
@@ -10,13 +10,15 @@ from matplotlib.figure import Figure
 
 DOCS = Path(__file__).resolve().parent
 MODELS = ("Ensemble", "ResNet50", "VGG16", "InceptionV3, RMSprop", "InceptionV3, AdamW")
+SECTION = "## The figures to go by\n"
 PANELS = ("accuracy (%)", "malignant AUC", "specificity at 90 % sensitivity (%)")
 
 
 def read_figures() -> dict[str, list[tuple[float, float, float]]]:
     """Return {model: (value, low, high) of each panel}."""
     found: dict[str, list[tuple[float, float, float]]] = {}
-    for line in (DOCS / "results.md").read_text().splitlines():
+    section = (DOCS / "results.md").read_text().partition(SECTION)[2].partition("\n## ")[0]
+    for line in section.splitlines():
         cells = [cell.strip(" *") for cell in line.strip("|").split("|")]
         name = next((name for name in MODELS if cells[0].replace("*", "").startswith(name)), None)
         if name and name not in found:

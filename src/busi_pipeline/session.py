@@ -25,6 +25,7 @@ from busi_pipeline.request import (
     check_runner,
     check_selection,
 )
+from busi_pipeline.tracking.local_store import find_local_store
 from busi_pipeline.tracking.outbox import FOLDER, Outbox, Parcel
 from busi_pipeline.tracking.server import (
     find_problem,
@@ -106,6 +107,12 @@ class RequestCheck:
             return
         server = (settings.get("server") or {}).get("mlflow_tracking_uri") or ""
         refuse_credentials(server)
+        if self._runs_elsewhere(loader) and find_local_store(server) is not None:
+            raise BadInputError(
+                "workers on other machines log to MLflow, too, and its store here is a file: set "
+                "MLFLOW_TRACKING_URI to a server (http://...) or a database (postgresql://...) "
+                "that all of them reach. docs/how-to/cluster.md shows both."
+            )
         if not is_server(server) or _NEED_SERVER & pipeline.datasets():
             return
         outbox = Outbox(loader.project_root / FOLDER)

@@ -12,6 +12,9 @@ import mlflow
 import pytest
 import yaml
 
+from busi_pipeline.config.schemas import DaskSettings
+from busi_pipeline.errors import BadInputError
+from busi_pipeline.runners.clusters import open_workers
 from tests.factories import MACHINE_VARIABLES, PROJECT
 from tests.integration.mlflow_servers import Server
 from tests.integration.projects import create_project, run_command, select_default
@@ -33,7 +36,6 @@ def serve_dask(folder: Path, *options: str) -> Iterator[str]:
     """Give the address of a scheduler with one worker, which stand in another folder."""
     variables = {k: v for k, v in os.environ.items() if k not in MACHINE_VARIABLES}
     own = folder / "scheduler.json"
-    command = [sys.executable, "-m", "distributed.cli"]
     starts = (
         ["dask_scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard"],
         ["dask_worker", "--no-dashboard", *options],
@@ -103,13 +105,20 @@ def test_a_worker_elsewhere_logs_to_the_server(
     assert "privacy.to_server keeps patients' pictures from" in withheld.stdout + withheld.stderr
 
 
-def test_workers_that_cannot_run_nodes_are_refused(project: Path, elsewhere: Path) -> None:
-    nobody = run_command(project, TRAIN, RUNNER, "--params", "dask.address=tcp://127.0.0.1:9")
-    assert "no scheduler answers at tcp://127.0.0.1:9" in nobody.stdout + nobody.stderr
-    assert "Traceback" not in nobody.stdout + nobody.stderr
+def refuse_workers(address: str) -> str:
+    settings = DaskSettings(
+        **{"address": address, "jobqueue": None, "workers": None, "threads": 1},
+        **{"memory": 4.0, "attempts": 3, "dashboard": None},
+    )
+    with pytest.raises(BadInputError) as caught, open_workers(settings):
+        pass
+    return caught.value.message
+
+
+def test_workers_that_cannot_run_nodes_are_refused(elsewhere: Path) -> None:
+    assert "no scheduler answers at tcp://127.0.0.1:9 " in refuse_workers("tcp://127.0.0.1:9")
     with serve_dask(elsewhere, "--nthreads", "2", "--nworkers", "1") as address:
-        wide = run_command(project, TRAIN, RUNNER, "--params", f"dask.address={address}")
-    assert "has 2 threads" in wide.stdout + wide.stderr
+        assert f"`dask worker {address} --nthreads 1`" in refuse_workers(address)
 
 
 def test_what_a_node_refuses_is_one_line(project: Path) -> None:

@@ -1,5 +1,6 @@
 """What lies at the top of the repository: it names what is there, and says one thing."""
 
+import importlib.util
 import json
 import os
 import re
@@ -137,3 +138,20 @@ def test_no_python_at_all_is_no_success() -> None:
     done = run_make("test-all", "PYTHONS=9.2")
     assert done.returncode != 0
     assert "nothing was tested" in done.stdout
+
+
+def test_the_readme_has_the_figures_of_the_results() -> None:
+    """And the picture beside them is drawn from those."""
+    place = PROJECT / "docs/draw_results.py"
+    spec = importlib.util.spec_from_file_location("draw_results", place)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    figures = module.read_figures()
+    assert list(figures) == list(module.MODELS)
+    readme = (PROJECT / "README.md").read_text().replace("*", "")
+    for model, values in figures.items():
+        (line,) = re.findall(rf"^\| {model} \| (.+?) \|$", readme, re.M)
+        found = [[float(number) for number in re.findall(r"\d+\.\d+", c)] for c in line.split("|")]
+        assert found == [list(value) for value in values]

@@ -42,7 +42,7 @@ def answer_of(check: Callable[..., object], *arguments: Any) -> str:
 
 def test_parallel_runner_names_those_that_work() -> None:
     said = answer_of(check_runner, ParallelRunner())
-    assert "SequentialRunner (the default) works, and ThreadRunner" in said
+    assert "SequentialRunner (the default) works, ThreadRunner" in said
     check_runner(SequentialRunner())
     check_runner(ThreadRunner())
     check_runner(None)

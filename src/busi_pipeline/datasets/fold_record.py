@@ -46,7 +46,7 @@ class FoldRecordDataset(JSONDataset):
         tags = own | {MLFLOW_PARENT_RUN_ID: parent, MLFLOW_RUN_NAME: self._name}
         if adopt_child(client, experiment, tags, parent) is not None:
             return
-        begun = find_child(client, experiment, parent, self._name)
+        begun = find_child(client, experiment, tags, parent)
         if begun is not None and begun.info.status == "FINISHED":
             return
         child = (begun or client.create_run(experiment, tags=tags)).info.run_id

@@ -84,9 +84,13 @@ def open_workers(settings: DaskSettings) -> Iterator[Workers]:
 
 
 def hush_dask() -> None:
-    """Let Dask log errors alone, unless Kedro's own lines are wanted, too (`--verbose`)."""
+    """Let Dask log errors alone, unless Kedro's own lines are wanted, too (`--verbose`).
+
+    What a node raises comes back to the run, so the worker need not log it, too.
+    """
     if not logging.getLogger("kedro").isEnabledFor(logging.INFO):
         logging.getLogger("distributed").setLevel(logging.ERROR)
+        logging.getLogger("distributed.worker").setLevel(logging.CRITICAL)
 
 
 def _connect(address: str) -> Client:

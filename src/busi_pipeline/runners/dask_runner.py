@@ -36,8 +36,6 @@ from .remote_nodes import (
 
 logger = logging.getLogger(__name__)
 
-_LOCAL_STORES = ("sqlite:", "file:")
-
 
 class DaskRunner(AbstractRunner):
     """Runs each node on a worker of Dask as soon as its inputs are there.
@@ -71,7 +69,6 @@ class DaskRunner(AbstractRunner):
         parameters: Any = catalog.load("parameters")
         settings: DaskSettings = parameters["dask"]
         refuse_memory_datasets(pipeline, catalog)
-        refuse_local_store(settings)
         run = self._describe(settings, pipeline, parameters["experiments"], run_id)
         done: set[Node] = set()
         with open_workers(settings) as workers:
@@ -126,25 +123,21 @@ def refuse_memory_datasets(pipeline: Pipeline, catalog: CatalogProtocol) -> None
             )
 
 
-def refuse_local_store(settings: DaskSettings) -> None:
-    """Raise BadInputError where other machines would have to log to a file on this one."""
-    uri = mlflow.get_tracking_uri()
-    if settings.is_elsewhere and mlflow.active_run() and uri.startswith(_LOCAL_STORES):
-        raise BadInputError(
-            "workers on other machines log to MLflow, too, and its store here is a file: set "
-            "MLFLOW_TRACKING_URI to a server (http://...) or a database (postgresql://...) that "
-            "all of them reach. docs/how-to/cluster.md shows both."
-        )
-
-
 def _announce(workers: Workers, settings: DaskSettings) -> None:
     link = workers.client.dashboard_link
+    if settings.address is not None:
+        where = f" of {settings.address}"
+    else:
+        where = f", each with {settings.memory:g} GB and {_count(settings.threads, 'core')}"
     logger.info(
-        "Dask: %d worker%s, each on %d core%s with %g GB%s",
-        *(workers.size, "" if workers.size == 1 else "s"),
-        *(settings.threads, "" if settings.threads == 1 else "s", settings.memory),
+        "Dask: %s%s%s",
+        *(_count(workers.size, "worker"), where),
         f"; dashboard {link}" if link and settings.dashboard is not None else "",
     )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 @contextlib.contextmanager
@@ -268,7 +261,7 @@ def _summarise(ran: list[Ran], workers: int) -> None:
     wall = max(own.ended for own in ran) - min(own.begun for own in ran)
     spent = sum(own.ended - own.begun for own in ran)
     logger.info(
-        "Dask: %d steps in %.1f s on %d worker%s, which had a node %.0f %% of the time",
-        *(len(ran), wall, workers, "" if workers == 1 else "s"),
+        "Dask: %s in %.1f s on %s, which had a step %.0f %% of the time",
+        *(_count(len(ran), "step"), wall, _count(workers, "worker")),
         100 * spent / (wall * workers) if wall else 100.0,
     )

@@ -9,11 +9,23 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
 _CACHED, _TRAINING, _FOLD = "training_cached", "training_sha256", "fold"
 
 
-def find_child(client: MlflowClient, experiment_id: str, parent: str, name: str) -> Run | None:
-    """Return the run that a parent has under this name, from a process that was lost, say."""
+def find_child(
+    client: MlflowClient, experiment_id: str, tags: Mapping[str, str], parent: str
+) -> Run | None:
+    """Return the run that a parent has of this very training, from a process that was lost, say.
+
+    Args:
+        client: of the store.
+        experiment_id: in it.
+        tags: of the child as it would be; see `adopt_child`.
+        parent: id of the run that asks.
+    """
     condition = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent}'"
     children: list[Run] = client.search_runs([experiment_id], condition)
-    return next((run for run in children if run.data.tags.get(MLFLOW_RUN_NAME) == name), None)
+    same = (MLFLOW_RUN_NAME, _TRAINING, _FOLD)
+    return next(
+        (run for run in children if all(run.data.tags.get(k) == tags.get(k) for k in same)), None
+    )
 
 
 def adopt_child(

@@ -146,6 +146,28 @@ def test_a_fold_is_a_child_run(
     assert read_run(tracked).metrics == {}, "the parent's metrics are those of the whole"
 
 
+@pytest.mark.parametrize("status", ["RUNNING", "FINISHED"])
+def test_a_fold_that_is_saved_again_has_one_child(
+    tmp_path: Path, tracked: mlflow.ActiveRun, status: str
+) -> None:
+    """Its process may be lost at any moment, and another one begin again."""
+    client = mlflow.MlflowClient()
+    dataset = FoldRecordDataset(filepath=str(tmp_path / "fold.json"), name="vgg16, fold 2")
+    if status == "RUNNING":
+        tags = {MLFLOW_PARENT_RUN_ID: tracked.info.run_id, MLFLOW_RUN_NAME: "vgg16, fold 2"}
+        tags |= {"fold": "repeat_1_fold_2"}
+        client.create_run(tracked.info.experiment_id, tags=tags)
+    else:
+        dataset.save(FOLD)
+    dataset.save(FOLD)
+    (child,) = mlflow.search_runs(
+        filter_string=f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{tracked.info.run_id}'",
+        output_format="list",
+    )
+    assert child.info.status == "FINISHED"
+    assert child.data.metrics == {"seconds.fitting": 2.5, "test.accuracy": 0.75}
+
+
 KEPT = {"training_sha256": "a" * 64, "training_cached": "yes"}
 
 
