@@ -12,7 +12,6 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 from sklearn.cluster import MiniBatchKMeans
-from sklearn.decomposition import PCA
 from sklearn.neighbors import NearestNeighbors
 
 # Lowe 2004 matches below 0.8 of the distance to the second best; speckle repeats itself less.
@@ -25,7 +24,6 @@ _BLUR = 6.0
 # Below this standard deviation, in grey levels, a tile holds no speckle to compare.
 _TEXTURE = (3.0, 1.5)
 _WORDS = 64
-_DIMENSIONS = 256
 _VOCABULARY_SAMPLE = 50_000
 
 
@@ -103,15 +101,12 @@ def flip_picture(picture: Picture) -> Picture:
     return Picture(np.ascontiguousarray(picture.grey[:, ::-1]), picture.reduction, points, turned)
 
 
-def learn_summary(pictures: list[Picture], seed: int, project: bool) -> "Summary":
-    """Learn from pictures how all are summarised; raises ValueError without features.
+def learn_summary(pictures: list[Picture], seed: int) -> "Summary":
+    """Learn a vocabulary from pictures, all or some; raises ValueError without features.
 
     Args:
-        pictures: all of them, or some.
-        seed: of the vocabulary and the projection.
-        project: on principal components, where these are all pictures. Duplicates among pictures
-            that the components were not learned from are lost in them
-            (docs/explanation/duplicates.md).
+        pictures: of the set.
+        seed: of the vocabulary.
     """
     rng = np.random.default_rng(seed)
     everything = np.concatenate([picture.descriptors for picture in pictures])
@@ -121,40 +116,28 @@ def learn_summary(pictures: list[Picture], seed: int, project: bool) -> "Summary
     words = MiniBatchKMeans(
         min(_WORDS, len(sample)), n_init=3, batch_size=4096, random_state=seed
     ).fit(sample)
-    if not project:
-        return Summary(words, None)
-    vectors = np.stack([_aggregate(picture, words) for picture in pictures])
-    projection = PCA(
-        min(_DIMENSIONS, *vectors.shape), svd_solver="randomized", random_state=seed
-    ).fit(vectors)
-    return Summary(words, projection)
+    return Summary(words)
 
 
 class Summary(NamedTuple):
-    """Turns a picture into a short vector; the vectors of duplicates lie close.
+    """Turns a picture into a vector; the vectors of duplicates lie close.
 
     VLAD: for each word of a vocabulary, where the features next to it lie on average (Jegou et al.
-    2010; normalised by word and by square root, Arandjelovic and Zisserman 2013), then, where there
-    is a projection, the first principal components. A duplicate keeps most of its features,
-    however it was cropped.
+    2010; normalised by word and by square root, Arandjelovic and Zisserman 2013). A duplicate keeps
+    most of its features, however it was cropped. Fewer numbers, by principal components, would lose
+    duplicates among pictures that these were not learned from (docs/explanation/duplicates.md).
     """
 
     words: MiniBatchKMeans
-    projection: PCA | None
 
     @property
     def dimensions(self) -> int:
         """Length of a vector."""
-        if self.projection is None:
-            return int(self.words.cluster_centers_.size)
-        return int(self.projection.n_components_)
+        return int(self.words.cluster_centers_.size)
 
     def apply(self, picture: Picture) -> np.ndarray:
         """Return float32 (dimensions,), of length 1."""
-        vector = _aggregate(picture, self.words)
-        if self.projection is not None:
-            vector = self.projection.transform(vector[None])[0]
-        return (vector / max(np.linalg.norm(vector), 1e-9)).astype(np.float32)
+        return _aggregate(picture, self.words).astype(np.float32)
 
 
 def _aggregate(picture: Picture, words: MiniBatchKMeans) -> np.ndarray:

@@ -77,7 +77,7 @@ class SearchSettings(Protocol):
 
 DUPLICATES = Step(
     "duplicates",
-    2,
+    3,
     ("busi_pipeline.imaging.duplicate_search:_search",),
     ("numpy", "opencv-python-headless", "pillow", "scikit-learn", "scipy"),
 )
@@ -186,9 +186,7 @@ def _search_with(
     count = len(manifest)
     some = np.random.default_rng(0).permutation(count)[:_LEARNED_FROM]
     with ThreadPoolExecutor() as pool:
-        summary = matching.learn_summary(
-            list(pool.map(picture, some.tolist())), seed=0, project=len(some) == count
-        )
+        summary = matching.learn_summary(list(pool.map(picture, some.tolist())), seed=0)
 
         def summarise(position: int) -> tuple[np.ndarray, np.ndarray]:
             plain = picture(position)
