@@ -18,6 +18,7 @@ from busi_pipeline.runners.clusters import open_workers
 from tests.factories import MACHINE_VARIABLES, PROJECT
 from tests.integration.mlflow_servers import Server
 from tests.integration.projects import create_project, run_command, select_default
+from tests.integration.slurm import ask_slurm, needs_slurm, serve_slurm
 from tests.worker_kills import RUNNER
 
 TRAIN = "--pipeline=train_vgg16"
@@ -133,3 +134,49 @@ def test_what_a_node_refuses_is_one_line(project: Path) -> None:
     assert "Traceback" not in said
     assert "normal" in said.splitlines()[-1]
     assert "too few" in said or "needs at least" in said
+
+
+@needs_slurm
+def test_a_job_that_slurm_ends_is_begun_again(tmp_path: Path) -> None:
+    """Two jobs of a real Slurm run the steps; one is cancelled in the middle."""
+    options = {"queue": "all", "walltime": "00:30:00", "interface": "lo"}
+    options["log_directory"] = str(tmp_path / "jobs")
+    queue = {"system": "slurm", "jobs": 2, "options": options}
+    dask = {"dask": {"memory": 3.0, "dashboard": None, "jobqueue": queue}}
+    project = create_project(tmp_path / "project", None, select_default("vgg16"), dask)
+    server = Server(tmp_path / "server")
+    server.start()
+    try:
+        with serve_slurm(tmp_path / "slurm") as variables:
+            to_server = variables | {"MLFLOW_TRACKING_URI": server.address}
+            with (project / "run.log").open("wb") as log:
+                process = subprocess.Popen(
+                    [sys.executable, "-m", "kedro", "run", TRAIN, RUNNER],
+                    **{"cwd": project, "env": os.environ | to_server, "stdout": log, "stderr": log},
+                )
+            try:
+                cancelled = cancel_job_at_work(project / "run.log", variables)
+                assert process.wait(timeout=600) == 0, (project / "run.log").read_text()
+            finally:
+                process.kill()
+            jobs = ask_slurm(variables, "squeue", "--noheader", "--states=all", "--format=%i %T")
+    finally:
+        server.kill()
+    said = (project / "run.log").read_text()
+    assert "Dask: 2 workers, each with 3 GB and 1 core" in said
+    assert f"{cancelled} CANCELLED" in jobs
+    assert len(jobs.splitlines()) >= 3, "another job was begun in its place"
+    assert "27 steps in" in said
+
+
+def cancel_job_at_work(log: Path, variables: dict[str, str]) -> str:
+    """Cancel the first job as soon as steps run; return its number."""
+    deadline = time.monotonic() + 300
+    while "steps done" not in log.read_text():
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.2)
+    running = ask_slurm(
+        variables, "squeue", "--noheader", "--states=RUNNING", "--format=%i"
+    ).split()
+    ask_slurm(variables, "scancel", running[0])
+    return running[0]

@@ -142,5 +142,5 @@ def _start_jobs(settings: DaskSettings, queue: JobQueueSettings) -> Any:
         cluster = getattr(dask_jobqueue, _SYSTEMS[queue.system])(**options | queue.options)
     except (TypeError, ValueError, RuntimeError, OSError) as error:
         raise BadInputError(f"dask.jobqueue: {queue.system}: {error}") from error
-    cluster.scale(jobs=queue.jobs)
+    cluster.adapt(minimum_jobs=queue.jobs, maximum_jobs=queue.jobs)  # what ends is begun again
     return cluster

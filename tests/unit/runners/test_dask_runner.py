@@ -126,14 +126,14 @@ def test_each_queue_gets_jobs_of_one_worker(
         def __init__(self, **options: object):
             asked.update(options)
 
-        def scale(self, jobs: int) -> None:
-            asked["jobs"] = jobs
+        def adapt(self, minimum_jobs: int, maximum_jobs: int) -> None:
+            asked["jobs"] = (minimum_jobs, maximum_jobs)
 
     assert hasattr(dask_jobqueue, name)
     monkeypatch.setattr(dask_jobqueue, name, Queue)
     queue = JobQueueSettings(system=system, jobs=3, options={"walltime": "01:00:00"})
     clusters._start_jobs(SETTINGS, queue)
-    assert asked["jobs"] == 3
+    assert asked["jobs"] == (3, 3)
     assert asked["processes"] == asked["cores"] == 1
     assert asked["memory"] == "4.0 GB"
     assert asked["walltime"] == "01:00:00"
