@@ -9,7 +9,7 @@ PYTHONS ?= 3.11 3.12 3.13
 DEMO := data/demo/08_reporting
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo demo-site serve test test-unit test-all soak lint docs viz mlflow lock sbom record-steps
+.PHONY: help install install-dev airflow demo demo-site serve test test-unit test-all soak lint docs viz mlflow lock sbom record-steps
 
 help:
 	@echo "make demo       install, make synthetic images, train and evaluate on them, write the report"
@@ -19,6 +19,7 @@ help:
 	@echo "make test       install and run the whole test suite"
 	@echo "make test-unit  the quick part of it: no training, some minutes"
 	@echo "make test-all   the quick part on each of Python $(PYTHONS) that is here"
+	@echo "make airflow    Airflow, into .venv-airflow, an environment of its own"
 	@echo "make soak       an hour of runs that are killed and damaged at any moment"
 	@echo "make lint       ruff, mypy and the layers of the imports"
 	@echo "make docs       the documentation site, into site/"
@@ -104,6 +105,14 @@ viz: install
 mlflow: install
 	$(BIN)/kedro runs
 
+# Runs DAGs of the project on this machine: see docs/how-to/cluster.md.
+airflow: $(VENV)-airflow/installed
+
+$(VENV)-airflow/installed: deploy/airflow.lock
+	$(PYTHON) -m venv $(VENV)-airflow
+	$(VENV)-airflow/bin/python -m pip --quiet --disable-pip-version-check install --no-deps -r deploy/airflow.lock
+	@touch $@
+
 # After a change of a step's code: see CONTRIBUTING.md.
 record-steps: install-dev
 	$(BIN)/python -m tests.unit.caching.step_code --record
@@ -120,6 +129,7 @@ lock: install-dev
 	$(HASHED) pyproject.toml --extra serve --output-file requirements-run.lock
 	$(HASHED) pyproject.toml --extra dev --extra docs --output-file requirements-dev.lock
 	$(HASHED) deploy/requirements.in --output-file deploy/requirements.lock
+	$(UV_LOCK) --generate-hashes deploy/airflow.in --output-file deploy/airflow.lock
 
 # Anyone asked for a list of what is installed can hand in this one, in CycloneDX's form.
 sbom: install
