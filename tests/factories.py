@@ -5,6 +5,7 @@ Predictions and metrics of models are in `tests.evaluation_factories`.
 
 import hashlib
 import io
+import socket
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache, partial
@@ -62,6 +63,13 @@ experiments:
 
 
 # Settings
+
+
+def find_port() -> int:
+    """Return a port that is free."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def open_base_configuration() -> ProjectConfigLoader:

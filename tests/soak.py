@@ -23,6 +23,7 @@ import tempfile
 import time
 import zipfile
 from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -134,9 +135,12 @@ def copy_project(template: Path, folder: Path) -> Path:
     return folder
 
 
-def create_template(folder: Path) -> Path:
-    """Make the project that others are copies of."""
-    return create_project(folder, dict.fromkeys(CLASSES, _IMAGES), select_default(EXPERIMENT))
+def create_template(
+    folder: Path, experiments: Sequence[str] = (EXPERIMENT,), *changes: Mapping[str, Any]
+) -> Path:
+    """Make the project that others are copies of; see create_project."""
+    counts = dict.fromkeys(CLASSES, _IMAGES)
+    return create_project(folder, counts, select_default(*experiments), *changes)
 
 
 def wait_for(process: subprocess.Popen[bytes], seconds: float, after: str = "") -> int:
@@ -149,10 +153,10 @@ def wait_for(process: subprocess.Popen[bytes], seconds: float, after: str = "") 
         raise NotAsExpectedError(f"not done {seconds:.0f} s after {after or 'it began'}") from None
 
 
-def run_undisturbed(project: Path, pipeline: str) -> float:
+def run_undisturbed(project: Path, pipeline: str, *options: str) -> float:
     """Return the seconds of a run that is left alone, and has to succeed."""
     begun = time.monotonic()
-    if status := wait_for(start_run(project, pipeline), LONGEST):
+    if status := wait_for(start_run(project, pipeline, None, *options), LONGEST):
         raise NotAsExpectedError(f"exit status {status}")
     return time.monotonic() - begun
 
@@ -234,6 +238,25 @@ def soak(folder: Path, minutes: float, seed: int) -> Counter[str]:
     return counts
 
 
+def try_in_folder(asked: Path | None, prefix: str, attempt: Callable[[Path], None]) -> int:
+    """Return 0 where all was as expected, else 1.
+
+    Args:
+        asked: the folder; None makes one, which goes where all was as expected.
+        prefix: of the name of one that is made.
+        attempt: what is done in it.
+    """
+    folder = asked or Path(tempfile.mkdtemp(prefix=prefix))
+    try:
+        attempt(folder)
+    except NotAsExpectedError as failure:
+        print(f"failed: {failure}. The project and its run.log are in {folder}.")
+        return 1
+    if asked is None:
+        shutil.rmtree(folder)
+    return 0
+
+
 def main(arguments: list[str]) -> int:
     """Return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -241,17 +264,12 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, help="a temporary one by default")
     asked = parser.parse_args(arguments)
-    folder = asked.folder or Path(tempfile.mkdtemp(prefix="soak-"))
-    try:
-        counts = soak(folder, asked.minutes, asked.seed)
-    except NotAsExpectedError as failure:
-        print(f"failed: {failure}. The project and its run.log are in {folder / 'project'}.")
-        return 1
-    for name, count in sorted(counts.items()):
-        print(f"{name}: {count}")
-    if asked.folder is None:
-        shutil.rmtree(folder)
-    return 0
+
+    def attempt(folder: Path) -> None:
+        for name, count in sorted(soak(folder, asked.minutes, asked.seed).items()):
+            print(f"{name}: {count}")
+
+    return try_in_folder(asked.folder, "soak-", attempt)
 
 
 if __name__ == "__main__":

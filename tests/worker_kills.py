@@ -14,7 +14,6 @@ import re
 import shutil
 import signal
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -23,30 +22,26 @@ import mlflow
 import numpy as np
 import psutil
 
-from tests.integration.projects import create_project, find_all_runs, select_default
+from tests.integration.projects import find_all_runs
 from tests.soak import (
     LONGEST,
     NotAsExpectedError,
     check_project,
     copy_project,
+    create_template,
     read_results,
     run_undisturbed,
     start_run,
+    try_in_folder,
     wait_for,
 )
 
 PIPELINE = "cross_validation"
 RUNNER = "--runner=busi_pipeline.runners.DaskRunner"
 _EXPERIMENTS = ("vgg16", "resnet50")
-_COUNTS = {"benign": 14, "malignant": 14, "normal": 14}
 _LOCAL = {"dask": {"workers": 2, "memory": 4.0, "dashboard": None}}
 _TIMES = re.compile(r"seconds|_ms$|computed")
 _LOST = re.compile(r"the worker \S+ is lost, and another one gets what it had: (.+)")
-
-
-def create_template(folder: Path) -> Path:
-    """Make the project that others are copies of."""
-    return create_project(folder, _COUNTS, select_default(*_EXPERIMENTS), _LOCAL)
 
 
 def describe_runs(project: Path) -> dict[str, dict[str, Any]]:
@@ -132,15 +127,12 @@ def kill_workers(folder: Path, kills: int, seed: int) -> int:
         seed: of the moments.
     """
     rng = np.random.default_rng(seed)
-    template = create_template(folder / "template")
+    template = create_template(folder / "template", _EXPERIMENTS, _LOCAL)
     reference = copy_project(template, folder / "reference")
     run_undisturbed(reference, PIPELINE)
     expected, runs = read_results(reference), describe_runs(reference)
     project = copy_project(template, folder / "project_0")
-    begun = time.monotonic()
-    if status := wait_for(start_run(project, PIPELINE, None, RUNNER), LONGEST):
-        raise NotAsExpectedError(f"exit status {status} without a kill")
-    seconds = time.monotonic() - begun
+    seconds = run_undisturbed(project, PIPELINE, RUNNER)
     check_project(project, expected)
     check_runs(project, runs)
     print(f"undisturbed: {seconds:.0f} s, as without Dask", flush=True)
@@ -165,16 +157,12 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, help="a temporary one by default")
     asked = parser.parse_args(arguments)
-    folder = asked.folder or Path(tempfile.mkdtemp(prefix="kills-"))
-    try:
+
+    def attempt(folder: Path) -> None:
         hit = kill_workers(folder, asked.kills, asked.seed)
-    except NotAsExpectedError as failure:
-        print(f"failed: {failure}. The project and its run.log are in {folder}.")
-        return 1
-    print(f"{asked.kills} kills, {hit} of them in the middle of a node: all as without Dask")
-    if asked.folder is None:
-        shutil.rmtree(folder)
-    return 0
+        print(f"{asked.kills} kills, {hit} of them in the middle of a node: all as without Dask")
+
+    return try_in_folder(asked.folder, "kills-", attempt)
 
 
 if __name__ == "__main__":

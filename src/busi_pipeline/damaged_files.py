@@ -44,11 +44,14 @@ class DamagedFiles:
                     *(path, problem, aside.name),
                 )
         self._folders = _list_roots(path.parent for path in files)
-        self.after_pipeline_run()
+        self._remove_abandoned()
 
     @hook_impl
     def after_pipeline_run(self) -> None:
         """Remove what workers that were lost meanwhile have left."""
+        self._remove_abandoned()
+
+    def _remove_abandoned(self) -> None:
         for folder in self._folders:
             remove_abandoned(folder)
 

@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ from busi_pipeline.datasets.record import flatten, name_keys, prefix_of
 from busi_pipeline.datasets.run_provenance import describe_git_commit
 from busi_pipeline.errors import BadInputError, find_bad_input
 from busi_pipeline.request import check_images, check_inputs, check_weights
-from busi_pipeline.run_datasets import RESULTS, RunDatasets
+from busi_pipeline.run_datasets import RESULTS, RunDatasets, list_experiments
 from busi_pipeline.run_page import describe_command, name_run
 from busi_pipeline.stats.classes import Classes
 from busi_pipeline.tracking import liveness
@@ -260,7 +260,7 @@ class FlatMlflowHook(MlflowHook):
         logger.info("MLflow run %s, %s", info.run_name, info.run_id)
         experiments = list_experiments(pipeline, settings["experiments"] if settings else [])
         self._datasets = RunDatasets(catalog, self.run_id, experiments)
-        self._datasets.tell(pipeline.datasets())
+        self._datasets.bind(pipeline.datasets())
 
     @contextmanager
     def _lock_run(self) -> Iterator[None]:
@@ -325,13 +325,13 @@ class FlatMlflowHook(MlflowHook):
     def before_dataset_saved(self, dataset_name: str) -> None:
         """Let an artifact be logged."""
         if self._datasets is not None:
-            self._datasets.begin_saving(dataset_name)
+            self._datasets.before_dataset_saved(dataset_name)
 
     @hook_impl
     def after_dataset_saved(self, dataset_name: str) -> None:
         """Let the artifact be loaded from its file."""
         if self._datasets is not None:
-            self._datasets.end_saving(dataset_name)
+            self._datasets.after_dataset_saved(dataset_name)
 
 
 def log_parameters(run_id: str, values: Mapping[str, str]) -> None:
@@ -376,12 +376,6 @@ class RunProvenance:
     def _load_experiments(self, catalog: DataCatalog) -> dict[str, ModelSettings]:
         dataset = catalog.get("parameters")
         return dataset.load()["experiments"] if dataset is not None else {}
-
-
-def list_experiments(pipeline: Pipeline, settings: Iterable[str]) -> list[str]:
-    """Return the experiments that have a node in the pipeline: the first part of a namespace."""
-    first = {node.namespace.split(".")[0] for node in pipeline.nodes if node.namespace}
-    return sorted(first & set(settings))
 
 
 class StageTimes:

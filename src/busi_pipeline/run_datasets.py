@@ -1,21 +1,29 @@
 """The datasets of a pipeline, and the MLflow run that they log to.
 
 MLflow's active run is one of a thread: what loads and saves in another one, or in another process,
-finds none, or opens another. So each dataset that has a `run_id` is told the run.
+finds none, or opens another. So each dataset that has a `run_id` gets the run.
 """
 
 from collections.abc import Iterable
 from typing import Any
 
+from kedro.framework.hooks import hook_impl
 from kedro.io import CatalogProtocol
+from kedro.pipeline import Pipeline
 from kedro_mlflow.io.artifacts import MlflowArtifactDataset
 
 # Folder of a run's artifacts that are of its experiment.
 RESULTS = "results"
 
 
+def list_experiments(pipeline: Pipeline, settings: Iterable[str]) -> list[str]:
+    """Return the experiments that have a node in the pipeline: the first part of a namespace."""
+    first = {node.namespace.split(".")[0] for node in pipeline.nodes if node.namespace}
+    return sorted(first & set(settings))
+
+
 class RunDatasets:
-    """Tells the datasets of a catalog which run is theirs."""
+    """Binds the datasets of a catalog to their run; its hooks are those of their saving."""
 
     def __init__(
         self, catalog: CatalogProtocol, run_id: str | None, experiments: Iterable[str] = ()
@@ -32,8 +40,8 @@ class RunDatasets:
         own = list(experiments)
         self._only = own[0] if len(own) == 1 else None
 
-    def tell(self, names: Iterable[str]) -> None:
-        """Tell those named their run and their place in it; artifacts learn it when saved."""
+    def bind(self, names: Iterable[str]) -> None:
+        """Give those named their run and their place in it; artifacts get it when saved."""
         for name in names:
             dataset: Any = self._catalog.get(name)
             if self._run_id is None:
@@ -45,13 +53,15 @@ class RunDatasets:
             if getattr(dataset, "artifact_path", None) and self._only is not None:
                 dataset.artifact_path = _share_path(dataset.artifact_path, self._only)
 
-    def begin_saving(self, name: str) -> None:
-        """Tell an artifact its run; not before, since it would then be loaded from that run."""
-        self._set_run(name, self._run_id)
+    @hook_impl
+    def before_dataset_saved(self, dataset_name: str) -> None:
+        """Give an artifact its run; not before, since it would then be loaded from that run."""
+        self._set_run(dataset_name, self._run_id)
 
-    def end_saving(self, name: str) -> None:
+    @hook_impl
+    def after_dataset_saved(self, dataset_name: str) -> None:
         """Let the artifact be loaded from its file."""
-        self._set_run(name, None)
+        self._set_run(dataset_name, None)
 
     def _set_run(self, name: str, run_id: str | None) -> None:
         if self._run_id is None:

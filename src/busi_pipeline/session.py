@@ -107,7 +107,8 @@ class RequestCheck:
             return
         server = (settings.get("server") or {}).get("mlflow_tracking_uri") or ""
         refuse_credentials(server)
-        if self._runs_elsewhere(loader) and find_local_store(server) is not None:
+        is_elsewhere = self._runs_elsewhere(loader)
+        if is_elsewhere and find_local_store(server) is not None:
             raise BadInputError(
                 "workers on other machines log to MLflow, too, and its store here is a file: set "
                 "MLFLOW_TRACKING_URI to a server (http://...) or a database (postgresql://...) "
@@ -121,7 +122,7 @@ class RequestCheck:
         withholds = to_server == "without_patients" or (
             to_server == "automatic" and not is_this_machine(server)
         )
-        if self._runs_elsewhere(loader):
+        if is_elsewhere:
             if withholds:
                 raise BadInputError(
                     "workers on other machines log to the MLflow server themselves, and "

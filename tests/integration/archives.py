@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
@@ -15,6 +14,8 @@ import httpx2 as httpx
 import pytest
 from dicomweb_client import DICOMwebClient
 from pydicom import Dataset
+
+from tests.factories import find_port
 
 ORTHANC = shutil.which("Orthanc") or "/usr/sbin/Orthanc"
 PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
@@ -75,13 +76,6 @@ class StartedArchive(NamedTuple):
         instances = httpx.get(f"{self.address}/instances").json()
         address = f"{self.address}/modalities/{modality}/store"
         return httpx.post(address, json=instances, timeout=60).status_code
-
-
-def find_port() -> int:
-    """Return a port that is free."""
-    with socket.socket() as own:
-        own.bind(("127.0.0.1", 0))
-        return int(own.getsockname()[1])
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -10,6 +9,7 @@ from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
 
+from tests.factories import find_port
 from tests.integration.projects import create_store
 
 
@@ -19,9 +19,7 @@ class Server:
     def __init__(self, folder: Path):
         """Take the folder of its store; nothing is started yet."""
         self.folder, self._store = folder, create_store(folder)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self._port = int(probe.getsockname()[1])
+        self._port = find_port()
         self.address = f"http://127.0.0.1:{self._port}"
         self._process: subprocess.Popen[bytes] | None = None
 

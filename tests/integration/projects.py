@@ -163,6 +163,13 @@ def run_command(
     )
 
 
+def run_driver(*command: str) -> str:
+    """Run a module of `tests` from the repository; it has to succeed. Return what it printed."""
+    done = subprocess.run(command, cwd=PROJECT, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
 def find_all_runs(project: Path) -> list[Run]:
     """Return all runs in the project's store, the latest first."""
     mlflow.set_tracking_uri(f"sqlite:///{project}/mlflow.db")

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.factories import find_port
+
 _PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch")
 _PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
 
@@ -58,7 +60,7 @@ def serve_slurm(folder: Path) -> Iterator[dict[str, str]]:
     key.chmod(0o400)
     host = socket.gethostname().partition(".")[0]
     conf = folder / "slurm.conf"
-    conf.write_text(_CONF.format(host=host, folder=folder, ports=_find_ports(2)))
+    conf.write_text(_CONF.format(host=host, folder=folder, ports=(find_port(), find_port())))
     munge = [
         f"--{n}={folder}/munge.{n.partition('-')[0]}" for n in ("socket", "pid-file", "key-file")
     ]
@@ -95,14 +97,3 @@ def ask_slurm(variables: dict[str, str], *command: str) -> str:
         command, env=os.environ | variables, capture_output=True, text=True, check=False
     )
     return done.stdout
-
-
-def _find_ports(count: int) -> list[int]:
-    probes = [socket.socket() for _ in range(count)]
-    try:
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [int(probe.getsockname()[1]) for probe in probes]
-    finally:
-        for probe in probes:
-            probe.close()

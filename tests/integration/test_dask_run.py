@@ -15,9 +15,9 @@ import yaml
 from busi_pipeline.config.schemas import DaskSettings
 from busi_pipeline.errors import BadInputError
 from busi_pipeline.runners.clusters import open_workers
-from tests.factories import MACHINE_VARIABLES, PROJECT
+from tests.factories import MACHINE_VARIABLES
 from tests.integration.mlflow_servers import Server
-from tests.integration.projects import create_project, run_command, select_default
+from tests.integration.projects import create_project, run_command, run_driver, select_default
 from tests.integration.slurm import ask_slurm, needs_slurm, serve_slurm
 from tests.worker_kills import RUNNER
 
@@ -25,11 +25,9 @@ TRAIN = "--pipeline=train_vgg16"
 
 
 def test_killed_workers_change_no_result() -> None:
-    driver = [sys.executable, "-m", "tests.worker_kills", "--kills", "1"]
-    done = subprocess.run(driver, cwd=PROJECT, check=False, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "undisturbed" in done.stdout
-    assert "1 kills" in done.stdout
+    printed = run_driver(sys.executable, "-m", "tests.worker_kills", "--kills", "1")
+    assert "undisturbed" in printed
+    assert "1 kills" in printed
 
 
 @contextmanager
@@ -149,6 +147,8 @@ def test_a_job_that_slurm_ends_is_begun_again(tmp_path: Path) -> None:
     try:
         with serve_slurm(tmp_path / "slurm") as variables:
             to_server = variables | {"MLFLOW_TRACKING_URI": server.address}
+            # By default Dask waits longer for a lost worker than the rest of this run takes.
+            to_server |= {"DASK_DISTRIBUTED__DEPLOY__LOST_WORKER_TIMEOUT": "1s"}
             with (project / "run.log").open("wb") as log:
                 process = subprocess.Popen(
                     [sys.executable, "-m", "kedro", "run", TRAIN, RUNNER],

@@ -17,12 +17,12 @@ from pydicom import Dataset
 from busi_pipeline.pacs.sending import WebArchive
 from busi_pipeline.pacs.settings import make_node_settings
 from tests.dicom_factories import SECRETS
+from tests.factories import find_port
 from tests.integration.archives import (
     IS_MISSING,
     TITLE,
     WHY_MISSING,
     StartedArchive,
-    find_port,
     start_archive,
 )
 from tests.integration.nodes import StartedNode, start_node

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from tests.factories import PROJECT
+from tests.integration.projects import run_driver
 
 NAMESPACE = ("unshare", "--map-root-user", "--mount")
 
@@ -21,7 +22,5 @@ def _can_mount() -> bool:
 @pytest.mark.skipif(not _can_mount(), reason="this user cannot mount disks: a Linux of one's own")
 def test_no_room_and_no_rights_are_one_line_and_lose_nothing() -> None:
     """Two disks that are too small, and three times one that is read-only."""
-    driver = [*NAMESPACE, sys.executable, "-m", "tests.disks", "--sizes", "2"]
-    done = subprocess.run(driver, cwd=PROJECT, check=False, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "2 full disks, 3 read-only ones" in done.stdout
+    printed = run_driver(*NAMESPACE, sys.executable, "-m", "tests.disks", "--sizes", "2")
+    assert "2 full disks, 3 read-only ones" in printed

@@ -1,7 +1,6 @@
 """Interrupted runs are as those that were not; `make soak` tries it for an hour."""
 
 import json
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -9,18 +8,15 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from tests.factories import PROJECT
-from tests.integration.projects import create_store, hide_machine
+from tests.integration.projects import create_store, hide_machine, run_driver
 from tests.soak import NotAsExpectedError, check_project, read_results
 
 
 def test_runs_that_are_killed_and_damaged_are_as_others() -> None:
     """A training and a cross-validation, the latter twice at once in the end."""
-    driver = [sys.executable, "-m", "tests.soak", "--minutes", "0"]
-    done = subprocess.run(driver, cwd=PROJECT, check=False, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "projects: 2" in done.stdout
-    assert "two at once: 1" in done.stdout
+    printed = run_driver(sys.executable, "-m", "tests.soak", "--minutes", "0")
+    assert "projects: 2" in printed
+    assert "two at once: 1" in printed
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from busi_pipeline.config.loader import active_loader
 from busi_pipeline.config.schemas import DaskSettings
 from busi_pipeline.errors import BadInputError
 from busi_pipeline.progress import track
+from busi_pipeline.run_datasets import list_experiments
 
 from .clusters import Workers, open_workers
 from .remote_nodes import (
@@ -81,7 +82,7 @@ class DaskRunner(AbstractRunner):
                     for node, how in track(finished, "the pipeline", "step", total):
                         ran.append(how)
                         done.add(node)
-                        _tell_hooks(hook_manager or _NullPluginManager(), node, catalog, run_id)
+                        _call_hooks(hook_manager or _NullPluginManager(), node, catalog, run_id)
             except Exception:
                 self._suggest_resume_scenario(pipeline, done, catalog)
                 raise
@@ -95,7 +96,6 @@ class DaskRunner(AbstractRunner):
         session: str | None,
     ) -> RunOfNodes:
         active = mlflow.active_run()
-        first = {node.namespace.split(".")[0] for node in pipeline.nodes if node.namespace}
         return RunOfNodes(
             snapshot=active_loader().take_snapshot(),
             package=str(project.PACKAGE_NAME),
@@ -103,7 +103,7 @@ class DaskRunner(AbstractRunner):
             tracking=mlflow.get_tracking_uri(),
             registry=mlflow.get_registry_uri(),
             run_id=active.info.run_id if active else None,
-            experiments=tuple(sorted(first & set(experiments))),
+            experiments=tuple(list_experiments(pipeline, experiments)),
             is_async=self._is_async,
             threads=settings.threads,
             levels={name: logging.getLogger(name).getEffectiveLevel() for name in LOGGERS},
@@ -224,7 +224,7 @@ def _measure_depths(pipeline: Pipeline) -> dict[Node, int]:
     return depths
 
 
-def _tell_hooks(
+def _call_hooks(
     hooks: PluginManager | _NullPluginManager,
     node: Node,
     catalog: CatalogProtocol,

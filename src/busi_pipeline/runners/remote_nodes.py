@@ -18,7 +18,6 @@ from distributed import get_worker
 from distributed.diagnostics.plugin import WorkerPlugin
 from kedro.framework import project
 from kedro.framework.context import KedroContext
-from kedro.framework.hooks import hook_impl
 from kedro.framework.hooks.manager import _create_hook_manager, _NullPluginManager
 from kedro.io import CatalogProtocol
 from kedro.pipeline.node import Node
@@ -43,13 +42,10 @@ _at_work = threading.local()
 
 
 class Ran(NamedTuple):
-    """What is known of a node that ran: `worker` on which, `begun` and `ended` in seconds since
-    1970, `busy` its processor time in seconds, of all threads."""
+    """When a node ran: seconds since 1970."""
 
-    worker: str
     begun: float
     ended: float
-    busy: float
 
 
 class RunOfNodes(NamedTuple):
@@ -144,16 +140,16 @@ class _OpenRun:
         self._catalog: CatalogProtocol = context.catalog
         self._datasets = RunDatasets(self._catalog, run.run_id, run.experiments)
         self._hooks = _create_hook_manager()
-        self._hooks.register(_SavingHook(self._datasets))
+        self._hooks.register(self._datasets)
 
     def run_node(self, node: Node) -> Ran:
         mlflow.set_tracking_uri(self._run.tracking)  # another run may have been here
         mlflow.set_registry_uri(self._run.registry)
-        self._datasets.tell([*node.inputs, *node.outputs])
+        self._datasets.bind([*node.inputs, *node.outputs])
         cv2.setNumThreads(self._run.threads)
         threadpool_limits(self._run.threads)  # of the libraries that are loaded by now
         _at_work.node = node.namespace or node.name
-        begun, busy = time.time(), time.process_time()
+        begun = time.time()
         Task(
             node,
             self._catalog,
@@ -162,7 +158,7 @@ class _OpenRun:
             run_id=self._run.session,
         ).execute()
         _at_work.node = None
-        return Ran(get_worker().address, begun, time.time(), time.process_time() - busy)
+        return Ran(begun, time.time())
 
 
 def _make_record(name: str, *args: Any, **kwargs: Any) -> logging.LogRecord:
@@ -172,19 +168,6 @@ def _make_record(name: str, *args: Any, **kwargs: Any) -> logging.LogRecord:
     if node is not None and name.startswith(LOGGERS[0]):
         record.msg = f"{node}: {record.msg}"
     return record
-
-
-class _SavingHook:
-    def __init__(self, datasets: RunDatasets):
-        self._datasets = datasets
-
-    @hook_impl
-    def before_dataset_saved(self, dataset_name: str) -> None:
-        self._datasets.begin_saving(dataset_name)
-
-    @hook_impl
-    def after_dataset_saved(self, dataset_name: str) -> None:
-        self._datasets.end_saving(dataset_name)
 
 
 def _compare(run: RunOfNodes) -> None:

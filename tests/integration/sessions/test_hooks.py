@@ -26,8 +26,8 @@ from busi_pipeline.hooks import (
     StageTimes,
     describe_git_commit,
     flatten_parameters,
-    list_experiments,
 )
+from busi_pipeline.run_datasets import list_experiments
 
 Make = Callable[..., Path]
 
