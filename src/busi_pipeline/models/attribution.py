@@ -21,8 +21,17 @@ _TINY = 1e-30
 
 def has_linear_heads(model: keras.Model) -> bool:
     """Return whether all heads of a delivered model are linear, as `add_attribution` needs."""
-    heads = list(_list_heads(model))
+    heads = list(list_heads(model))
     return bool(heads) and all(map(_is_linear, heads))
+
+
+def list_heads(model: keras.Model) -> Iterator[keras.Model]:
+    """Yield the heads of a delivered model, those of its first member first."""
+    for layer in list_models(model):
+        if _is_head(layer):
+            yield layer
+        else:
+            yield from list_heads(layer)
 
 
 def add_attribution(model: keras.Model, positive: Sequence[int]) -> keras.Model:
@@ -133,14 +142,6 @@ def _resize(maps: keras.KerasTensor, shape: Sequence[int]) -> keras.KerasTensor:
         return maps
     resized = keras.ops.image.resize(maps[..., None], tuple(shape), interpolation="bilinear")
     return resized[..., 0]
-
-
-def _list_heads(model: keras.Model) -> Iterator[keras.Model]:
-    for layer in list_models(model):
-        if _is_head(layer):
-            yield layer
-        else:
-            yield from _list_heads(layer)
 
 
 def _is_head(layer: keras.Layer) -> bool:

@@ -69,19 +69,16 @@ def export_classifier(model: "keras.Model", positive: Sequence[int]) -> bytes:
     """
     import onnx
 
-    from busi_pipeline.models.attribution import add_attribution, has_linear_heads
+    from busi_pipeline.models.attribution import add_attribution, has_linear_heads, list_heads
 
+    first = next(list_heads(model), None)
+    if first is None:
+        raise ValueError(f"{model.name} has no layer named head to take features from")
     if has_linear_heads(model):
         model = add_attribution(model, positive)
     proto = onnx.load_model_from_string(export_model(model))
-    heads = [
-        node for node in proto.graph.node if node.op_type in _MATMULS and _IN_HEAD.search(node.name)
-    ]
-    if not heads:
-        raise ValueError(f"{model.name} has no layer named head to take features from")
-    read = heads[0].input[0]
+    read, channels = _find_features(proto, first)
     proto.graph.node.append(onnx.helper.make_node("Identity", [read], [FEATURES], name=FEATURES))
-    channels = _find_weights(proto, heads[0].input[1]).dims[0]
     proto.graph.output.append(
         onnx.helper.make_tensor_value_info(FEATURES, onnx.TensorProto.FLOAT, [None, channels])
     )
@@ -99,6 +96,22 @@ def export_model(model: "keras.Model") -> bytes:
         path = Path(folder) / "model.onnx"
         model.export(path, format="onnx", verbose=False, opset_version=_OPSET)
         return path.read_bytes()
+
+
+def _find_features(proto: "onnx.ModelProto", head: "keras.Model") -> tuple[str, int]:
+    """Return the name of what a head reads, and its number of channels.
+
+    The head is known by its weights: the export orders and names nodes anew each time.
+    """
+    import onnx
+
+    kernel = next(np.asarray(weights) for weights in head.get_weights() if weights.ndim == 2)
+    for node in proto.graph.node:
+        if node.op_type not in _MATMULS or not _IN_HEAD.search(node.name):
+            continue
+        if np.array_equal(onnx.numpy_helper.to_array(_find_weights(proto, node.input[1])), kernel):
+            return node.input[0], len(kernel)
+    raise ValueError(f"the export of {head.name} has none of its weights")
 
 
 def _find_weights(proto: "onnx.ModelProto", name: str) -> "onnx.TensorProto":

@@ -1,11 +1,13 @@
 """What a thread builds depends on its own seed."""
 
+import json
 import random
+import subprocess
+import sys
 import threading
 
 import keras
 import numpy as np
-import pytest
 
 from busi_pipeline.models.seeding import seed_thread
 
@@ -40,16 +42,30 @@ def test_others_may_draw_while_a_network_is_built() -> None:
         other.join()
 
 
-def test_a_network_is_as_after_the_seed_of_keras(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was trained before stays what it was."""
-    from keras.src.random import seed_generator
-
+def test_a_network_is_as_after_the_seed_of_keras() -> None:
+    """What was trained before stays what it was: Keras alone, in a process of its own."""
     ours = build()
-    monkeypatch.setattr(seed_generator, "python_random", random)
-    monkeypatch.setattr("tests.integration.networks.test_seeding.seed_thread", set_seed_of_keras)
-    for own, theirs in zip(ours, build(), strict=True):
-        np.testing.assert_array_equal(own, theirs)
+    alone = "; ".join(
+        (
+            "import json, keras",
+            "keras.utils.set_random_seed(7)",
+            "layers = [keras.layers.Dense(4) for _ in range(20)]",
+            "model = keras.Sequential([keras.Input((4,)), *layers, keras.layers.Dropout(0.5)])",
+            "print(json.dumps([w.tolist() for w in model.get_weights()]))",
+        )
+    )
+    done = subprocess.run([sys.executable, "-c", alone], capture_output=True, text=True, check=True)
+    theirs = json.loads(done.stdout.splitlines()[-1])
+    for own, other in zip(ours[:-1], theirs, strict=True):
+        np.testing.assert_array_equal(own, np.asarray(other, dtype=own.dtype))
 
 
-def set_seed_of_keras(seed: int) -> None:
-    keras.utils.set_random_seed(seed)
+def test_the_seed_of_keras_works_after_it() -> None:
+    """As in a notebook, where a run came before."""
+    seed_thread(3)
+    built = []
+    for _ in range(2):
+        keras.utils.set_random_seed(7)
+        built.append((keras.layers.Dense(4)(np.ones((1, 4))), random.random()))
+    np.testing.assert_array_equal(built[0][0], built[1][0])
+    assert built[0][1] == built[1][1]
