@@ -31,6 +31,7 @@ from busi_pipeline.tracking.server import (
     find_problem,
     is_server,
     is_this_machine,
+    name_store,
     refuse_credentials,
 )
 
@@ -106,30 +107,33 @@ class RequestCheck:
         except MissingConfigException:
             return
         server = (settings.get("server") or {}).get("mlflow_tracking_uri") or ""
-        refuse_credentials(server)
         is_elsewhere = self._runs_elsewhere(loader)
-        if is_elsewhere and find_local_store(server) is not None:
+        refuse_credentials(server, is_elsewhere)
+        is_file = not server or find_local_store(server) is not None
+        if is_elsewhere and is_file:
             raise BadInputError(
                 "workers on other machines log to MLflow, too, and its store here is a file: set "
                 "MLFLOW_TRACKING_URI to a server (http://...) or a database (postgresql://...) "
                 "that all of them reach. docs/how-to/cluster.md shows both."
             )
-        if not is_server(server) or _NEED_SERVER & pipeline.datasets():
+        if is_file or _NEED_SERVER & pipeline.datasets():
             return
-        outbox = Outbox(loader.project_root / FOLDER)
-        outbox.clean()
         to_server = loader["parameters"]["privacy"].to_server
         withholds = to_server == "without_patients" or (
             to_server == "automatic" and not is_this_machine(server)
         )
-        if is_elsewhere:
-            if withholds:
-                raise BadInputError(
-                    "workers on other machines log to the MLflow server themselves, and "
-                    f"privacy.to_server keeps patients' pictures from {server}: set it to "
-                    "`everything`, if that server may have them, or run without `dask.address` and "
-                    "`dask.jobqueue`."
-                )
+        is_direct = is_elsewhere or not is_server(server)
+        if is_direct and withholds:
+            how = "workers on other machines log" if is_elsewhere else "a run logs"
+            raise BadInputError(
+                f"{how} to {name_store(server)} directly, and privacy.to_server keeps patients' "
+                "pictures from it: set it to `everything`, if they may go there, or "
+                "MLFLOW_TRACKING_URI to an MLflow server, and leave out `dask.address` and "
+                "`dask.jobqueue`."
+            )
+        outbox = Outbox(loader.project_root / FOLDER)
+        outbox.clean()
+        if is_direct:
             return
         self._parcel = outbox.open(server, withholds)
         problem = find_problem(server)

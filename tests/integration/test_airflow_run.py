@@ -43,7 +43,12 @@ def project(tmp_path: Path) -> Path:
 
 
 def test_each_namespace_is_a_task(project: Path) -> None:
-    made = create_dag(project, PIPELINE, "--params", "schedule=0 3 * * 1,kedro=/opt/venv/bin/kedro")
+    made = create_dag(
+        project,
+        PIPELINE,
+        "--params",
+        "schedule=0 3 * * 1,kedro=/opt/venv/bin/kedro,start_date=2026-03-01",
+    )
     compile(made, "dag", "exec")
     tasks = ("ingestion", "deduplication", "preprocessing", "splitting", "vgg16")
     for name in tasks:
@@ -52,6 +57,7 @@ def test_each_namespace_is_a_task(project: Path) -> None:
     assert 'tasks["splitting"] >> tasks["vgg16"]' in made
     assert 'schedule="0 3 * * 1"' in made
     assert '"/opt/venv/bin/kedro"' in made
+    assert 'datetime.fromisoformat("2026-03-01")' in made
 
 
 @needs_airflow

@@ -4,16 +4,18 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import mlflow
+import psutil
 import pytest
 import yaml
 
 from busi_pipeline.config.schemas import DaskSettings
 from busi_pipeline.errors import BadInputError
+from busi_pipeline.runners import clusters
 from busi_pipeline.runners.clusters import open_workers
 from tests.factories import MACHINE_VARIABLES
 from tests.integration.mlflow_servers import Server
@@ -27,7 +29,7 @@ TRAIN = "--pipeline=train_vgg16"
 def test_killed_workers_change_no_result() -> None:
     printed = run_driver(sys.executable, "-m", "tests.worker_kills", "--kills", "1")
     assert "undisturbed" in printed
-    assert "1 kills" in printed
+    assert "1 of them in the middle of a node: all as without Dask" in printed
 
 
 @contextmanager
@@ -54,9 +56,8 @@ def serve_dask(folder: Path, *options: str) -> Iterator[str]:
                 time.sleep(0.2)
             yield yaml.safe_load(own.read_text())["address"]
         finally:
-            for process in processes:
+            for process in reversed(processes):  # a worker alone would wait for its scheduler
                 process.terminate()
-            for process in processes:
                 process.wait(timeout=30)
 
 
@@ -104,12 +105,14 @@ def test_a_worker_elsewhere_logs_to_the_server(
     assert "privacy.to_server keeps patients' pictures from" in withheld.stdout + withheld.stderr
 
 
+def set_address(address: str | None, **changes: object) -> DaskSettings:
+    given = {"address": address, "jobqueue": None, "workers": None, "threads": 1}
+    given |= {"memory": 4.0, "attempts": 3, "dashboard": None}
+    return DaskSettings(**given | changes)
+
+
 def refuse_workers(address: str) -> str:
-    settings = DaskSettings(
-        **{"address": address, "jobqueue": None, "workers": None, "threads": 1},
-        **{"memory": 4.0, "attempts": 3, "dashboard": None},
-    )
-    with pytest.raises(BadInputError) as caught, open_workers(settings):
+    with pytest.raises(BadInputError) as caught, open_workers(set_address(address)):
         pass
     return caught.value.message
 
@@ -118,6 +121,39 @@ def test_workers_that_cannot_run_nodes_are_refused(elsewhere: Path) -> None:
     assert "no scheduler answers at tcp://127.0.0.1:9 " in refuse_workers("tcp://127.0.0.1:9")
     with serve_dask(elsewhere, "--nthreads", "2", "--nworkers", "1") as address:
         assert f"`dask worker {address} --nthreads 1`" in refuse_workers(address)
+
+
+def test_a_worker_that_cannot_be_started_again_is_refused(elsewhere: Path) -> None:
+    with serve_dask(elsewhere, "--nthreads", "1", "--no-nanny") as address:
+        assert "without --no-nanny" in refuse_workers(address)
+
+
+def test_a_scheduler_has_one_run_at_a_time(
+    elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run finds workers as they began, and leaves none of its steps when it ends early."""
+    monkeypatch.setattr(clusters, "_SECONDS_TO_CLAIM", 1)
+    with serve_dask(elsewhere, "--nthreads", "1", "--nworkers", "1") as address:
+        settings = set_address(address)
+        with suppress(InterruptedError), open_workers(settings) as workers:
+            assert f"another run uses {address}" in refuse_workers(address)
+            (pid,) = workers.client.run(os.getpid).values()
+            process = psutil.Process(pid)
+            step = workers.client.submit(time.sleep, 120)
+            wait_until(lambda: any(workers.client.processing().values()))
+            raise InterruptedError
+        assert step.status != "finished"
+        wait_until(lambda: not process.is_running())
+        with open_workers(settings) as workers:
+            assert workers.count() == workers.size == 1
+            assert pid not in workers.client.run(os.getpid).values()
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 def test_what_a_node_refuses_is_one_line(project: Path) -> None:
@@ -132,6 +168,22 @@ def test_what_a_node_refuses_is_one_line(project: Path) -> None:
     assert "Traceback" not in said
     assert "normal" in said.splitlines()[-1]
     assert "too few" in said or "needs at least" in said
+
+
+@needs_slurm
+def test_what_slurm_says_to_a_job_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"queue": "none_of_that_name", "interface": "lo"}
+    queue = {"system": "slurm", "jobs": 2, "options": options}
+    with serve_slurm(tmp_path / "slurm") as variables:
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(BadInputError) as caught:
+            open_workers(set_address(None, jobqueue=queue)).__enter__()
+    assert caught.value.message.startswith("dask.jobqueue: slurm: ")
+    assert "invalid partition specified: none_of_that_name" in caught.value.message
+    assert "\n" not in caught.value.message
 
 
 @needs_slurm

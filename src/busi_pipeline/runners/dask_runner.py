@@ -1,14 +1,17 @@
 """Kedro's nodes as tasks of Dask, each in a process of its own, on one machine or many."""
 
 import contextlib
+import heapq
 import logging
+import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Executor
+from itertools import count
 from typing import Any
 
 import mlflow
-from distributed import Client, Future, KilledWorker, as_completed
+from distributed import Client, Future, KilledWorker, wait
 from kedro.framework import project
 from kedro.framework.hooks.manager import _NullPluginManager
 from kedro.io import CatalogProtocol, MemoryDataset
@@ -36,6 +39,8 @@ from .remote_nodes import (
 )
 
 logger = logging.getLogger(__name__)
+
+_SECONDS_TO_LOOK = 2.0  # at the workers, while nothing is done
 
 
 class DaskRunner(AbstractRunner):
@@ -76,8 +81,11 @@ class DaskRunner(AbstractRunner):
             _announce(workers, settings)
             ran: list[Ran] = []
             try:
-                with _bring(workers.client, run) as plugin, logging_redirect_tqdm():
-                    finished = _finish(workers.client, pipeline, plugin)
+                with (
+                    _bring(workers.client, run) as plugin,
+                    logging_redirect_tqdm(),
+                    contextlib.closing(_finish(workers, pipeline, plugin)) as finished,
+                ):
                     total = len(pipeline.nodes)
                     for node, how in track(finished, "the pipeline", "step", total):
                         ran.append(how)
@@ -167,40 +175,60 @@ def _warn_of_lost_worker(what: Any, nodes: Mapping[str, Node]) -> None:
         )
 
 
-def _finish(client: Client, pipeline: Pipeline, plugin: str) -> Iterator[tuple[Node, Ran]]:
+def _finish(
+    workers: Workers, pipeline: Pipeline, plugin: str
+) -> Generator[tuple[Node, Ran], None, None]:
     """Submit each node when those before it are done; yield it when it is done itself.
 
-    Dask chooses the worker. What has most steps after it comes first.
+    Dask chooses the worker. What has most steps after it comes first. No more nodes are submitted
+    than there are workers: where a worker is lost, what only waited for it would count as begun.
     """
+    client = workers.client
     before = {node: set(own) for node, own in pipeline.node_dependencies.items()}
-    depth = _measure_depths(pipeline)
+    depths, order = _measure_depths(pipeline), count()
+    ready: list[tuple[int, int, Node]] = []
+    running: dict[Future, Node] = {}
     nodes: dict[str, Node] = {}
-    running = as_completed(loop=client.loop)
 
-    def submit(ready: list[Node]) -> None:
-        for node in ready:
+    def make_ready() -> None:
+        for node in [node for node, own in before.items() if not own]:
             del before[node]
-            # The first part of a key names the bar in the dashboard.
-            key = f"{node.short_name}-{uuid.uuid4().hex}"
-            nodes[key] = node
-            running.add(
-                client.submit(run_node, plugin, node, key=key, priority=depth[node], pure=False)
-            )
+            heapq.heappush(ready, (-depths[node], next(order), node))
 
     client.subscribe_topic("all", lambda event: _warn_of_lost_worker(event[1], nodes))
-    submit([node for node in pipeline.nodes if not before[node]])
+    make_ready()
     try:
-        for future in running:
-            node = nodes[future.key]
-            how = _get_result(future, node)
-            future.release()
-            for own in before.values():
-                own.discard(node)
-            submit([other for other, own in list(before.items()) if not own])
-            yield node, how
+        while ready or running:
+            for _ in range(min(len(ready), workers.count() - len(running))):
+                node = heapq.heappop(ready)[-1]
+                # The first part of a key names the bar in the dashboard.
+                key = f"{node.short_name}-{uuid.uuid4().hex}"
+                nodes[key] = node
+                running[client.submit(run_node, plugin, node, key=key, pure=False)] = node
+            for future in _wait_for_one(running):
+                node = running.pop(future)
+                how = _get_result(future, node)
+                future.release()
+                for own in before.values():
+                    own.discard(node)
+                make_ready()
+                yield node, how
     finally:
         client.unsubscribe_topic("all")
-        client.cancel(list(running.futures), force=True)
+        client.cancel(list(running), force=True)
+
+
+def _wait_for_one(running: Iterable[Future]) -> Iterable[Future]:
+    """Return those that are done as soon as there are any; none after a while."""
+    futures = list(running)
+    if not futures:
+        time.sleep(_SECONDS_TO_LOOK)
+        return []
+    try:
+        done: set[Future] = wait(futures, _SECONDS_TO_LOOK, return_when="FIRST_COMPLETED").done
+        return done
+    except TimeoutError:
+        return []
 
 
 def _get_result(future: Future, node: Node) -> Ran:
@@ -210,8 +238,9 @@ def _get_result(future: Future, node: Node) -> Ran:
     except KilledWorker as error:
         raise BadInputError(
             f"{node.name} lost its worker {error.allowed_failures + 1} times, last on "
-            f"{error.last_worker.address}: most often its memory ran out. Raise `dask.memory` or "
-            "lower `dask.workers`; `dask.attempts` says how often it is begun."
+            f"{error.last_worker.address}: most often its memory ran out. Give a worker more "
+            "(`dask.memory`; of one that is there, `dask worker --memory-limit`), or start fewer; "
+            "`dask.attempts` says how often a step is begun."
         ) from error
 
 

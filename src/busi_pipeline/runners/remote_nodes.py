@@ -30,7 +30,7 @@ from busi_pipeline.datasets.whole_file_system import write_files_whole
 from busi_pipeline.errors import BadInputError
 from busi_pipeline.run_datasets import RunDatasets
 
-from .clusters import hush_dask
+from .clusters import check_threads, hush_dask
 
 # Whose records a worker sends to the run, and shows nowhere else.
 LOGGERS = ("busi_pipeline", "kedro", "py.warnings")
@@ -111,6 +111,10 @@ class RunPlugin(WorkerPlugin):
         logging.captureWarnings(True)
         logging.setLogRecordFactory(_make_record)
         hush_dask()
+        # Data goes through the catalog, so nothing of the memory can be written to disk instead.
+        memory = worker.memory_manager
+        memory.memory_target_fraction = memory.memory_spill_fraction = False
+        memory.memory_pause_fraction = False
 
     def run_node(self, node: Node) -> Ran:
         """Run a node; opens the project first, once a worker."""
@@ -121,7 +125,9 @@ class RunPlugin(WorkerPlugin):
 
 def run_node(plugin: str, node: Node) -> Ran:
     """Run a node on the worker that this process is; the plugin of that name has the run."""
-    own = get_worker().plugins[plugin]
+    worker = get_worker()
+    check_threads(worker.address, worker.state.nthreads)
+    own = worker.plugins[plugin]
     assert isinstance(own, RunPlugin)
     return own.run_node(node)
 

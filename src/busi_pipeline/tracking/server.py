@@ -21,8 +21,13 @@ def is_server(tracking_uri: str) -> bool:
     return urlsplit(tracking_uri).scheme in _SCHEMES
 
 
-def refuse_credentials(tracking_uri: str) -> None:
-    """Raise BadInputError for a URI with a password, which would stand in logs, pages and files."""
+def refuse_credentials(tracking_uri: str, is_sent: bool = False) -> None:
+    """Raise BadInputError for a URI with a password, which would stand in logs, pages and files.
+
+    Args:
+        tracking_uri: of a server, or of a database.
+        is_sent: whether it goes to other machines, so that a database's stays there, too.
+    """
     parts = urlsplit(tracking_uri)
     if parts.scheme in _SCHEMES and "@" in parts.netloc:
         raise BadInputError(
@@ -30,6 +35,18 @@ def refuse_credentials(tracking_uri: str) -> None:
             "which would stand in logs and pages: set MLFLOW_TRACKING_USERNAME and "
             "MLFLOW_TRACKING_PASSWORD instead, and leave them out of the address."
         )
+    if is_sent and parts.password is not None:
+        raise BadInputError(
+            f"the address of the database {name_store(tracking_uri)} has a password in it, which "
+            "would go to Dask's scheduler: leave it out. Each machine finds it in ~/.pgpass or "
+            "PGPASSWORD (PostgreSQL)."
+        )
+
+
+def name_store(tracking_uri: str) -> str:
+    """Return the address of a server or a database without name and password."""
+    parts = urlsplit(tracking_uri)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
 def is_this_machine(tracking_uri: str) -> bool:

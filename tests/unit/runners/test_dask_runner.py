@@ -1,7 +1,8 @@
 """What a run with Dask asks for, and what it refuses before a worker begins."""
 
+import asyncio
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 
 import pytest
@@ -126,14 +127,55 @@ def test_each_queue_gets_jobs_of_one_worker(
         def __init__(self, **options: object):
             asked.update(options)
 
+            self.worker_spec: dict[str, str] = {}
+
+        def new_worker_spec(self) -> dict[str, str]:
+            return {"0": "a job"}
+
+        async def _correct_state(self) -> None:
+            asked["at once"] = self.worker_spec
+
+        def sync(self, function: Callable[[], Coroutine[None, None, None]]) -> None:
+            asyncio.run(function())
+
         def adapt(self, minimum_jobs: int, maximum_jobs: int) -> None:
             asked["jobs"] = (minimum_jobs, maximum_jobs)
 
     assert hasattr(dask_jobqueue, name)
     monkeypatch.setattr(dask_jobqueue, name, Queue)
-    queue = JobQueueSettings(system=system, jobs=3, options={"walltime": "01:00:00"})
-    clusters._start_jobs(SETTINGS, queue)
+    own = {"walltime": "01:00:00", "worker_extra_args": ["--resources", "a=1"]}
+    queue = JobQueueSettings(system=system, jobs=3, options=own)
+    clusters._start_jobs(SETTINGS.updated({"threads": 4}), queue)
     assert asked["jobs"] == (3, 3)
-    assert asked["processes"] == asked["cores"] == 1
+    assert asked["at once"] == {"0": "a job"}
+    assert asked["processes"] == 1
+    assert asked["cores"] == 4
+    assert asked["worker_extra_args"] == ["--resources", "a=1", "--nthreads", "1"]
     assert asked["memory"] == "4.0 GB"
     assert asked["walltime"] == "01:00:00"
+
+
+class Scheduler:
+    """As many workers as its list says, one answer after the other."""
+
+    def __init__(self, counts: list[int]):
+        self._counts = counts
+
+    def scheduler_info(self, n_workers: int) -> dict[str, dict[str, None]]:
+        assert n_workers == -1, "Dask gives five by default"
+        return {"workers": dict.fromkeys(map(str, range(self._counts.pop(0))))}
+
+
+def test_a_run_without_workers_says_so_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    times = iter((0.0, 30.0, 61.0, 70.0, 700.0, 710.0, 720.0, 800.0))
+    monkeypatch.setattr(clusters.time, "monotonic", lambda: next(times))
+    workers = clusters.Workers(Scheduler([0, 0, 0, 0, 0, 2, 0, 0]), 2, "look there.")
+    said = []
+    for _ in range(8):
+        caplog.clear()
+        workers.count()
+        said.append(caplog.messages)
+    line = ["there is no worker, and the run waits: look there."]
+    assert said == [[], [], line, [], line, [], [], line]
