@@ -45,7 +45,13 @@ from busi_pipeline.tracking.local_store import (
     hold_store,
     repair_locations,
 )
-from busi_pipeline.tracking.server import find_problem, is_server, refuse_credentials
+from busi_pipeline.tracking.server import (
+    find_database_problem,
+    find_problem,
+    is_server,
+    name_store,
+    refuse_credentials,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -190,6 +196,11 @@ def _prepare_store(settings: Mapping[str, Any]) -> Iterator[None]:
             "MLFLOW_TRACKING_URI to another one."
         )
     if database is None:
+        if uri and not is_server(uri) and (problem := find_database_problem(uri)):
+            raise BadInputError(
+                f"the database {name_store(uri)} for MLflow cannot be used ({problem}): start it, "
+                "or set MLFLOW_TRACKING_URI to another one."
+            )
         yield
         return
     with hold_store(database):

@@ -11,6 +11,10 @@ from kedro.framework.hooks import hook_impl
 from kedro.io import CatalogProtocol
 from kedro.pipeline import Pipeline
 from kedro_mlflow.io.artifacts import MlflowArtifactDataset
+from mlflow.tracking import MlflowClient
+
+from busi_pipeline.caching.places import fetch, is_remote
+from busi_pipeline.datasets.record import find_file
 
 # Folder of a run's artifacts that are of its experiment.
 RESULTS = "results"
@@ -56,19 +60,33 @@ class RunDatasets:
     @hook_impl
     def before_dataset_saved(self, dataset_name: str) -> None:
         """Give an artifact its run; not before, since it would then be loaded from that run."""
-        self._set_run(dataset_name, self._run_id)
+        dataset = self._find_artifact(dataset_name)
+        if dataset is not None:
+            dataset.run_id = self._run_id
+            # kedro-mlflow takes a file in object storage for one of this machine.
+            dataset.is_logged_here = dataset._logging_activated and is_remote(find_file(dataset))
+            if dataset.is_logged_here:
+                dataset._logging_activated = False
 
     @hook_impl
     def after_dataset_saved(self, dataset_name: str) -> None:
-        """Let the artifact be loaded from its file."""
-        self._set_run(dataset_name, None)
-
-    def _set_run(self, name: str, run_id: str | None) -> None:
-        if self._run_id is None:
+        """Let the artifact be loaded from its file, and log one in object storage."""
+        dataset = self._find_artifact(dataset_name)
+        if dataset is None:
             return
-        dataset: Any = self._catalog.get(name)
-        if is_artifact(dataset):
-            dataset.run_id = run_id
+        dataset.run_id = None
+        if not dataset.is_logged_here:
+            return
+        dataset._logging_activated = True
+        place = find_file(dataset)
+        if place.exists():  # there is no picture where there is nothing to show
+            with fetch(place) as file:
+                MlflowClient().log_artifact(self._run_id, str(file), dataset.artifact_path)
+
+    def _find_artifact(self, name: str) -> Any:
+        """Return the dataset if it is logged to the run as an artifact, else None."""
+        dataset = self._catalog.get(name)
+        return dataset if self._run_id is not None and is_artifact(dataset) else None
 
 
 def is_artifact(dataset: object) -> bool:

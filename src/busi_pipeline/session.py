@@ -45,6 +45,9 @@ def _is_no_error(record: logging.LogRecord) -> bool:
 # What goes wrong in MLflow's database is logged there with a traceback, and raised as well.
 logging.getLogger("mlflow.store.db.utils").addFilter(_is_no_error)
 
+# MLflow adds rows that may be there, and handles the refusal.
+logging.getLogger("psycopg").setLevel(logging.ERROR)
+
 # Datasets of pipelines that talk to the server themselves: its registry, and what waits for it.
 _NEED_SERVER = frozenset({"promotion.registry", "mlflow_outbox"})
 

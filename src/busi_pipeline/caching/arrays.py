@@ -1,6 +1,6 @@
 """Arrays too large for memory whose rows lie in the cache."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -11,6 +11,8 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from busi_pipeline.caching.fingerprints import Fingerprint
+from busi_pipeline.caching.places import Place
+from busi_pipeline.caching.remote_rows import RemoteRows
 from busi_pipeline.errors import BadInputError
 
 # The column of an index that says which window of the image a row shows; there is none where each
@@ -26,21 +28,37 @@ class StoredRows:
     Only a few files are mapped at a time, so that memory does not grow with their number.
 
     Args:
-        parts: files of arrays with rows of one shape and dtype.
+        parts: files of arrays with rows of one shape and dtype; of those in object storage, the
+            rows that are asked for are fetched, each once a process.
         places: int64 (rows, 2): for each row, which part and which row of it.
+        sums: of parts in object storage, {row: CRC-32} of each part.
 
     Raises BadInputError, here or where rows are read, that names a file which is missing or cut.
     """
 
-    def __init__(self, parts: Sequence[Path], places: np.ndarray):
-        self._parts, self._places = list(parts), places
+    def __init__(
+        self,
+        parts: Sequence[Place],
+        places: np.ndarray,
+        sums: Sequence[Mapping[int, int]] | None = None,
+    ):
+        self._parts, self._places, self._sums = list(parts), places, sums
         self._open()
         first = self._map(0)
         self.shape = (len(places), *first.shape[1:])
         self.dtype = first.dtype
 
     def _open(self) -> None:
-        self._map = lru_cache(_MAPPED_PARTS)(lambda part: _map_part(self._parts[part]))
+        # What was fetched stays.
+        kept = None if self._sums is not None else _MAPPED_PARTS
+        self._map = lru_cache(kept)(self._open_part)
+
+    def _open_part(self, part: int) -> np.ndarray | RemoteRows:
+        place = self._parts[part]
+        if isinstance(place, Path):
+            return _map_part(place)
+        assert self._sums is not None
+        return RemoteRows(place, self._sums[part])
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the maps behind: another process opens its own."""
@@ -58,7 +76,13 @@ class StoredRows:
         if isinstance(rows, int | np.integer):
             part, row = self._places[rows]
             return self._map(int(part))[row]
-        return np.stack([self._map(int(part))[row] for part, row in self._places[rows]])
+        places = self._places[rows]
+        if self._sums is not None:
+            for part in np.unique(places[:, 0]):
+                opened = self._map(int(part))
+                assert isinstance(opened, RemoteRows)
+                opened.fetch(places[places[:, 0] == part, 1].tolist())
+        return np.stack([self._map(int(part))[row] for part, row in places])
 
 
 def _map_part(path: Path) -> np.ndarray:

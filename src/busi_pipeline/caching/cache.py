@@ -7,17 +7,22 @@ The contract, the same for arrays, tables and trainings:
 - nothing that is there is ever changed, so several processes may read and write at once;
 - a value that was damaged is computed again, and the log says so;
 - deleting all or part of the folder costs only the time to compute again.
+
+In object storage, a folder cannot be renamed. There the files of a value lie under a name of their
+own, and `contents.json`, which comes last, says where. Rows are checked when they are read.
 """
 
+import io
 import json
 import logging
 import shutil
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 from zlib import crc32
 
 import numpy as np
@@ -25,8 +30,12 @@ import pandas as pd
 
 from busi_pipeline.caching.arrays import StoredArray, StoredRows
 from busi_pipeline.caching.fingerprints import Fingerprint, hash_file
+from busi_pipeline.caching.places import Place, fetch, is_remote
 from busi_pipeline.caching.whole_files import name_unfinished, write_whole
 from busi_pipeline.errors import BadInputError
+
+if TYPE_CHECKING:
+    from upath import UPath
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -63,11 +72,11 @@ class Cache:
         folder: made when something is stored.
     """
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Place):
         self._folder = folder
 
     @property
-    def folder(self) -> Path:
+    def folder(self) -> Place:
         """Where it lies."""
         return self._folder
 
@@ -86,6 +95,8 @@ class Cache:
     def find(self, fingerprint: Fingerprint, codec: Codec[T]) -> T | None:
         """Return the value of this fingerprint, or None; a damaged one is removed."""
         place = self._locate(fingerprint)
+        if not isinstance(place, Path):
+            return _find_remote(place, fingerprint, codec)
         if not place.is_dir():
             return None
         try:
@@ -100,6 +111,9 @@ class Cache:
     def store(self, fingerprint: Fingerprint, value: T, codec: Codec[T]) -> None:
         """Store a value; where another process was first, its value stays."""
         place = self._locate(fingerprint)
+        if not isinstance(place, Path):
+            _store_remote(place, fingerprint, value, codec)
+            return
         unfinished = name_unfinished(place)
         unfinished.mkdir(parents=True)
         try:
@@ -177,16 +191,17 @@ class Cache:
             )
         return StoredArray(index, _read_rows(known, keys), list(keys), fingerprint, metadata)
 
-    def _locate(self, fingerprint: Fingerprint) -> Path:
+    def _locate(self, fingerprint: Fingerprint) -> Place:
         return self._folder / fingerprint.step / fingerprint.digest[:32]
 
 
 class _Place(NamedTuple):
-    """Where a row lies, and the seconds it took."""
+    """Where a row lies, the seconds it took, and its CRC-32."""
 
-    part: Path
+    part: Place
     row: int
     seconds: float
+    crc32: int
 
 
 class _Rows:
@@ -196,30 +211,31 @@ class _Rows:
     of each. A part counts once its keys are there, and they are written last.
     """
 
-    def __init__(self, folder: Path, fingerprint: Fingerprint):
+    def __init__(self, folder: Place, fingerprint: Fingerprint):
         self._folder, self._fingerprint = folder, fingerprint
 
     def find(self, keys: Iterable[str]) -> dict[str, _Place]:
         """Return where each key's row lies, for the keys there are."""
         wanted = set(keys)
         found = {}
-        for listing in sorted(self._folder.glob("*.keys.npy")):
-            part = listing.with_name(listing.name.replace(".keys.npy", ".npy"))
-            if not part.is_file():
+        parts: dict[str, Place] = {part.name: part for part in self._folder.glob("*.npy")}
+        for name, listing in sorted(parts.items()):
+            part = parts.get(name.replace(".keys.npy", ".npy"))
+            if not name.endswith(".keys.npy") or part is None:
                 continue
             rows = self._list(listing, part)
-            for row, (key, seconds, _) in enumerate(rows):
+            for row, (key, seconds, checksum) in enumerate(rows):
                 if key.decode() in wanted:
-                    found[key.decode()] = _Place(part, row, seconds)
+                    found[key.decode()] = _Place(part, row, seconds, checksum)
         return found
 
-    def _list(self, listing: Path, part: Path) -> list[tuple[bytes, float, int]]:
+    def _list(self, listing: Place, part: Place) -> list[tuple[bytes, float, int]]:
         """Return key, seconds and checksum of each row; none of a damaged part, which is removed.
 
         A listing of an earlier version, without checksums, counts as damaged.
         """
         try:
-            rows = np.load(listing)
+            rows = np.load(io.BytesIO(listing.read_bytes()))
             if rows.dtype == _KEY_TYPE and _is_part_whole(part, rows["crc32"]):
                 return rows.tolist()
         except (ValueError, EOFError, OSError) as error:
@@ -291,7 +307,12 @@ def _read_rows(known: dict[str, _Place], keys: Sequence[str]) -> StoredRows:
     parts = sorted({place.part for place in known.values()})
     number = {part: i for i, part in enumerate(parts)}
     places = np.array([(number[known[key].part], known[key].row) for key in keys], dtype=np.int64)
-    return StoredRows(parts, places)
+    if not any(map(is_remote, parts)):
+        return StoredRows(parts, places)
+    sums: list[dict[int, int]] = [{} for _ in parts]
+    for place in known.values():
+        sums[number[place.part]][place.row] = place.crc32
+    return StoredRows(parts, places, sums)
 
 
 def _sum_rows(rows: np.ndarray) -> list[int]:
@@ -301,8 +322,10 @@ def _sum_rows(rows: np.ndarray) -> list[int]:
     ]
 
 
-def _is_part_whole(part: Path, sums: np.ndarray) -> bool:
-    """Whether the rows of a part are those that were written."""
+def _is_part_whole(part: Place, sums: np.ndarray) -> bool:
+    """Whether the rows of a part are those that were written; in object storage, reading says."""
+    if not isinstance(part, Path):
+        return True
     state = part.stat()
     seen = (state.st_mtime_ns, state.st_size)
     if _whole_parts.get(part) == seen:
@@ -323,6 +346,35 @@ def _is_whole(place: Path) -> bool:
         return contents["files"] == _hash_files(place)
     except (ValueError, KeyError, TypeError):
         return False
+
+
+def _find_remote(place: "UPath", fingerprint: Fingerprint, codec: Codec[T]) -> T | None:
+    """Return a value in object storage, or None; a damaged one counts as absent from then on."""
+    try:
+        contents = json.loads((place / _CONTENTS).read_text())
+        with fetch(place / contents["folder"]) as folder:
+            if contents["files"] == _hash_files(folder):
+                return codec.read(folder)
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError):
+        pass
+    logger.warning("%s: the cached value in %s is damaged", fingerprint.step, place)
+    (place / _CONTENTS).unlink(missing_ok=True)
+    return None
+
+
+def _store_remote(place: "UPath", fingerprint: Fingerprint, value: T, codec: Codec[T]) -> None:
+    """Store a value in object storage; of two processes that do, the last one's stays."""
+    name = uuid.uuid4().hex
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made)
+        codec.write(value, folder)
+        files = _hash_files(folder)
+        for file in files:
+            place.fs.put_file(str(folder / file), (place / name / file).path)
+    contents = {"fingerprint": fingerprint.describe(), "files": files, "folder": name}
+    (place / _CONTENTS).write_text(json.dumps(contents, indent=2))
 
 
 def _put(unfinished: Path, place: Path) -> None:

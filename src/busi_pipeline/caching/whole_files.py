@@ -4,11 +4,14 @@ import os
 import re
 import shutil
 import socket
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
+
+from busi_pipeline.caching.places import Place
 
 # `<host>-<process>-<random>.unfinished` somewhere in the name.
 _UNFINISHED = re.compile(r"\.(?P<host>[\w-]*)-(?P<process>\d+)-[0-9a-f]{32}\.unfinished")
@@ -21,12 +24,17 @@ def name_unfinished(path: Path) -> Path:
 
 
 @contextmanager
-def replace_whole(path: Path) -> Iterator[Path]:
+def replace_whole(path: Place) -> Iterator[Path]:
     """Give a path to write a file to, which takes its name at the end, replacing another.
 
     A reader sees the file before or the file after, never half of one. Where the writing fails, the
-    file before stays.
+    file before stays. What is for object storage is written on this machine first.
     """
+    if not isinstance(path, Path):
+        with tempfile.TemporaryDirectory(prefix="busi_pipeline-") as folder:
+            yield Path(folder) / path.name
+            path.fs.put_file(str(Path(folder) / path.name), path.path)
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = name_unfinished(path)
     try:
@@ -41,7 +49,7 @@ def replace_whole(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def write_whole(path: Path) -> Iterator[BinaryIO]:
+def write_whole(path: Place) -> Iterator[BinaryIO]:
     """Open a file for writing that takes its name when it is complete; see replace_whole."""
     with replace_whole(path) as unfinished, unfinished.open("wb") as file:
         yield file

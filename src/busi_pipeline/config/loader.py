@@ -21,6 +21,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel
 
+from busi_pipeline.caching.places import find_place
 from busi_pipeline.errors import BadInputError, BadSettingError, find_bad_input
 
 from .checking import Parameters, check_parameters
@@ -318,9 +319,12 @@ class ProjectConfigLoader(OmegaConfigLoader):
     def _resolve_monitoring_labels(self) -> str:
         """`${monitoring_labels:}`: the table of labels that came later; a name of none."""
         labels = self["parameters"]["monitoring"].labels
-        if labels is not None and not Path(labels).is_file():
+        if labels is None:
+            return "no labels.csv"
+        table = find_place(labels)
+        if not table.is_file():
             raise BadInputError(f"monitoring.labels: there is no table {labels}.")
-        return str(Path(labels).resolve()) if labels else "no labels.csv"
+        return str(table.resolve() if isinstance(table, Path) else table)
 
     def _resolve_folders_to_keep(self) -> list[str]:
         """`${folders_to_keep:}`: names of folders that are classes, so no patient's."""

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from busi_pipeline.caching.places import find_place
 from busi_pipeline.errors import BadSettingError
 from busi_pipeline.layouts import LAYOUTS
 
@@ -83,7 +84,7 @@ def find_prediction_folder(prediction: PredictionSettings) -> str | None:
     """Return where the images to predict lie: the folder, or that of the table; None for none."""
     if prediction.folder is None:
         return None
-    path = Path(prediction.folder)
+    path = find_place(prediction.folder)
     return str(path.parent if is_table(prediction.folder) else path)
 
 

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -11,6 +10,7 @@ from kedro.io import AbstractDataset, DatasetError
 from busi_pipeline.caching.arrays import StoredArray
 from busi_pipeline.caching.cache import Cache
 from busi_pipeline.caching.fingerprints import Fingerprint
+from busi_pipeline.caching.places import find_place
 from busi_pipeline.caching.whole_files import write_whole
 from busi_pipeline.errors import BadInputError
 
@@ -24,7 +24,7 @@ class CacheDataset(AbstractDataset[None, Cache]):
     """
 
     def __init__(self, path: str, metadata: dict[str, Any] | None = None):
-        self._path = Path(path)
+        self._path = find_place(path)
         self.metadata = metadata
 
     def load(self) -> Cache:
@@ -61,8 +61,8 @@ class CachedArrayDataset(AbstractDataset[StoredArray, StoredArray]):
         cache: str | Mapping[str, str],
         metadata: dict[str, Any] | None = None,
     ):
-        self._filepath = Path(filepath)
-        self._cache = Cache(Path(cache if isinstance(cache, str) else cache["path"]))
+        self._filepath = find_place(filepath)
+        self._cache = Cache(find_place(cache if isinstance(cache, str) else cache["path"]))
         self.metadata = metadata
 
     def load(self) -> StoredArray:

@@ -7,6 +7,7 @@ import mlflow
 from kedro.io import AbstractDataset, DatasetError
 from mlflow.exceptions import MlflowException
 
+from busi_pipeline.caching.places import find_place
 from busi_pipeline.datasets.model_registry import ModelRegistry
 from busi_pipeline.errors import BadInputError
 from busi_pipeline.models.ledger import ROLES
@@ -54,7 +55,7 @@ class ChosenPackageDataset(AbstractDataset[None, PackagedModel]):
         choice: str | None = None,
         metadata: dict[str, Any] | None = None,
     ):
-        self._path, self._name, self._choice = Path(path), name, choice
+        self._path, self._name, self._choice = find_place(path), name, choice
         self.metadata = metadata
         self._model: PackagedModel | None = None
 

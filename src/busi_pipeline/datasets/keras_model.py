@@ -2,11 +2,11 @@
 
 from functools import lru_cache
 from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kedro.io import AbstractDataset
 
+from busi_pipeline.caching.places import Place, describe, fetch, find_place, replace_folder
 from busi_pipeline.caching.whole_files import replace_whole
 from busi_pipeline.errors import BadInputError
 from busi_pipeline.models.delivered import (
@@ -35,14 +35,14 @@ class KerasModelDataset(AbstractDataset["keras.Model", "keras.Model"]):
     def __init__(self, *, filepath: str, metadata: dict[str, Any] | None = None):
         if not filepath.endswith(".keras"):
             raise ValueError(f"filepath of a Keras model must end in .keras; got {filepath!r}")
-        self._filepath = Path(filepath)
+        self._filepath = find_place(filepath)
         self.metadata = metadata
 
     def load(self) -> "keras.Model":
         """Return the model, not compiled: it is for prediction."""
         if not self._exists():
             raise BadInputError(f"no model at {self._filepath}: train the experiment first.")
-        return _load_model(self._filepath, self._filepath.stat().st_mtime_ns)
+        return _load_model(self._filepath, describe(self._filepath))
 
     def save(self, data: Any) -> None:
         """Write the file."""
@@ -57,9 +57,10 @@ class KerasModelDataset(AbstractDataset["keras.Model", "keras.Model"]):
 
 
 @lru_cache(maxsize=1)
-def _load_model(path: Path, changed: int) -> "keras.Model":
+def _load_model(path: Place, changed: tuple[int, int]) -> "keras.Model":
     """Read the file, once for the nodes of a run that ask for it one after the other."""
-    return load_keras_file(path)
+    with fetch(path) as local:
+        return load_keras_file(local)
 
 
 class DeliveredModelDataset(AbstractDataset[DeliveredModel, DeliveredModel]):
@@ -80,21 +81,23 @@ class DeliveredModelDataset(AbstractDataset[DeliveredModel, DeliveredModel]):
     def __init__(self, *, path: str, name: str, metadata: dict[str, Any] | None = None):
         if not name.isidentifier():
             raise ValueError(f"an MLflow model's name may hold no dot or slash; got {name!r}")
-        self._path, self._name = Path(path), name
+        self._path, self._name = find_place(path), name
         self.metadata = metadata
         self.run_id: str | None = None
         self._logging_activated = True  # kedro-mlflow switches it off for untracked pipelines
 
     def load(self) -> DeliveredModel:
         """Return the model; see models.delivered.load_delivered_model."""
-        return load_delivered_model(self._path)
+        with fetch(self._path) as folder:
+            return load_delivered_model(folder)
 
     def save(self, data: DeliveredModel) -> None:
         """Write the folder, with the id of the MLflow run if one is known; log to that run."""
         run_id = find_run(self.run_id)
         if run_id is not None:
             data = data._replace(description=data.description | {"mlflow_run_id": run_id})
-        save_delivered_model(data, self._path)
+        with replace_folder(self._path, DESCRIPTION_FILE) as folder:
+            save_delivered_model(data, folder)
         if run_id is not None and self._logging_activated:
             self._log_model(data, run_id)
 

@@ -15,6 +15,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 from mlflow.tracking import MlflowClient
 
+from busi_pipeline.caching.places import find_place
 from busi_pipeline.datasets.package import log_package
 from busi_pipeline.errors import BadInputError
 from busi_pipeline.models.ledger import (
@@ -325,7 +326,7 @@ class ModelRegistryDataset(AbstractDataset[None, ModelRegistry]):
     """
 
     def __init__(self, *, path: str, name: str, metadata: dict[str, Any] | None = None):
-        self._path, self._name = Path(path), name
+        self._path, self._name = find_place(path), name
         self.metadata = metadata
         self.run_id: str | None = None
 

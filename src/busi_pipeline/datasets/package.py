@@ -8,6 +8,7 @@ from typing import Any
 
 from kedro.io import AbstractDataset
 
+from busi_pipeline.caching.places import fetch_and_keep, find_place, replace_folder
 from busi_pipeline.caching.whole_files import write_whole
 from busi_pipeline.errors import BadInputError
 from busi_pipeline.models.exporting import ExportedNetworks
@@ -36,7 +37,7 @@ class ExportedNetworksDataset(AbstractDataset[ExportedNetworks, ExportedNetworks
     """
 
     def __init__(self, *, path: str, metadata: dict[str, Any] | None = None):
-        self._path = Path(path)
+        self._path = find_place(path)
         self.metadata = metadata
 
     def load(self) -> ExportedNetworks:
@@ -44,11 +45,11 @@ class ExportedNetworksDataset(AbstractDataset[ExportedNetworks, ExportedNetworks
         if not self._exists():
             raise BadInputError(f"no exported networks in {self._path}: package the model first.")
         files, phone = (
-            {file.stem: file.read_bytes() for file in sorted(self._path.glob(f"*{suffix}"))}
+            {file.stem: file.read_bytes() for file in self._path.glob(f"*{suffix}")}
             for suffix in (_SUFFIX, _PHONE_SUFFIX)
         )
         localizer = files.pop(_LOCALIZER, None)
-        return ExportedNetworks(files, localizer, phone)
+        return ExportedNetworks(dict(sorted(files.items())), localizer, dict(sorted(phone.items())))
 
     def save(self, data: ExportedNetworks) -> None:
         """Write the files; those of an earlier export go."""
@@ -121,22 +122,23 @@ class PackageDataset(AbstractDataset[PackageParts, PackagedModel]):
     """
 
     def __init__(self, *, path: str, name: str, metadata: dict[str, Any] | None = None):
-        self._path, self._name = Path(path), name
+        self._path, self._name = find_place(path), name
         self.metadata = metadata
         self.run_id: str | None = None
         self._logging_activated = True  # kedro-mlflow switches it off for untracked pipelines
 
     def load(self) -> PackagedModel:
         """Return the model; see models.packaged.load_package."""
-        return load_package(self._path)
+        return load_package(fetch_and_keep(self._path))
 
     def save(self, data: PackageParts) -> None:
         """Write the folder; log it to the MLflow run, if there is one."""
-        described = write_package(data, self._name, self._path)
-        run_id = find_run(self.run_id)
-        if run_id is not None and self._logging_activated:
-            with use_run(run_id):
-                log_package(self._path, self._name, described)
+        with replace_folder(self._path, PACKAGE_FILE) as folder:
+            described = write_package(data, self._name, folder)
+            run_id = find_run(self.run_id)
+            if run_id is not None and self._logging_activated:
+                with use_run(run_id):
+                    log_package(folder, self._name, described)
 
     def _exists(self) -> bool:
         return (self._path / PACKAGE_FILE).is_file()

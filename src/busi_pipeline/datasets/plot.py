@@ -1,13 +1,15 @@
 """A figure as PNG, which can be read again."""
 
-from pathlib import Path
 from typing import Any, ClassVar
 
 from kedro_datasets.matplotlib import MatplotlibDataset
 from matplotlib.figure import Figure
 
+from busi_pipeline.caching.places import Place
 from busi_pipeline.caching.whole_files import write_whole
 from busi_pipeline.plotting.style import DEMO_BANNER, NothingToShow, add_banner
+
+from .record import find_file
 
 
 class PlotDataset(MatplotlibDataset):
@@ -58,7 +60,7 @@ class PlotDataset(MatplotlibDataset):
     def _exists(self) -> bool:
         return any(path.exists() for path in self._list_paths())
 
-    def _list_paths(self) -> tuple[Path, Path]:
+    def _list_paths(self) -> tuple[Place, Place]:
         """Return where the picture lies, and where the text in its place."""
-        picture = Path(str(self._filepath))
+        picture = find_file(self)
         return picture, picture.with_suffix(".txt")

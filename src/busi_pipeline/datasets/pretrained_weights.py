@@ -9,6 +9,7 @@ import numpy as np
 from kedro.io import AbstractDataset, DatasetError
 
 from busi_pipeline.caching.fingerprints import hash_file
+from busi_pipeline.caching.places import fetch_and_keep, find_place
 from busi_pipeline.errors import BadInputError
 from busi_pipeline.models.backbones import get_backbone
 from busi_pipeline.models.weights import PretrainedWeights
@@ -18,7 +19,7 @@ class WeightsSource:
     """Finds the weights of a backbone; knows the folder of weight files, if there is one."""
 
     def __init__(self, directory: str | None):
-        self._directory = Path(directory) if directory else None
+        self._directory = find_place(directory) if directory else None
         self._chosen: dict[tuple[str, str], PretrainedWeights] = {}
 
     def choose(self, backbone: str, choice: str) -> PretrainedWeights:
@@ -82,7 +83,7 @@ class WeightsSource:
                 f"no weights for {backbone}: {path} is missing; the folder holds {found}. "
                 + _CHOICES
             )
-        return path
+        return fetch_and_keep(path)
 
     def _download_imagenet(self, backbone: str) -> Path:
         """Let Keras fetch (or find) its ImageNet file, and return the file."""
@@ -137,7 +138,7 @@ class PretrainedWeightsDataset(AbstractDataset[None, WeightsSource]):
 
     def load(self) -> WeightsSource:
         """Return the source; raises BadInputError where the folder is missing."""
-        if self._directory and not Path(self._directory).is_dir():
+        if self._directory and not find_place(self._directory).is_dir():
             raise BadInputError(
                 f"BUSI_WEIGHTS_DIR names {self._directory}, which is no folder. {_CHOICES}"
             )

@@ -10,11 +10,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kedro.io import AbstractDataset, DatasetError
 from PIL import Image
 
+from busi_pipeline.caching.places import Place, describe, find_place
 from busi_pipeline.errors import BadInputError
 from busi_pipeline.imaging.decoding import MAX_PIXELS, UnusableImageError
 from busi_pipeline.imaging.dicom import (
@@ -28,6 +29,9 @@ from busi_pipeline.imaging.dicom import (
 )
 from busi_pipeline.imaging.raw_files import RawFiles, ReadBytes
 from busi_pipeline.layouts import IMAGE_SUFFIXES
+
+if TYPE_CHECKING:
+    from upath import UPath
 
 logger = logging.getLogger(__name__)
 
@@ -65,9 +69,9 @@ _NO_FILE = {
 class RawImagesDataset(AbstractDataset[None, RawFiles]):
     """Every file of one or several sites: {path: function that reads its bytes}, and what is known.
 
-    Of one site the paths are relative to its folder; of several they begin with `<site>/`. Linked
-    folders are followed. What a computer leaves in any folder is left out: hidden files,
-    `Thumbs.db`, `__MACOSX`.
+    Of one site the paths are relative to its folder; of several they begin with `<site>/`. A folder
+    may lie in object storage (`s3://...`). Linked folders are followed. What a computer leaves in
+    any folder is left out: hidden files, `Thumbs.db`, `__MACOSX`.
 
     A frame of a DICOM file is a file: a PNG of its pixels. Its path and its attributes hold
     pseudonyms, made with the secret in the environment variable BUSI_PSEUDONYM_KEY, and of the
@@ -101,9 +105,7 @@ class RawImagesDataset(AbstractDataset[None, RawFiles]):
             setting: parameter that names the folder, where it is no site; for messages.
             metadata: for Kedro-Viz.
         """
-        self._sites = {
-            name: Path(project_root) / Path(folder).expanduser() for name, folder in sites.items()
-        }
+        self._sites = {name: _find_folder(project_root, folder) for name, folder in sites.items()}
         self._folders_to_keep = frozenset(name.casefold() for name in folders_to_keep)
         self._dicom = _DicomReading(**dicom or {})
         self._demo = demo
@@ -163,7 +165,7 @@ class RawImagesDataset(AbstractDataset[None, RawFiles]):
     def _describe(self) -> dict[str, Any]:
         return {"sites": {name: str(folder) for name, folder in self._sites.items()}}
 
-    def _describe_problem(self, site: str, folder: Path, problem: str) -> str:
+    def _describe_problem(self, site: str, folder: Place, problem: str) -> str:
         of_site = f" of the site {site}" if len(self._sites) > 1 else ""
         if self._setting:
             remedy = f"Correct {self._setting}."
@@ -175,9 +177,10 @@ class RawImagesDataset(AbstractDataset[None, RawFiles]):
             remedy = f"Correct sites.{site}.folder, or external.folder."
         return f"no raw data: the folder {folder}{of_site} is {problem}. {remedy}"
 
-    def _list_site(self, found: "_Found", root: Path, start: str) -> None:
+    def _list_site(self, found: "_Found", root: Place, start: str) -> None:
         # Of copies the longest counts, since a shorter one was cut off; of like ones the first.
-        for entry in sorted(_walk(root), key=lambda own: (-_measure_length(own), own)):
+        entries = _walk(root) if isinstance(root, Path) else _list_objects(root)
+        for entry in sorted(entries, key=lambda own: (-_measure_length(own), own.path)):
             path = start + entry.path
             if entry.problem:
                 found.unusable[path] = entry.problem
@@ -202,8 +205,7 @@ class RawImagesDataset(AbstractDataset[None, RawFiles]):
         ]
         folder = start + "".join(f"{part}/" for part in kept)
         try:
-            status = entry.file.stat()
-            header = _read_header(entry.file, status.st_mtime_ns, status.st_size)
+            header = _read_header(entry.file, *describe(entry.file))
             frames = select_frames(self._dicom.frames, header.frames)
             if header.sop_instance_uid in found.instances:
                 raise UnusableImageError(
@@ -253,27 +255,47 @@ class _Entry(NamedTuple):
     """Something in a folder: its path from the root, `/`-separated; why it is no file, or ""."""
 
     path: str
-    file: Path
+    file: Place
     problem: str = ""
+    length: int | None = None
+
+
+def _find_folder(project_root: str, folder: str) -> Place:
+    place = find_place(folder)
+    return Path(project_root) / place.expanduser() if isinstance(place, Path) else place
 
 
 def _measure_length(entry: _Entry) -> int:
     """Return the bytes of a file; 0 where there is none to read."""
+    if entry.length is not None:
+        return entry.length
     try:
-        return 0 if entry.problem else entry.file.stat().st_size
+        return 0 if entry.problem else int(entry.file.stat().st_size)
     except OSError:
         return 0
 
 
-def _find_folder_problem(folder: Path) -> str:
+def _find_folder_problem(folder: Place) -> str:
     """Return why a folder cannot be listed, else ""."""
     try:
+        if not isinstance(folder, Path):
+            folder.fs.ls(folder.path)
+            return ""
         os.listdir(folder)
     except FileNotFoundError:
         return "missing"
     except OSError as error:
-        return f"unreadable: {error.strerror}"
+        return f"unreadable: {error.strerror or error}"
     return ""
+
+
+def _list_objects(root: "UPath") -> Iterator[_Entry]:
+    """Yield what lies below a folder of object storage."""
+    for path, about in root.fs.find(root.path, detail=True).items():
+        relative = path[len(root.path) :].lstrip("/")
+        parts = relative.split("/")
+        if not any(own.startswith(".") or own.casefold() in _LEFT_BEHIND for own in parts):
+            yield _Entry(relative, root / relative, "", int(about["size"]))
 
 
 def _walk(root: Path) -> Iterator[_Entry]:
@@ -320,7 +342,7 @@ class _DicomReading(NamedTuple):
     max_pixels: int = MAX_PIXELS
 
 
-def _is_dicom_file(file: Path) -> bool:
+def _is_dicom_file(file: Place) -> bool:
     suffix = file.suffix.lower()
     if suffix in DICOM_SUFFIXES:
         return True  # its name may be a patient's, even if it is no DICOM file
@@ -347,7 +369,7 @@ def _pseudonymise(key: bytes, text: str) -> str:
 
 
 @lru_cache(maxsize=100_000)
-def _read_header(file: Path, mtime_ns: int, size: int) -> DicomHeader:
+def _read_header(file: Place, mtime_ns: int, size: int) -> DicomHeader:
     """Return the header of a file; once a process, unless the file changes."""
     with file.open("rb") as opened:
         return read_header(opened)
@@ -365,7 +387,7 @@ def _list_attributes(header: DicomHeader, key: bytes, frame: int) -> dict[str, s
     return {name: value for name, value in attributes.items() if value}
 
 
-def _read_frame(file: Path, frame: int, reading: _DicomReading) -> bytes:
+def _read_frame(file: Place, frame: int, reading: _DicomReading) -> bytes:
     """Return a frame as PNG; raises UnusableImageError where it cannot be decoded."""
     with file.open("rb") as opened:
         pixels = decode_frame(opened, frame, reading.crop_to_region, reading.max_pixels)

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any, Literal
 
 import mlflow
@@ -11,10 +12,12 @@ from mlflow.entities import Metric, RunTag
 from mlflow.tracking import MlflowClient
 from mlflow.utils.time import get_current_time_millis
 
+from busi_pipeline.caching.places import Place, fetch, find_place
 from busi_pipeline.config.given import flatten
 from busi_pipeline.errors import BadInputError
 from busi_pipeline.stats.bootstrap import HIGH, LOW
 
+_LOCAL = ("", "file", "local")  # protocols
 # What a key in MLflow may hold; class names are part of keys.
 _NOT_IN_KEYS = re.compile(r"[^/\w.\- :]")
 
@@ -42,6 +45,12 @@ def find_run(run_id: str | None = None) -> str | None:
         return run_id
     run = mlflow.active_run()
     return run.info.run_id if run else None
+
+
+def find_file(dataset: Any) -> Place:
+    """Return the file of one of Kedro's own datasets, which keep it without its protocol."""
+    path, protocol = dataset._get_save_path(), dataset._protocol
+    return Path(path) if protocol in _LOCAL else find_place(f"{protocol}://{path}")
 
 
 def prefix_of(experiment: str | None, run_id: str | None = None) -> str:
@@ -123,7 +132,8 @@ class RunRecordDataset(JSONDataset):
         leaves = name_keys((prefix + key, value) for key, value in self._select(data))
         client = MlflowClient()
         if self.artifact_path is not None:
-            client.log_artifact(run_id, str(self._get_save_path()), self.artifact_path)
+            with fetch(find_file(self)) as file:
+                client.log_artifact(run_id, str(file), self.artifact_path)
         if self._log_as == "metrics":
             now = get_current_time_millis()
             metrics = [Metric(key, v, now, step) for key, v, step in _list_points(leaves)]

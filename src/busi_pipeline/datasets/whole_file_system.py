@@ -14,6 +14,7 @@ from typing import Any
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from busi_pipeline.caching.places import trust_no_listing
 from busi_pipeline.caching.whole_files import name_unfinished
 
 
@@ -61,6 +62,7 @@ class WholeFileSystem(LocalFileSystem):
 
 
 def write_files_whole() -> None:
-    """Let every dataset of this process write so."""
+    """Let every dataset of this process write so, and ask object storage anew each time."""
+    trust_no_listing()
     for protocol in ("file", "local"):
         fsspec.register_implementation(protocol, WholeFileSystem, clobber=True)

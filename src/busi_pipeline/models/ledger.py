@@ -10,9 +10,9 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from busi_pipeline.caching.places import Place
 from busi_pipeline.errors import BadInputError
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
@@ -60,7 +60,7 @@ class Ledger(NamedTuple):
         head: SHA-256 of the last line; START where there is none.
     """
 
-    path: Path
+    path: Place
     entries: tuple[Entry, ...]
     head: str
 
@@ -85,7 +85,7 @@ class Ledger(NamedTuple):
         return dict(before[-1].roles) if before else {}
 
 
-def read_ledger(path: Path) -> Ledger:
+def read_ledger(path: Place) -> Ledger:
     """Return the ledger in a file; an empty one where there is no file.
 
     Raises BadInputError, one line, where a line is damaged or the chain is broken.
@@ -103,7 +103,7 @@ def read_ledger(path: Path) -> Ledger:
     return Ledger(path, tuple(entries), head)
 
 
-def _read_line(line: bytes, number: int, before: str, path: Path) -> Entry:
+def _read_line(line: bytes, number: int, before: str, path: Place) -> Entry:
     try:
         entry = Entry(**json.loads(line))
         datetime.fromisoformat(entry.time)

@@ -16,6 +16,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from busi_pipeline.caching.fingerprints import hash_file
+from busi_pipeline.caching.places import Place
 from busi_pipeline.errors import BadInputError
 from busi_pipeline.imaging.crops import Window
 from busi_pipeline.imaging.decoding import (
@@ -430,7 +431,7 @@ def _read_cases(path: Path) -> list[tuple[str, str]]:
         return [(row["image_id"], row["label"]) for row in csv.DictReader(file)]
 
 
-def hash_package(folder: Path) -> str:
+def hash_package(folder: Place) -> str:
     """Return the version of the package in a folder: it changes with every file."""
     return _name_version((folder / PACKAGE_FILE).read_bytes())
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from busi_pipeline.caching.places import fetch_and_keep
 from busi_pipeline.errors import BadInputError
 from busi_pipeline.imaging.decoding import UnusableImageError
 from busi_pipeline.models.ledger import CHAMPION, ROLES
@@ -119,7 +120,7 @@ class LoadedModels:
         folder = self._store.kept(version)
         if not is_package(folder, version):
             raise BadInputError(f"the {role}, {version}, is not in {folder} any more")
-        return _load(folder)
+        return _load(fetch_and_keep(folder))
 
     def _look(self) -> tuple[int, int] | None:
         try:

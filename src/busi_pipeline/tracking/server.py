@@ -8,6 +8,9 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
+import sqlalchemy
+from sqlalchemy.exc import SQLAlchemyError
+
 from busi_pipeline.errors import BadInputError
 
 _SCHEMES = ("http", "https")
@@ -79,6 +82,19 @@ def find_problem(tracking_uri: str) -> str:
         return getattr(error.reason, "strerror", None) or str(error.reason)
     except (OSError, ValueError, HTTPException) as error:
         return str(error) or type(error).__name__
+
+
+def find_database_problem(tracking_uri: str) -> str:
+    """Return why a database cannot be used now, "" where it can; takes seconds."""
+    # MLflow would try for minutes.
+    waiting = {"connect_timeout": int(_SECONDS)} if "sqlite" not in tracking_uri else {}
+    try:
+        sqlalchemy.create_engine(tracking_uri, connect_args=waiting).connect().close()
+    except ModuleNotFoundError as error:
+        return f"{error.name} is not installed: `pip install 'busi_pipeline[postgresql]'`"
+    except (SQLAlchemyError, TypeError) as error:
+        return " ".join(str(getattr(error, "orig", None) or error).split())
+    return ""
 
 
 def limit_patience() -> None:

@@ -1,9 +1,11 @@
 """A run that was interrupted goes on from its last whole line."""
 
+import uuid
 from pathlib import Path
 
 import pytest
 
+from busi_pipeline.caching.places import find_place
 from busi_pipeline.datasets.journal import Journal, JournalDataset
 
 
@@ -34,3 +36,13 @@ def test_a_line_that_was_cut_off_is_left_out(
         assert after["c"] == {"score": 2}
         assert ("b" in after) is (cut == 1), "only the end of the line was lost"
     assert "1 damaged lines left out" in caplog.text
+
+
+def test_in_object_storage_each_record_is_an_object() -> None:
+    path = find_place(f"memory://{uuid.uuid4().hex}/journal.jsonl")
+    assert list(Journal(path).items()) == []
+    journal = Journal(path)
+    for number in range(3):
+        journal.add(f"image {number}", {"score": number})
+        assert list(Journal(path).items())[-1] == (f"image {number}", {"score": number})
+    assert len(list(Journal(path).items())) == 3

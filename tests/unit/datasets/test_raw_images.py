@@ -5,6 +5,7 @@ import logging
 import os
 import pickle
 import socket
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from kedro.io import DatasetError
 
+from busi_pipeline.caching.places import find_place
 from busi_pipeline.datasets import raw_images
 from busi_pipeline.datasets.raw_images import RawImagesDataset
 from busi_pipeline.errors import BadInputError, find_bad_input
@@ -113,6 +115,26 @@ def test_files_are_listed_in_order_and_read_when_asked(tmp_path: Path) -> None:
     assert list(files) == ["a/1.png", "a/b/c.png", "b/2.png"]
     write(tmp_path, "b/2.png", content=b"changed since")
     assert files["b/2.png"]() == b"changed since"
+
+
+def test_a_folder_in_object_storage_is_listed_as_one_here(tmp_path: Path) -> None:
+    """What is there twice is listed with the longer copy first, as of a folder."""
+    root = find_place(f"memory://{uuid.uuid4().hex}")
+    for folder in (tmp_path, root):
+        for name in ("b/b (1).png", "a/a.png", "a/.hidden/x.png", "a/Thumbs.db", "table.csv"):
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(name.encode())
+    here, there = (RawImagesDataset({"main": str(own)}).load() for own in (tmp_path, root))
+    assert list(there) == list(here) == ["a/a.png", "b/b (1).png", "table.csv"]
+    assert there["b/b (1).png"]() == b"b/b (1).png"
+    assert RawImagesDataset({"main": str(root)})._exists()
+
+
+def test_a_folder_that_is_not_in_object_storage_is_named() -> None:
+    place = f"memory://{uuid.uuid4().hex}"
+    with pytest.raises(DatasetError, match=f"the folder {place} is missing"):
+        RawImagesDataset({"main": place}).load()
 
 
 def test_paths_of_several_sites_begin_with_the_site(tmp_path: Path) -> None:
