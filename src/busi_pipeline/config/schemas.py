@@ -227,6 +227,8 @@ class DeduplicationSettings(Settings):
     """Pixels; larger images are reduced before they are matched."""
     keypoints: Count
     """Features of an image."""
+    exact_up_to: Count
+    """Images; the likely partners of more are found by an index that may miss some."""
     candidates: Count
     """Likely partners of each image that are compared with it in detail."""
     flipped_candidates: CountOrNone

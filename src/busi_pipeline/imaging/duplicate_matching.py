@@ -12,7 +12,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 from sklearn.cluster import MiniBatchKMeans
-from sklearn.neighbors import NearestNeighbors
+
+from busi_pipeline.imaging.neighbours import Neighbours
 
 # Lowe 2004 matches below 0.8 of the distance to the second best; speckle repeats itself less.
 _RATIO = 0.85
@@ -153,18 +154,21 @@ def _aggregate(picture: Picture, words: MiniBatchKMeans) -> np.ndarray:
 
 
 def find_candidates(
-    queries: np.ndarray, summaries: np.ndarray, count: int
+    queries: np.ndarray, neighbours: Neighbours, count: int
 ) -> list[tuple[int, int]]:
     """Return the pairs (i, j), i < j, in which one is among the `count` nearest of the other.
 
     Args:
         queries: float32 (n, dimensions): the summaries themselves, or those of flipped images.
-        summaries: float32 (n, dimensions).
+        neighbours: of the summaries.
+        count: how many.
     """
-    near = NearestNeighbors(n_neighbors=min(count + 1, len(summaries))).fit(summaries)
-    neighbours = near.kneighbors(queries, return_distance=False)
+    found = neighbours.find(queries, count + 1)
     pairs = {
-        (min(i, j), max(i, j)) for i, row in enumerate(neighbours.tolist()) for j in row if i != j
+        (min(i, j), max(i, j))
+        for i, row in enumerate(found.tolist())
+        for j in row
+        if i != j and j >= 0
     }
     return sorted(pairs)
 

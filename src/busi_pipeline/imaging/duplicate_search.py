@@ -57,6 +57,9 @@ class SearchSettings(Protocol):
     def keypoints(self) -> int: ...
 
     @property
+    def exact_up_to(self) -> int: ...
+
+    @property
     def candidates(self) -> int: ...
 
     @property
@@ -103,7 +106,8 @@ def find_duplicate_pairs(
         manifest: one row an image.
         settings: `longest_side` (pixels) and `keypoints` of the pictures that are matched;
             `candidates` and `flipped_candidates`, how many likely partners of each image and of
-            its horizontal flip are compared; `min_inliers`; `min_shared`, the share of the smaller
+            its horizontal flip are compared, `exact_up_to`, of how many images all are looked at
+            for that; `min_inliers`; `min_shared`, the share of the smaller
             image that both show; `same_frame` and `neighbouring_frame`, from which correlation on
             a pair is one.
         cache: where the table is taken from, if it was computed before.
@@ -114,8 +118,9 @@ def find_duplicate_pairs(
     `zoomed` or `neighbouring frame`; all but the last have `same_frame`. `flipped` says whether
     one had to be flipped. `scale` enlarges b to a; `overlap` is the share of a that b covers.
     """
+    indexed = {"indexed": True} if len(manifest) > settings.exact_up_to else {}
     fingerprint = DUPLICATES.fingerprint(
-        settings={name: getattr(settings, name) for name in _DECIDING},
+        settings={name: getattr(settings, name) for name in _DECIDING} | indexed,
         images=hash_values(manifest[["image_id", "label", "byte_sha256"]].to_numpy().tolist()),
     )
     return cache.get_or_compute(fingerprint, lambda: _search(raw_images, manifest, settings), TABLE)
@@ -132,9 +137,8 @@ def _search(
     raw_images: RawImages, manifest: pd.DataFrame, settings: SearchSettings
 ) -> pd.DataFrame:
     with TemporaryDirectory(prefix="pictures_") as folder:
-        return _search_with(
-            _describe_once(raw_images, manifest, settings, Path(folder)), manifest, settings
-        )
+        picture = _describe_once(raw_images, manifest, settings, Path(folder))
+        return _search_with(picture, manifest, settings, Path(folder))
 
 
 def _describe_once(
@@ -163,9 +167,13 @@ def _describe_once(
 
 
 def _search_with(
-    picture: "Callable[[int], Picture]", manifest: pd.DataFrame, settings: SearchSettings
+    picture: "Callable[[int], Picture]",
+    manifest: pd.DataFrame,
+    settings: SearchSettings,
+    folder: Path,
 ) -> pd.DataFrame:
     from busi_pipeline.imaging import duplicate_matching as matching
+    from busi_pipeline.imaging.neighbours import Neighbours
 
     def align(pair: tuple[int, int, bool]) -> "Alignment":
         first, second = picture(pair[0]), picture(pair[1])
@@ -193,13 +201,14 @@ def _search_with(
             return summary.apply(plain), summary.apply(matching.flip_picture(plain))
 
         summaries = pool.map(summarise, range(count))
-        plain, turned = np.empty((2, count, summary.dimensions), np.float32)
+        plain, turned = _make_room(folder, count, summary.dimensions)
         for i, vectors in enumerate(track(summaries, "images described", "image", total=count)):
             plain[i], turned[i] = vectors
     found: dict[tuple[int, int, bool], Alignment] = {}
-    likely = matching.find_candidates(plain, plain, settings.candidates)
+    neighbours = Neighbours(plain, approximate=count > settings.exact_up_to)
+    likely = matching.find_candidates(plain, neighbours, settings.candidates)
     align_all(((i, j, False) for i, j in likely), "likely duplicates compared")
-    likely = matching.find_candidates(turned, plain, settings.flipped_candidates)
+    likely = matching.find_candidates(turned, neighbours, settings.flipped_candidates)
     align_all(((i, j, True) for i, j in likely), "likely flipped images compared")
     # Images that share a duplicate are compared, too: no list of likely partners is complete.
     linked = {
@@ -210,6 +219,14 @@ def _search_with(
     connected = _complete(linked | set(identical), count)
     align_all(((i, j, False) for i, j in connected), "duplicates of duplicates compared")
     return _tabulate(manifest, found, identical, settings)
+
+
+def _make_room(folder: Path, count: int, dimensions: int) -> np.ndarray:
+    """Return float32 (2, count, dimensions), in a file where memory may not hold it."""
+    shape = (2, count, dimensions)
+    if count <= _HELD:
+        return np.empty(shape, np.float32)
+    return np.lib.format.open_memmap(folder / "summaries.npy", "w+", np.float32, shape)
 
 
 def _map_in_threads(

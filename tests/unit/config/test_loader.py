@@ -148,7 +148,7 @@ def test_missing_configuration_is_one_line(tmp_path: Path) -> None:
 def test_missing_environment_names_those_there_are(make_conf: Callable[..., Path]) -> None:
     with pytest.raises(
         BadInputError,
-        match=r"no environment 'dmo'.* Did you mean --env=demo\? There are base, bus_bra, cluster, demo, lo",
+        match=r"no environment 'dmo'.* Did you mean --env=demo\? There are base, bus_bra, cluster",
     ):
         open_loader(make_conf(), env="dmo")["parameters"]
 

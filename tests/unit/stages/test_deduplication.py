@@ -270,6 +270,20 @@ def test_a_pair_far_down_the_list_is_found_through_its_group(
     assert len(find_duplicates(raw_images, three, one_each, Cache(tmp_path))) == 3
 
 
+def test_the_index_finds_the_same_pairs(
+    pairs: pd.DataFrame,
+    pictured: pd.DataFrame,
+    raw_images: RawFiles,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With vectors that lie in a file, as those of many images do."""
+    monkeypatch.setattr(duplicate_search, "_HELD", 5)
+    few = SETTINGS.updated({"exact_up_to": 5})
+    found = find_duplicates(raw_images, pictured, few, Cache(tmp_path))
+    pd.testing.assert_frame_equal(found, pairs)
+
+
 def test_pictures_beyond_the_memory_are_described_once(
     raw_images: RawFiles,
     pictured: pd.DataFrame,
@@ -347,8 +361,10 @@ def test_the_search_is_repeated_only_where_something_changed(
     assert count_searches(pictured) == 1
     assert count_searches(pictured) == 0
     assert count_searches(pictured, patient_groups="only") == 0
+    assert count_searches(pictured, exact_up_to=len(pictured)) == 0
+    assert count_searches(pictured, exact_up_to=len(pictured) - 1) == 1, "by the index"
     for name in type(SETTINGS).model_fields:
-        if name != "patient_groups":
+        if name not in ("patient_groups", "exact_up_to"):
             step = 1 if isinstance(getattr(SETTINGS, name), int) else -0.01
             assert count_searches(pictured, **{name: getattr(SETTINGS, name) + step}) == 1, name
     assert count_searches(pictured.iloc[1:]) == 1
