@@ -185,7 +185,7 @@ def _finish(
     """
     client = workers.client
     before = {node: set(own) for node, own in pipeline.node_dependencies.items()}
-    depths, order = _measure_depths(pipeline), count()
+    depths, order = measure_depths(pipeline), count()
     ready: list[tuple[int, int, Node]] = []
     running: dict[Future, Node] = {}
     nodes: dict[str, Node] = {}
@@ -244,7 +244,7 @@ def _get_result(future: Future, node: Node) -> Ran:
         ) from error
 
 
-def _measure_depths(pipeline: Pipeline) -> dict[Node, int]:
+def measure_depths(pipeline: Pipeline) -> dict[Node, int]:
     """Return {node: how many steps follow it at most}."""
     depths = dict.fromkeys(pipeline.nodes, 0)
     for node in reversed(pipeline.nodes):

@@ -63,7 +63,7 @@ def test_a_dataset_in_memory_is_refused_by_name(tmp_path: Path) -> None:
 
 def test_what_has_most_steps_after_it_comes_first() -> None:
     pipeline = Pipeline([make_node("a", "b"), make_node("b", "c"), make_node("a", "d")])
-    depths = {node.name: depth for node, depth in dask_runner._measure_depths(pipeline).items()}
+    depths = {node.name: depth for node, depth in dask_runner.measure_depths(pipeline).items()}
     assert depths == {"b": 1, "c": 0, "d": 0}
 
 
